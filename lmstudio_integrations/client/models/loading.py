@@ -229,10 +229,10 @@ class Loader:
             if loaded is not None and state.loaded_here != previous:
                 with suppress(LMStudioError):  # the first error says more
                     unload = rpc(state.kind, "unloadModel")
-                    with self.operation.start(state.kind, unload, loaded, label="Model unload")[0] as call:
+                    with self.operation.start(state.kind, unload, loaded, label="Model unload")[0] as request:
                         if isinstance(error, Exception):  # a caller that was cancelled does not wait
-                            yield call
-                        call.server_is_done = True  # otherwise the end of the block would cancel the unload
+                            yield request
+                        request.server_is_done = True  # otherwise the end of the block would cancel the unload
             raise
 
     # An explicit load -------------------------------------------------------------------------------------------------
@@ -434,16 +434,16 @@ class Loader:
         label = "Model load" if endpoint == "loadModel" else "Model get/load"
         with (
             packets.bar.closed_on_failure(),
-            self.operation.start(kind, channel(kind, endpoint), parameter, label=label)[0] as call,
+            self.operation.start(kind, channel(kind, endpoint), parameter, label=label)[0] as request,
         ):
             while packets.info is None:
                 packets.report()
-                batch = yield call
+                batch = yield request
                 if not batch:
                     raise closed_early(label)
                 with decode_errors(label):
                     packets.read(batch)
-            call.server_is_done = True
+            request.server_is_done = True
         return packets.info
 
     def _adopt(self, info: WireInfo, *, loaded: bool) -> Flow[Instance]:

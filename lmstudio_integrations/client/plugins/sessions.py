@@ -17,7 +17,7 @@ from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, call_back
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
-from lmstudio_integrations.client.transport.operation import Call, Operation, decode_errors, read_each
+from lmstudio_integrations.client.transport.operation import OpenRequest, Operation, decode_errors, read_each
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
     LMStudioError,
@@ -195,15 +195,15 @@ class PluginSession:
         self.callbacks = callbacks
         # Nobody waits for the channel itself, and it must outlive the event loop in which it was opened.
         self._context = context.with_mailboxes(ThreadMailbox)
-        self._channel: Call | None = None
+        self._channel: OpenRequest | None = None
         self._is_open = False
 
-    def open(self) -> Call:
+    def open(self) -> OpenRequest:
         """Open the session, unless it is open; return its channel."""
         self._is_open = True
         return self._open_channel()
 
-    def _open_channel(self) -> Call:
+    def _open_channel(self) -> OpenRequest:
         """Return the channel; open one if there is none, or if it was lost."""
         with self._context.shared(_Opening).lock:
             if not self._is_open:
@@ -230,7 +230,7 @@ class PluginSession:
     def _label(self) -> str:
         return f"Tools of {self.spec.identifier!r}"
 
-    def _warn_of_loss(self, lost: Call) -> None:
+    def _warn_of_loss(self, lost: OpenRequest) -> None:
         reason = "the process was forked" if lost.mailbox.is_lost else lost.mailbox.error or "the server has closed it"
         warn_user(
             f"the session with the tools of {self.spec.identifier!r} was lost ({reason}); a new one is opened, and "
@@ -238,11 +238,11 @@ class PluginSession:
             LMStudioToolSessionWarning,
         )
 
-    def _was_lost(self, its_channel: Call) -> bool:
+    def _was_lost(self, its_channel: OpenRequest) -> bool:
         """Whether the session had begun and is over, and was not closed, so that another one may take its place."""
         return self._is_open and its_channel.mailbox.done and _has_begun(its_channel)
 
-    def list_tools(self, operation: Operation, its_channel: Call) -> Flow[list[RemoteTool]]:
+    def list_tools(self, operation: Operation, its_channel: OpenRequest) -> Flow[list[RemoteTool]]:
         """Return the tools, once the plugin has started; open the session again if that turns out to be lost."""
         try:
             return (yield from self._list_tools(operation, its_channel))
@@ -251,10 +251,10 @@ class PluginSession:
                 raise
         return (yield from self._list_tools(operation, self._open_channel()))
 
-    def _list_tools(self, operation: Operation, its_channel: Call) -> Flow[list[RemoteTool]]:
-        with operation.start("plugins", LIST_TOOLS, None, label=self._label, channel=its_channel)[0] as call:
+    def _list_tools(self, operation: Operation, its_channel: OpenRequest) -> Flow[list[RemoteTool]]:
+        with operation.start("plugins", LIST_TOOLS, None, label=self._label, channel=its_channel)[0] as request:
             try:
-                (definitions,) = yield call
+                (definitions,) = yield request
             except LMStudioPluginError as error:
                 spelled = kebab_case(self.spec.identifier)
                 if spelled is not None:
@@ -291,20 +291,20 @@ class PluginSession:
         callbacks = callbacks or self.callbacks
         parameter = {"name": tool.definition.function.name, "arguments": arguments}
         label, its_channel = f"Tool {tool.name!r} of {self.spec.identifier!r}", self._open_channel()
-        (call,) = operation.start("plugins", CALL_TOOL, parameter, label=label, channel=its_channel)
+        (request,) = operation.start("plugins", CALL_TOOL, parameter, label=label, channel=its_channel)
         try:
-            return (yield from self._result(call, tool, callbacks))
+            return (yield from self._result(request, tool, callbacks))
         except LMStudioError:
-            if call.was_sent or not self._was_lost(its_channel):
+            if request.was_sent or not self._was_lost(its_channel):
                 raise
-        (call,) = operation.start("plugins", CALL_TOOL, parameter, label=label, channel=self._open_channel())
-        return (yield from self._result(call, tool, callbacks))
+        (request,) = operation.start("plugins", CALL_TOOL, parameter, label=label, channel=self._open_channel())
+        return (yield from self._result(request, tool, callbacks))
 
-    def _result(self, call: Call, tool: RemoteTool, callbacks: ToolCallbacks) -> Flow[Any]:
+    def _result(self, request: OpenRequest, tool: RemoteTool, callbacks: ToolCallbacks) -> Flow[Any]:
         """Wait for the result of a call; report what comes before it."""
-        with call:
+        with request:
             while True:
-                for packet in (yield from self._packets(call, tool)):
+                for packet in (yield from self._packets(request, tool)):
                     match packet["type"]:
                         case "toolCallStatus":
                             report = self._report(tool, packet["statusText"])
@@ -313,7 +313,7 @@ class PluginSession:
                             report = self._report(tool, packet["warnText"])
                             yield from call_back("on_warning", callbacks.on_warning, report)
                         case "toolCallComplete":
-                            with decode_errors(call.exchange.label):
+                            with decode_errors(request.exchange.label):
                                 return sanitize(packet.get("result"))
                         case _:
                             raise self._failure(tool, packet)
@@ -321,14 +321,14 @@ class PluginSession:
     def _report(self, tool: RemoteTool, text: str) -> ToolReport:
         return ToolReport(self.spec.identifier, tool.name, without_surrogates(text))
 
-    def _packets(self, call: Call, tool: RemoteTool) -> Flow[list[Any]]:
+    def _packets(self, request: OpenRequest, tool: RemoteTool) -> Flow[list[Any]]:
         """Return the next packets of a call, at least one."""
         try:
-            return (yield call)
+            return (yield request)
         except (LMStudioTimeoutError, LMStudioCancelledError):
             raise
         except LMStudioError as error:
-            if not call.was_sent:
+            if not request.was_sent:
                 raise
             # Without its advice, such as to make the call again.
             reason = str(error).partition("; ")[0].partition("\n")[0]
@@ -346,7 +346,7 @@ class PluginSession:
         return error
 
 
-def _has_begun(its_channel: Call) -> bool:
+def _has_begun(its_channel: OpenRequest) -> bool:
     """Whether the plugin of a session that is over had started."""
     exchange = its_channel.exchange
     return isinstance(exchange, ToolSession) and exchange.definitions is not None

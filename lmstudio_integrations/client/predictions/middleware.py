@@ -18,7 +18,7 @@ from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.client.transport.operation import Call, Operation
+from lmstudio_integrations.client.transport.operation import OpenRequest, Operation
 from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioPredictionError,
@@ -52,7 +52,7 @@ class Ask:
         operation: The operation that it is a part of, once it has one; may ask the server more.
         instance: The instance that responds, once it has one.
         parameter: The parameter as it was sent; empty until then.
-        call: The call to the server.
+        request: The request to the server, once it is sent.
         is_open: Whether the server has begun to respond.
         is_cancelled: Whether the caller had cancelled the prediction when the response ended.
         raw: All that was received.
@@ -65,7 +65,7 @@ class Ask:
     operation: Operation = field(init=False)
     instance: Instance = field(init=False)
     parameter: Mapping[str, Any] = field(default_factory=dict[str, Any], init=False)
-    call: Call | None = None
+    request: OpenRequest | None = None
     is_open: bool = False
     is_cancelled: bool = False
     raw: Accumulator = field(default_factory=Accumulator)

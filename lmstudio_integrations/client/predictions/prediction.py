@@ -9,13 +9,13 @@ done with a prediction is a middleware in `entries/`, and `middleware.py` says h
                                  │        └── a retry, while nothing was delivered ──┤
                                  └──────────────── a middleware asks once more ──────┘
 
-    state                      `_step`                      `_ask.call`  cancel()
-    new                        None                         None         over, with an error
-    waiting for the model      a load, a turn, a pause, …   None         ends the wait; over, with what earlier asks
-                                                                         have delivered, or with an error
-    sent, open                 `_ask.call`                  the call     the server ends the response
-    finishing                  what a middleware asks       the call     ends that; the response stays
-    over                       any                          any          changes nothing
+    state                      `_step`                      `_ask.request`  cancel()
+    new                        None                         None            over, with an error
+    waiting for the model      a load, a turn, a pause, …   None            ends the wait; over, with what earlier asks
+                                                                            have delivered, or with an error
+    sent, open                 `_ask.request`               the request     the server ends the response
+    finishing                  what a middleware asks       the request     ends that; the response stays
+    over                       any                          any             changes nothing
 
 `close()` and every error lead from each state to over. Any thread may stop a prediction, and so may a finalizer, which
 must not wait for a lock. So there is none, but two rules. Whoever stops it records that first (`_is_cancelled`,
@@ -38,7 +38,7 @@ from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.transport.flows import Flow, Step, T
 from lmstudio_integrations.client.transport.listener import NOBODY
 from lmstudio_integrations.client.transport.mailboxes import Mailbox, current_thread_or_task
-from lmstudio_integrations.client.transport.operation import Call
+from lmstudio_integrations.client.transport.operation import OpenRequest
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
     LMStudioConnectionLostError,
@@ -145,7 +145,7 @@ class Prediction:
             raise LMStudioRuntimeError(f"{self._plan.label}: start() works once, before the stream is read or stopped")
         self._begin_reading()
         try:
-            while self._ask.call is None:
+            while self._ask.request is None:
                 try:
                     yield from self._interruptible(self._send())
                 except LMStudioModelNotFoundError as error:  # the request asks the instance something first
@@ -213,9 +213,9 @@ class Prediction:
         """Ask the server to stop; what has arrived by then remains the result. An unsent request is never sent."""
         self._is_cancelled = True
         step, ask = self._step, self._ask
-        if ask.call is not None:
-            ask.call.cancel()
-            if step is not ask.call:
+        if ask.request is not None:
+            ask.request.cancel()
+            if step is not ask.request:
                 self._end_finishing(step)
         elif self._is_reading:
             self._wake(step)
@@ -265,7 +265,7 @@ class Prediction:
 
     def _wake(self, step: Step | None, error: BaseException | None = None) -> None:
         """Close what a pending reader waits for; without another error, it discards the prediction."""
-        if isinstance(step, Call):
+        if isinstance(step, OpenRequest):
             step.close(error or _ClosedError(), at_once=True)
         elif step is not None and isinstance(step.mailbox, Mailbox):
             self._operation.context.submit(step.mailbox.finish, error or _ClosedError())
@@ -296,9 +296,9 @@ class Prediction:
         self._report_end(self._settle(error))
 
     def _report_end(self, outcome: PredictionResult | Exception) -> None:
-        call = self._ask.call
-        if call is not None:
-            call.report_connection()
+        request = self._ask.request
+        if request is not None:
+            request.report_connection()
         self._operation.listener.on_end(outcome)
 
     def _end(self) -> bool:
@@ -341,9 +341,9 @@ class Prediction:
         On another instance, a middleware may ask in place of the caller.
         """
         ask = self._ask
-        if ask.call is not None:
-            ask.call.report_connection()
-        is_unknown = isinstance(error, LMStudioUnsupportedError) and ask.call is not None and not ask.is_open
+        if ask.request is not None:
+            ask.request.report_connection()
+        is_unknown = isinstance(error, LMStudioUnsupportedError) and ask.request is not None and not ask.is_open
         if is_unknown and len(self._endpoints) > 1:
             self._endpoints = self._endpoints[1:]
         elif not (self._is_changed_after(error) or self._operation.should_retry(error, seen=self._is_seen)):
@@ -375,11 +375,11 @@ class Prediction:
         After `start`, the response does not need the model, which may be evicted by now.
         """
         try:
-            if self._ask.call is None:
+            if self._ask.request is None:
                 yield from self._interruptible(self._send())
             ask = self._ask
-            assert ask.call is not None, "it was requested"
-            batch: Events = yield ask.call
+            assert ask.request is not None, "it was requested"
+            batch: Events = yield ask.request
         except LMStudioError as error:
             explained = self._operation.explain(error)
             is_gone = isinstance(explained, LMStudioModelNotFoundError | LMStudioModelUnloadedError)
@@ -417,10 +417,10 @@ class Prediction:
             raise _ClosedError
         operation.listener.on_request(parameter)
         ask.parameter = parameter
-        (ask.call,) = ask.operation.start("llm", endpoint, parameter, label=plan.label)
-        self._record_step(ask.call)
+        (ask.request,) = ask.operation.start("llm", endpoint, parameter, label=plan.label)
+        self._record_step(ask.request)
         if self._is_cancelled:
-            ask.call.cancel()
+            ask.request.cancel()
 
     def _receive(self, batch: Events) -> Flow[Events]:
         """Record the events of a batch, and return what is delivered of them."""
@@ -432,8 +432,8 @@ class Prediction:
         if end is None:
             return (yield from self._deliver(batch, None, self._middlewares))
         ask.instance = self._operation.recognize(ask.instance, end.model_info)
-        if ask.call is not None:
-            ask.call.server_is_done = True
+        if ask.request is not None:
+            ask.request.server_is_done = True
         ask.is_cancelled = self._is_cancelled
         return (yield from self._deliver(batch[:-1], end, self._middlewares))
 
@@ -570,7 +570,7 @@ class Prediction:
     def _record_step(self, step: Step) -> None:
         """Record what is waited for, and then wake it if the prediction was stopped."""
         self._step = step
-        if self._outcome is not None or (self._is_cancelled and self._ask.call is None):
+        if self._outcome is not None or (self._is_cancelled and self._ask.request is None):
             self._wake(step)
         elif self._is_cancelled:
             self._end_finishing(step)

@@ -42,14 +42,14 @@ class CallbackEffect(partial[Any]):
     """A call of a user's callback. It runs outside of `decode_errors`: its errors are not the server's."""
 
 
-class Call:
-    """A call that was started. If it is garbage-collected before its end, the server stops the work.
+class OpenRequest:
+    """A call or a channel that was started. If it is garbage-collected before its end, the server stops the work.
 
     Attributes:
         mailbox: Receives the response.
         exchange: Its state, which belongs to the I/O thread.
         connection: Receives how the connection is made, if anyone listens and nothing has reported it yet.
-        server_is_done: Whether there is nothing to stop: the call is closed, or its caller has received the packet that
+        server_is_done: Whether there is nothing to stop: it is closed, or its caller has received the packet that
             ends it.
     """
 
@@ -99,7 +99,7 @@ class Call:
             self.report_connection()
 
     def report_connection(self) -> None:
-        """Report the connection, if the call had to wait for it."""
+        """Report the connection, if the request had to wait for it."""
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.report(self.mailbox.error)
@@ -176,8 +176,8 @@ class Operation:
         endpoint: Endpoint,
         *parameters: Mapping[str, Any] | None,
         label: str,
-        channel: Call | None = None,
-    ) -> list[Call]:
+        channel: OpenRequest | None = None,
+    ) -> list[OpenRequest]:
         """Start calls of one endpoint on one model; they are sent in one write.
 
         Args:
@@ -201,7 +201,7 @@ class Operation:
             specifier = named and dumps(named)
         listener = self.listener
         connection = None if listener is NOBODY else listener.on_connect(context.target.address)
-        calls: list[Call] = []
+        requests: list[OpenRequest] = []
         exchanges: list[Exchange] = []
         for parameter in parameters:
             mailbox = context.mailbox_type(io)
@@ -219,7 +219,7 @@ class Operation:
                 channel=None if channel is None else channel.exchange,
             )
             exchanges.append(exchange)
-            calls.append(Call(io, key, exchange, mailbox, None if calls else connection))
+            requests.append(OpenRequest(io, key, exchange, mailbox, None if requests else connection))
         io.submit(
             partial(
                 _start,
@@ -231,7 +231,7 @@ class Operation:
                 connection=connection,
             )
         )
-        return calls
+        return requests
 
     # Flows ------------------------------------------------------------------------------------------------------------
 
@@ -245,9 +245,9 @@ class Operation:
         label: str,
     ) -> Flow[T]:
         """Make a call and return its result, decoded by `read`."""
-        (call,) = self.start(namespace, rpc(namespace, name), parameter, label=label)
-        with call:
-            (result,) = yield call
+        (request,) = self.start(namespace, rpc(namespace, name), parameter, label=label)
+        with request:
+            (result,) = yield request
             if read is None:
                 return cast("T", result)
             with decode_errors(label):
@@ -268,22 +268,23 @@ class Operation:
         several calls costs little more than for one.
         """
         endpoint = rpc(namespace, name)
-        calls: list[Call] = []
+        requests: list[OpenRequest] = []
         results: list[T] = []
         try:
             for done in range(len(parameters)):
-                if len(calls) - done <= MAX_IN_FLIGHT // 2 and (due := parameters[len(calls) : done + MAX_IN_FLIGHT]):
-                    calls += self.start(namespace, endpoint, *due, label=label)
-                (result,) = yield calls[done]
+                sent = len(requests)
+                if sent - done <= MAX_IN_FLIGHT // 2 and (due := parameters[sent : done + MAX_IN_FLIGHT]):
+                    requests += self.start(namespace, endpoint, *due, label=label)
+                (result,) = yield requests[done]
                 try:
                     results.append(read(result))
                 except _DECODE_ERRORS as error:
                     raise _unreadable(label, error) from error
         finally:
-            for call in calls[len(results) :]:
-                call.close()
-            if calls and calls[0].connection is not None:
-                calls[0].report_connection()
+            for request in requests[len(results) :]:
+                request.close()
+            if requests and requests[0].connection is not None:
+                requests[0].report_connection()
         return results
 
     def read_channel(
@@ -300,16 +301,16 @@ class Operation:
         `read` returns `None` to ignore a packet, a `CallbackEffect` to run it, and anything else to end the channel
         with that result. So `T` must not include `None`.
         """
-        (call,) = self.start(namespace, channel(namespace, name), parameter, label=label)
-        with call:
-            while batch := (yield call):
+        (request,) = self.start(namespace, channel(namespace, name), parameter, label=label)
+        with request:
+            while batch := (yield request):
                 for packet in batch:
                     with decode_errors(label):
                         result = read(packet)
                     if isinstance(result, CallbackEffect):
                         result()
                     elif result is not None:
-                        call.server_is_done = True
+                        request.server_is_done = True
                         return result
             raise closed_early(label)
 

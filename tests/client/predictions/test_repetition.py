@@ -256,7 +256,7 @@ def watching(**options: Any) -> StopOnRepetition:
 
 def asking(call: Cancelled) -> Ask:
     made: Any = call
-    return Ask(call=made)
+    return Ask(request=made)
 
 
 class Case(NamedTuple):

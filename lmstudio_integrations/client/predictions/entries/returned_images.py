@@ -26,7 +26,7 @@ class ReturnedImages(Middleware):
 
     def repeats_after(self, error: LMStudioError, ask: Ask) -> bool:
         """Whether they were sent, and the server may have rejected them."""
-        if ask.call is None or type(error) not in _MAYBE_ABOUT_IMAGES or self.plan.omits_images is not None:
+        if ask.request is None or type(error) not in _MAYBE_ABOUT_IMAGES or self.plan.omits_images is not None:
             return False
         self.plan.omits_images = "the server has rejected it"
         return True

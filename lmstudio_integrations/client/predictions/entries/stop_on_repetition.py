@@ -80,8 +80,8 @@ class StopOnRepetition(Middleware):
         if self._unseen >= LOOK_EVERY and self.repetition is None:
             self._unseen = 0
             self.repetition = self._look(ask)
-            if self.repetition is not None and ask.call is not None:
-                ask.call.cancel()
+            if self.repetition is not None and ask.request is not None:
+                ask.request.cancel()
         return batch
 
     def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Flow[tuple[Events, PredictionEnd | None]]:

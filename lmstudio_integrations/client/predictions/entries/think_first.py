@@ -86,8 +86,8 @@ class ThinkFirst(Middleware):
             elif not event.content.strip():  # white space between the tag and the text belongs to the tag
                 delivered.append(replace(event, is_structural=True))
             else:
-                assert ask.call is not None, "it responds"
-                ask.call.cancel()
+                assert ask.request is not None, "it responds"
+                ask.request.cancel()
                 self._is_over = True
         self._thought += [event for event in delivered if type(event) is LlmPredictionFragment]
         return delivered
