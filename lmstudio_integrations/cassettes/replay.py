@@ -15,9 +15,10 @@ from lmstudio_integrations.cassettes.matching import Matcher
 from lmstudio_integrations.emulator.emulator import Emulator
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.server.clients import Authenticator
-from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler, Socket
+from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.server.context import USER_STOPPED, OpenChannel, ServerState
 from lmstudio_integrations.emulator.server.handlers import SERVED
+from lmstudio_integrations.emulator.server.sockets import Socket
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Endpoint, Namespace, Rpc
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened
 

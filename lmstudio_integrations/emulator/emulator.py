@@ -38,9 +38,10 @@ from lmstudio_integrations.emulator.models.request_log import (
     RequestLog,
 )
 from lmstudio_integrations.emulator.server.clients import Authenticator
-from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler, Socket
+from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.server.context import DEFAULT_LIMITS, Limits, ServerState
 from lmstudio_integrations.emulator.server.server import Server
+from lmstudio_integrations.emulator.server.sockets import Socket
 from lmstudio_integrations.emulator.server.tcp import netloc
 from lmstudio_integrations.errors import (
     LMStudioModelLoadError,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.types._json_schemas import target_of
-from lmstudio_integrations.types.results import probability_of
+from lmstudio_integrations.types._log_probs import probability_of
 from lmstudio_integrations.types.structured import json_bounds, without_markers
 
 Token: TypeAlias = Mapping[str, Any]

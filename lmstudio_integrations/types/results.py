@@ -5,7 +5,6 @@ event, so events are plain slotted classes; statistics come once and are pydanti
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache, cached_property
@@ -49,14 +48,6 @@ _NORMALIZED = {
     "modelUnloaded": "error",
 }
 """The stop reasons in words that mean the same for every provider of LangChain; all others are `other`."""
-
-
-def probability_of(token: Mapping[str, Any]) -> float | None:
-    """Return the probability of a token; `None` if it is not known. The server writes the logarithm of 0 as null."""
-    if "logProb" not in token:
-        return None
-    logarithm = token["logProb"]
-    return 0.0 if logarithm is None else math.exp(min(logarithm, 0.0))
 
 
 @dataclass(slots=True)

@@ -17,7 +17,6 @@ from lmstudio_integrations.client.api.base import (
     BaseDownloaded,
     BaseModelHandle,
     BaseModelNamespace,
-    BaseNamespace,
     DownloadedT,
     HandleT,
     InfoT,
@@ -46,6 +45,7 @@ from lmstudio_integrations.client.predictions.plan import History, PredictionPar
 from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters, ActResult
 from lmstudio_integrations.client.predictions.tool_loop.runners import TaskRunner
 from lmstudio_integrations.client.support.arguments import TIMEOUTS, flag_of, text_of
+from lmstudio_integrations.client.transport.base_namespace import BaseNamespace
 from lmstudio_integrations.client.transport.connect.discovery import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox

@@ -40,10 +40,10 @@ from lmstudio_integrations.client.support.arguments import (
     with_named_keywords,
 )
 from lmstudio_integrations.client.support.progress_bars import ShowProgress, check_show_progress
+from lmstudio_integrations.client.transport.base_namespace import BaseNamespace
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES, Target
 from lmstudio_integrations.client.transport.mailboxes import Mailbox
-from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioRuntimeError, LMStudioValueError
 from lmstudio_integrations.types.config import (
     LOAD_CONFIGS,
@@ -336,19 +336,6 @@ def hosts_of_model(model: Model) -> "Hosts":
 def handle_on_hosts(handles: Sequence[HandleT], max_retries: int) -> HandleT:
     """Return a handle to one model on one or several hosts, each of which has a handle to it."""
     return type(handles[0])(model_on_hosts([model_of(handle) for handle in handles], max_retries))
-
-
-class BaseNamespace:
-    """A part of a client: `client.llm`, `client.files` and others."""
-
-    def __init__(self, context: ClientContext) -> None:
-        self._context = context
-
-    def _operation(self) -> Operation:
-        return Operation(self._context)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} at {self._context.target}>"
 
 
 def new_state(

@@ -18,7 +18,6 @@ from lmstudio_integrations.client.api.base import (
     BaseDownloaded,
     BaseModelHandle,
     BaseModelNamespace,
-    BaseNamespace,
     DownloadedT,
     HandleT,
     InfoT,
@@ -47,6 +46,7 @@ from lmstudio_integrations.client.predictions.plan import History, PredictionPar
 from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters, ActResult
 from lmstudio_integrations.client.predictions.tool_loop.runners import ThreadRunner
 from lmstudio_integrations.client.support.arguments import TIMEOUTS, flag_of, text_of
+from lmstudio_integrations.client.transport.base_namespace import BaseNamespace
 from lmstudio_integrations.client.transport.connect.discovery import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import Mailbox, ThreadMailbox

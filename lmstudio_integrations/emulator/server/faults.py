@@ -1,12 +1,8 @@
 """What the faults of scripted models do to a connection. A rule decides when: `engines/scripted/playback.py`."""
 
-from typing import TYPE_CHECKING
-
 from lmstudio_integrations.emulator.engines.base import FaultKind
+from lmstudio_integrations.emulator.server.sockets import Socket
 from lmstudio_integrations.protocol import envelope
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.emulator.server.connection_handler import Socket
 
 TRUNCATED = '{"type":"channelSend",'
 """The beginning of a frame."""
@@ -15,7 +11,7 @@ UNKNOWN = '{"type":"unheardOf","info":1}'
 """A packet of a type that does not exist."""
 
 
-def inject(kind: FaultKind, socket: "Socket", channel_id: int) -> None:
+def inject(kind: FaultKind, socket: Socket, channel_id: int) -> None:
     """Break the connection, or send on it what no server sends."""
     match kind:
         case "drop":

@@ -20,7 +20,7 @@ from lmstudio_integrations._support.leaves import MissingLeafError, door
 from lmstudio_integrations._support.secrets import server_logger
 from lmstudio_integrations.emulator.models.catalog import Catalog
 from lmstudio_integrations.emulator.server.clients import Authenticator
-from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler, Socket
+from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.server.context import ServerState
 from lmstudio_integrations.emulator.server.handlers import SERVED
 from lmstudio_integrations.emulator.server.http_requests import (
@@ -30,6 +30,7 @@ from lmstudio_integrations.emulator.server.http_requests import (
     response,
     unexpected,
 )
+from lmstudio_integrations.emulator.server.sockets import Socket
 from lmstudio_integrations.emulator.server.tcp import port_error, stop_accepting
 from lmstudio_integrations.protocol.endpoints import Namespace
 

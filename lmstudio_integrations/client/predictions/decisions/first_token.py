@@ -10,10 +10,11 @@ from lmstudio_integrations.client.predictions.prediction import PredictingModel
 from lmstudio_integrations.client.transport.concurrent_flows import MakeMailbox, run_concurrently
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioUnsupportedError
+from lmstudio_integrations.types._log_probs import probability_of
 from lmstudio_integrations.types.config import LlmPredictionConfig, switched_off
 from lmstudio_integrations.types.decisions import LEAST_SHARE
 from lmstudio_integrations.types.reranking import normal_word
-from lmstudio_integrations.types.results import PredictionResult, probability_of
+from lmstudio_integrations.types.results import PredictionResult
 
 FEW, MOST = 10, 100
 """The alternatives that are requested at first, and the most that a server reports."""
