@@ -10,6 +10,7 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection, serve
 
 from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.emulator import Emulator
 
 Socket = ServerConnection
 
@@ -73,6 +74,18 @@ async def on_io_thread(function: Callable[[], object]) -> None:
 
     IOThread.current().submit(run)
     await asyncio.wait_for(done.wait(), 600)
+
+
+async def hang_up(socket: Socket) -> None:
+    """Accept a client, and close its socket at its first request."""
+    await authenticate(socket)
+    await receive(socket)
+    await socket.close()
+
+
+async def until_stopped(server: Emulator) -> None:
+    """Wait, without blocking this loop, until an emulator has stopped the last generation."""
+    await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped", 600)
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:

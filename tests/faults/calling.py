@@ -13,6 +13,7 @@ from lmstudio_integrations import errors
 from tests.faults.actions import (
     NOISE,
     PINGS,
+    UNKNOWN_ENDPOINT,
     Message,
     before,
     close,
@@ -49,11 +50,6 @@ from tests.faults.model import (
 from tests.faults.proxy import ALWAYS, Action, ProxiedConnection, forward
 from tests.faults.surfaces import CALL, Surface
 from tests.faults.wire_items import WireItem, text_frame
-
-UNKNOWN_ENDPOINT = {
-    "rpcCall": ("Received rpcCall for unknown endpoint, endpoint = {endpoint}", "rpcEndpointUnknown"),
-    "channelCreate": ("Received channelCreate for unknown endpoint, endpoint = {endpoint}", "channelEndpointUnknown"),
-}
 
 # What happens between two calls ------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from lmstudio_integrations.emulator.engines.base import Engine
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.types.memory_plans import GIB, LoadedModel, MemoryPlan, PlannedModel
 from tests.client.fake import context_of, wait_until
-from tests.faults.actions import replace, reset, warning
+from tests.faults.actions import UNKNOWN_ENDPOINT, replace, reset, warning
 from tests.faults.proxy import (
     ALWAYS,
     Action,
@@ -461,10 +461,6 @@ async def test_a_refused_load_is_not_repeated_although_the_plan_goes_on_to_permi
 
 # What the server does not say -----------------------------------------------------------------------------------------
 
-UNKNOWN_ENDPOINT = warning(
-    {"rpcCall": ("Received rpcCall for unknown endpoint, endpoint = {endpoint}", "rpcEndpointUnknown")}
-)
-
 
 def says(result: object) -> Action:
     return replace(lambda message: {**message, "result": result})
@@ -487,7 +483,7 @@ async def test_a_server_that_does_not_say_everything_is_planned_as_well(
     endpoint: str, odd: object, fits: str, stays: str | None
 ) -> None:
     for fault in (
-        Injection(f"{endpoint} request", UNKNOWN_ENDPOINT, ALWAYS),
+        Injection(f"{endpoint} request", warning(UNKNOWN_ENDPOINT), ALWAYS),
         Injection(f"{endpoint} first packet", says(odd), ALWAYS),
     ):
         async with serving(entry("a", 6), entry("c", 5), faults=[fault]) as (_, client):
@@ -500,7 +496,7 @@ async def test_a_server_that_does_not_say_everything_is_planned_as_well(
 
 
 async def test_without_estimates_a_refusal_makes_room() -> None:
-    faults = [Injection("estimateModelUsage request", UNKNOWN_ENDPOINT, ALWAYS)]
+    faults = [Injection("estimateModelUsage request", warning(UNKNOWN_ENDPOINT), ALWAYS)]
     async with serving(*SIZES, faults=faults) as (server, client):
         await fit(client, "a")
         with pytest.warns(lms.LMStudioEvictionWarning):

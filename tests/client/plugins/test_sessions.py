@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -21,6 +20,7 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.functions import Tool, ToolCallContext, ToolFunctionDef
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, wait_until
 from tests.support.gate import Gate
+from tests.support.threads import together
 
 SECONDS = 600.0
 FAILED = {"content": [{"type": "text", "text": "no such city"}], "isError": True}
@@ -283,18 +283,12 @@ def test_a_forgotten_session_is_closed(server: Emulator, forget: str) -> None:
 
 def test_a_session_is_shared_by_threads_and_loops(server: Emulator) -> None:
     with lms.Client(server.address) as client, client.plugins.tools("mcp/sums") as session:
-        echo, results = named(session, "echo"), dict[int, Any]()
+        echo = named(session, "echo")
 
-        def call(number: int) -> None:
-            content = asyncio.run(echo.implementation(value=number)) if number % 2 else echo(value=number)
-            results[number] = int(content.text) if number % 2 else content
+        def call(number: int) -> Any:
+            return int(asyncio.run(echo.implementation(value=number)).text) if number % 2 else echo(value=number)
 
-        threads = [threading.Thread(target=call, args=(number,)) for number in range(20)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(SECONDS)
-        assert results == {number: number for number in range(20)}
+        assert together(20, call) == [*range(20)]
 
 
 @pytest.mark.parametrize(

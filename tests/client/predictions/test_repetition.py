@@ -30,7 +30,7 @@ from lmstudio_integrations.types.results import (
     ToolCallStart,
 )
 from tests.client.fake import Socket, authenticate, fake_server, receive, send
-from tests.client.prediction_frames import END, fragment, loaded_handle, packet
+from tests.client.prediction_frames import END, fragment, loaded_handle, packet, weather
 from tests.client.predictions.legitimate_texts import TEXTS
 from tests.client.predictions.middlewares import passed
 from tests.support.gate import AT_THE_GATE, Gate
@@ -200,11 +200,6 @@ def test_a_repetition_begins_where_the_text_has_it_however_long_that_is() -> Non
     stop = find_stop(before + SENTENCE * 300)
     assert stop is not None
     assert abs(stop.repetition.start - len(before)) < len(SENTENCE)
-
-
-def weather(city: str) -> str:
-    """Return the weather of a city."""
-    return f"Rain in {city}."
 
 
 PROMPTS = {

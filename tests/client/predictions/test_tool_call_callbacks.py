@@ -26,7 +26,7 @@ from lmstudio_integrations.types.results import (
     ToolCallStart,
 )
 from tests.client.both import Awaited, make_client
-from tests.client.fake import Socket, authenticate, fake_server, receive, send
+from tests.client.fake import Socket, authenticate, fake_server, receive, send, until_stopped
 from tests.client.prediction_frames import END as FINISHED
 from tests.client.prediction_frames import INFO, loaded_handle, packet
 from tests.client.predictions.test_act import RULES, add, results_of, shout
@@ -314,7 +314,7 @@ async def test_a_task_that_is_cancelled_in_an_async_callback_stops_the_server(se
         responding.cancel()
         with pytest.raises(asyncio.CancelledError):
             await responding
-        await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped", 600)
+        await until_stopped(server)
 
 
 # Contexts -------------------------------------------------------------------------------------------------------------

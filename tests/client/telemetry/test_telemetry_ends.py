@@ -23,6 +23,7 @@ from tests.support.telemetry import (
     telemetry,
     traced,
 )
+from tests.support.threads import together
 
 __all__ = ["model", "telemetry", "traced"]
 
@@ -142,17 +143,7 @@ def test_a_span_is_ended_once_by_many_who_close_the_stream_at_the_same_time(
     with Client(server.address) as client:
         stream = client.llm.model("chatty").respond_stream("for ever")
         next(stream)
-        together = threading.Barrier(8)
-
-        def close() -> None:
-            together.wait(600)
-            stream.close()
-
-        threads = [threading.Thread(target=close) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(600)
+        together(8, lambda _: stream.close())
     assert telemetry.names.count("chat chatty") == 1
 
 

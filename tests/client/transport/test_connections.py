@@ -24,7 +24,7 @@ from lmstudio_integrations.client.transport.mailboxes import IOTask, LoopMailbox
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.protocol.endpoints import rpc
-from tests.client.fake import Socket, authenticate, context_of, fake_server, receive, send_result
+from tests.client.fake import Socket, authenticate, context_of, fake_server, hang_up, receive, send_result
 from tests.support.virtual_time import in_virtual_time
 
 
@@ -134,12 +134,7 @@ async def test_a_call_works_at_each_moment_at_which_an_idle_connection_closes() 
 
 @in_virtual_time
 async def test_cancelling_a_finished_call_opens_no_connection() -> None:
-    async def behave(socket: Socket) -> None:
-        await authenticate(socket)
-        await receive(socket)
-        await socket.close()
-
-    server = Server(behave)
+    server = Server(hang_up)
     async with fake_server(server) as address:
         client = lms.AsyncClient(address)
         (call,) = Operation(context_of(client)).start("llm", rpc("llm", "listLoaded"), None, label="Model list")
