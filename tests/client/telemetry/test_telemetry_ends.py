@@ -145,6 +145,7 @@ def test_a_span_is_ended_once_by_many_who_close_the_stream_at_the_same_time(
         next(stream)
         together(8, lambda _: stream.close())
     assert telemetry.names.count("chat chatty") == 1
+    assert [point.count for point in telemetry.points("gen_ai.client.operation.duration")] == [1]
 
 
 async def test_a_finalizer_that_runs_inside_the_sdk_ends_the_span_in_another_thread(
