@@ -398,27 +398,22 @@ def loaded_llm(identifier: str, ttl_ms: int | None = None) -> LlmInstanceInfo:
     return LlmInstanceInfo(**info, identifier=identifier, instance_reference="1", context_length=4096, ttl_ms=ttl_ms)
 
 
-def test_models_of_both_kinds_are_ok() -> None:
-    models: list[ModelInfo] = [llm(vision=True), llm("plain", trained_for_tool_use=False), EMBEDDER]
+def test_models_of_all_kinds_are_counted_and_described() -> None:
+    models: list[ModelInfo] = [llm(vision=True), llm("plain", trained_for_tool_use=False), llm("tools"), EMBEDDER]
     check = check_models(subject(downloaded=models))
-    assert (check.verdict, check.found) == ("ok", "2 language models and 1 embedding model downloaded")
+    assert (check.verdict, check.found) == ("ok", "3 language models and 1 embedding model downloaded")
     assert check.details == (
         "chat: chat, tool use, vision; 2.00 GB, context window up to 131,072 tokens",
         "embedder: embeddings; 100 B, context window up to 512 tokens",
         "plain: chat; 2.00 GB, context window up to 131,072 tokens",
+        "tools: chat, tool use; 2.00 GB, context window up to 131,072 tokens",
     )
-
-
-def test_models_of_other_kinds_are_counted_as_well() -> None:
     check = check_models(subject(downloaded=[llm(), decider("judge"), decider("other"), EMBEDDER]))
-    assert check.verdict == "ok"
-    assert check.found == "1 language model, 1 embedding model and 2 decision models downloaded"
-    assert [each.split("; ")[0] for each in check.details] == [
-        "chat: chat, tool use",
-        "embedder: embeddings",
-        "judge: decisions",
-        "other: decisions",
-    ]
+    assert (check.verdict, check.found) == (
+        "ok",
+        "1 language model, 1 embedding model and 2 decision models downloaded",
+    )
+    assert [each.split("; ")[0] for each in check.details[2:]] == ["judge: decisions", "other: decisions"]
 
 
 @pytest.mark.parametrize(

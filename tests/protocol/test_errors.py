@@ -25,7 +25,7 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
     LMStudioWrongModelKindError,
 )
-from lmstudio_integrations.protocol.errors import error_object, to_exception
+from lmstudio_integrations.protocol.errors import to_exception
 from tests.protocol.pair import SessionPair
 from tests.support.strict.shapes import schema_of
 
@@ -249,13 +249,6 @@ def test_display_data_with_members_of_other_types_still_decides_the_class(code: 
         assert type(to_exception({"title": "t", "displayData": {"code": code, **malformed}}, "RPC")) is kind
     for unreadable in junk:
         assert type(to_exception({"title": "t", "displayData": {"code": unreadable}}, "RPC")) is LMStudioServerError
-
-
-@pytest.mark.parametrize(
-    ("value", "error"), [({"title": "t"}, {"title": "t"}), ("t", {"title": "t"}), (None, {}), ([1], {}), (5, {})]
-)
-def test_an_error_of_any_form_becomes_an_object(value: Any, error: dict[str, Any]) -> None:
-    assert error_object(value) == error
 
 
 MEGABYTE = 1_000_000

@@ -9,7 +9,6 @@ import pytest
 from lmstudio_integrations.protocol.envelope import DEEPEST
 from lmstudio_integrations.protocol.prediction import (
     Accumulator,
-    LegacyPredictionError,
     decode,
     encode,
     encode_generated,
@@ -220,13 +219,6 @@ def test_a_malformed_member_is_logged_once(caplog: pytest.LogCaptureFixture) -> 
         "ignored a malformed tokensCount",
         "ignored a malformed modelInfo",
     ]
-
-
-@pytest.mark.parametrize("error", [{"title": "no"}, "no"])
-def test_the_error_packet_of_older_servers_is_raised(error: Any) -> None:
-    with pytest.raises(LegacyPredictionError) as caught:
-        decode({"type": "error", "error": error})
-    assert caught.value.error == {"title": "no"}
 
 
 def accumulated(*events: PredictionEvent | None) -> PredictionResult:

@@ -121,7 +121,7 @@ def test_a_failed_call_raises_the_error_of_the_server() -> None:
     assert str(receiver.error).startswith("Tokenization error: none")
 
 
-@pytest.mark.parametrize("error", [None, "why not", 5, [], {"title": 5}])
+@pytest.mark.parametrize("error", [None, "why not", 5, [1], {"title": 5}])
 def test_an_error_of_any_form_ends_the_call(error: Any) -> None:
     pair = SessionPair()
     _, call = pair.call("listLoaded")
@@ -129,7 +129,8 @@ def test_an_error_of_any_form_ends_the_call(error: Any) -> None:
     pair.raw({"type": "rpcError", "callId": 1, "error": error})
     pair.raw({"type": "channelError", "channelId": 2, "error": error})
     assert (type(call.error), type(channel.error)) == (LMStudioServerError, LMStudioPredictionError)
-    assert ("why not" in str(call.error)) == (error == "why not")
+    text = "why not" if error == "why not" else "Unknown error"
+    assert str(call.error).endswith(f" error: {text}")
 
 
 @pytest.mark.parametrize(
@@ -301,13 +302,12 @@ def test_a_packet_without_a_type_fails_every_kind_of_channel(packet: Any) -> Non
     assert isinstance(receiver.error, LMStudioProtocolError)
 
 
-@pytest.mark.parametrize("packet", [{"type": "fromTheFuture", "a": 1}])
-def test_a_packet_of_unknown_type_is_skipped_and_restarts_the_timeout(packet: dict[str, Any]) -> None:
+def test_a_packet_of_unknown_type_is_skipped_and_restarts_the_timeout() -> None:
     pair = SessionPair()
     exchange, receiver = pair.call("predict", PREDICT_HELLO, timeouts={"idle_timeout": 60.0})
     pair.send(exchange, fragment("a"))
     pair.now = 50.0
-    pair.send(exchange, packet)
+    pair.send(exchange, {"type": "fromTheFuture", "a": 1})
     pair.pass_time(50.0)
     assert (receiver.texts, receiver.ends) == (["a"], [])
 

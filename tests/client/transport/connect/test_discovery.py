@@ -193,11 +193,6 @@ def lm_studio_beside_bionic(machine: Machine) -> int:
     return machine.start("lmstudio")
 
 
-def llmster_beside_bionic(machine: Machine) -> int:
-    machine.start("bionic")
-    return machine.start("daemon")
-
-
 def llmster_without_a_record_beside_bionic(machine: Machine) -> int:
     machine.start("bionic")
     port = machine.start("daemon")
@@ -298,7 +293,6 @@ def nothing(machine: Machine) -> None:
         bionic_alone,
         lm_studio_alone,
         lm_studio_beside_bionic,
-        llmster_beside_bionic,
         llmster_without_a_record_beside_bionic,
         pytest.param(bionic_beside_what_an_ended_process_left, marks=pytest.mark.slow),
         bionic_beside_a_leftover_that_names_its_developers,
