@@ -167,72 +167,42 @@ def everywhere(treatment: Treatment) -> ReasoningReplay:
     return ReasoningReplay(treatment, treatment, treatment)
 
 
-TEMPLATES: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
+ALIKE: dict[Treatment, dict[str, Template]] = {
+    "misplaced": {
+        "a thought behind its text": template_functions.behind,
+        "a thought without tags behind an empty one": lambda said: "<think></think>{}\n---\n{}".format(
+            *template_functions.split(said.text)
+        ),
+        "an end tag on a line of its own": lambda said: f"</think>\n{said.text}",
+        "a thought in the text, without tags": lambda said: "{}\n{}".format(*template_functions.split(said.text)),
+        "a thought behind an empty one with tags of the template's own": lambda said: (
+            f"<|open|>think<|sep|><|close|>think<|sep|><|open|>response<|sep|>{said.text}"
+        ),
+        "a thought behind an end tag of the template's own": lambda said: f"</mm:think>{said.text}",
+        "a thought behind an empty channel": lambda said: f"<|channel>thought\n<channel|>{said.text}",
+    },
+    "kept": {
+        "tags of the template's own": lambda said: "<<{}>>{}".format(*template_functions.split(said.text)),
+        "a line break less before a thought": lambda said: said.text.replace("<think>\n", "<think>"),
+        "a thought without the line breaks around it": lambda said: re.sub(
+            r"<think>\n*(.*?)\n*</think>\n*", r"<think>\1</think>", said.text, flags=re.DOTALL
+        ),
+    },
+    "copied": {
+        "a mode of thinking behind each message of the user": lambda said: f"/think\n{said.text}",
+        "only answers to results are stripped": lambda said: (
+            template_functions.stripped(said) if said.is_answer_to_result else said.text
+        ),
+    },
+}
+"""Templates that do the same with each thought between `<think>` and `</think>`, by what that is."""
+
+OTHERS: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
     "thoughts of the turn": (kept_in_turn, THINK, ReasoningReplay("kept", "stripped", "stripped")),
-    "a thought behind its text": (
-        template_functions.behind,
-        THINK,
-        everywhere("misplaced"),
-    ),
-    "a thought without tags behind an empty one": (
-        lambda said: "<think></think>{}\n---\n{}".format(*template_functions.split(said.text)),
-        THINK,
-        everywhere("misplaced"),
-    ),
-    "an end tag on a line of its own": (
-        lambda said: f"</think>\n{said.text}",
-        THINK,
-        everywhere("misplaced"),
-    ),
-    "tags of the template's own": (
-        lambda said: "<<{}>>{}".format(*template_functions.split(said.text)),
-        THINK,
-        everywhere("kept"),
-    ),
-    "a thought in the text, without tags": (
-        lambda said: "{}\n{}".format(*template_functions.split(said.text)),
-        THINK,
-        everywhere("misplaced"),
-    ),
-    "a line break less before a thought": (
-        lambda said: said.text.replace("<think>\n", "<think>"),
-        THINK,
-        everywhere("kept"),
-    ),
-    "a thought without the line breaks around it": (
-        lambda said: re.sub(r"<think>\n*(.*?)\n*</think>\n*", r"<think>\1</think>", said.text, flags=re.DOTALL),
-        THINK,
-        everywhere("kept"),
-    ),
-    "a thought behind an empty one with tags of the template's own": (
-        lambda said: f"<|open|>think<|sep|><|close|>think<|sep|><|open|>response<|sep|>{said.text}",
-        THINK,
-        everywhere("misplaced"),
-    ),
-    "a thought behind an end tag of the template's own": (
-        lambda said: f"</mm:think>{said.text}",
-        THINK,
-        everywhere("misplaced"),
-    ),
-    "a thought behind an empty channel": (
-        lambda said: f"<|channel>thought\n<channel|>{said.text}",
-        THINK,
-        everywhere("misplaced"),
-    ),
-    "a mode of thinking behind each message of the user": (
-        lambda said: f"/think\n{said.text}",
-        THINK,
-        everywhere("copied"),
-    ),
     "answers behind a line break": (
         lambda said: said.text if said.is_call else f"\n{template_functions.stripped(said)}",
         THINK,
         ReasoningReplay("copied", "copied", "stripped"),
-    ),
-    "only answers to results are stripped": (
-        lambda said: template_functions.stripped(said) if said.is_answer_to_result else said.text,
-        THINK,
-        everywhere("copied"),
     ),
     "no text beside calls": (text_of_calls_is_omitted, THINK, ReasoningReplay("stripped", "stripped", "copied")),
     "channels of the turn": (
@@ -251,6 +221,12 @@ TEMPLATES: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
         ReasoningReplay("kept", "kept", "copied", is_bare=True),
     ),
     "tags are rejected": (template_functions.rejected, THINK, REJECTED_REASONING),
+}
+
+TEMPLATES = OTHERS | {
+    name: (template, THINK, everywhere(treatment))
+    for treatment, some in ALIKE.items()
+    for name, template in some.items()
 }
 """Templates, the tags of the thoughts, and what they do. Those of real models follow below."""
 
@@ -518,34 +494,37 @@ def test_a_call_whose_thought_is_omitted_has_no_empty_text() -> None:
     assert found["content"] == [call]
 
 
-def test_thoughts_and_texts_stay_in_their_order() -> None:
-    message = {"role": "assistant", "content": [part("1"), text_part("a"), part("2"), part("3"), text_part("b")]}
-    (found,) = sent_by(Server(), Instance("m"), [message], "always")
-    assert found == {
-        "role": "assistant",
-        "content": [text_part("<think>1</think>a<think>2</think><think>3</think>b")],
-    }
-    (found,) = sent_by(Server(), Instance("m"), [message], False)
-    assert found == {"role": "assistant", "content": [text_part("ab")]}
+TEXTS: list[tuple[list[dict[str, Any]], str, str]] = [
+    (
+        [part("1"), text_part("a"), part("2"), part("3"), text_part("b")],
+        "<think>1</think>a<think>2</think><think>3</think>b",
+        "ab",
+    ),
+    *(
+        ([part("1"), text_part(text)], f"<think>1</think>{text}", kept)
+        for text, kept in (
+            ("\n\n  a\n", "  a\n"),
+            (" \n\t\n a", " a"),
+            ("  a\n\nb", "  a\n\nb"),
+            ("a", "a"),
+            ("\n \n", ""),
+        )
+    ),
+    ([text_part("a"), part("1"), text_part("\n\nb")], "a<think>1</think>\n\nb", "a\n\nb"),
+]
+"""Contents of a message, and its text with and without the thoughts; blank lines behind the first one go with it."""
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("\n\n  a\n", "  a\n"), (" \n\t\n a", " a"), ("  a\n\nb", "  a\n\nb"), ("a", "a"), ("\n \n", "")],
-    ids=repr,
-)
-def test_blank_lines_behind_an_omitted_thought_go_with_it(text: str, expected: str) -> None:
-    message = {"role": "assistant", "content": [part("1"), text_part(text)]}
-    (found,) = sent_by(Server(), Instance("m"), [message], False)
-    assert found["content"] == [text_part(expected)]
-    (found,) = sent_by(Server(), Instance("m"), [message], "always")
-    assert found["content"] == [text_part(f"<think>1</think>{text}")]
-
-
-def test_blank_lines_between_texts_stay() -> None:
-    message = {"role": "assistant", "content": [text_part("a"), part("1"), text_part("\n\nb")]}
-    (found,) = sent_by(Server(), Instance("m"), [message], False)
-    assert found["content"] == [text_part("a\n\nb")]
+@pytest.mark.parametrize(("content", "with_thoughts", "without"), TEXTS)
+def test_thoughts_and_texts_become_one_text_in_their_order(
+    content: list[dict[str, Any]], with_thoughts: str, without: str
+) -> None:
+    message = {"role": "assistant", "content": content}
+    modes: list[tuple[SendReasoning, str]] = [("always", with_thoughts), (False, without)]
+    for mode, text in modes:
+        assert sent_by(Server(), Instance("m"), [message], mode) == [
+            {"role": "assistant", "content": [text_part(text)]}
+        ]
 
 
 def test_what_has_no_thought_is_sent_as_it_is() -> None:

@@ -223,14 +223,6 @@ def bionic_beside_a_leftover_of_an_ended_one(machine: Machine) -> int:
     return machine.start("bionic")
 
 
-def bionic_beside_an_installed_lm_studio(machine: Machine) -> int:
-    """It is not started."""
-    installation = machine.write("lmstudio", "").with_name("app-install-location.json")
-    installation.write_text(json.dumps({"path": sys.executable, "argv": [], "cwd": str(machine.home)}))
-    machine.erase("lmstudio")
-    return machine.start("bionic")
-
-
 def bionic_beside_a_record_that_says_nothing(machine: Machine) -> int:
     machine.write("lmstudio", {"pid": os.getpid()})
     return machine.start("bionic")
@@ -297,7 +289,6 @@ def nothing(machine: Machine) -> None:
         pytest.param(bionic_beside_what_an_ended_process_left, marks=pytest.mark.slow),
         bionic_beside_a_leftover_that_names_its_developers,
         pytest.param(bionic_beside_a_leftover_of_an_ended_one, marks=pytest.mark.slow),
-        bionic_beside_an_installed_lm_studio,
         bionic_beside_a_record_that_says_nothing,
         bionic_by_the_variable,
         a_variable_whose_file_has_gone,
