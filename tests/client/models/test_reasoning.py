@@ -180,6 +180,7 @@ ALIKE: dict[Treatment, dict[str, Template]] = {
         ),
         "a thought behind an end tag of the template's own": lambda said: f"</mm:think>{said.text}",
         "a thought behind an empty channel": lambda said: f"<|channel>thought\n<channel|>{said.text}",
+        "a start tag twice": lambda said: said.text.replace("<think>\n", "<think>\n<think>"),
     },
     "kept": {
         "tags of the template's own": lambda said: "<<{}>>{}".format(*template_functions.split(said.text)),
