@@ -13,7 +13,6 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import LMStudioToolkit
 from lmstudio_integrations.llama_index import LMStudioToolSpec
-from lmstudio_integrations.types.functions import ToolCallContext
 from tests.faults.cells import until_noticed
 from tests.faults.proxy import Proxy
 from tests.faults.stage import LIMIT, Simulation, Stage, Threads
@@ -32,7 +31,7 @@ class Counter:
     def __init__(self) -> None:
         self.calls = 0
 
-    def count(self, context: ToolCallContext) -> int:
+    def count(self, context: lms.ToolCallContext) -> int:
         """Count this call."""
         self.calls += 1
         context.status("counting")

@@ -26,8 +26,6 @@ from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.request_log import EmbeddingRecord, Records
-from lmstudio_integrations.types.hosts import HostStatus
-from lmstudio_integrations.types.machines import Eviction
 from tests.client.fake import context_of
 from tests.support.threads import together
 
@@ -195,7 +193,7 @@ def test_everything_that_is_put_into_a_mailbox_is_read_in_order() -> None:
 
 
 def test_a_slot_of_a_host_belongs_to_one_call() -> None:
-    record = HostRecord(HostStatus(host="a"))
+    record = HostRecord(lms.HostStatus(host="a"))
 
     def call(_number: int) -> None:
         for _ in range(TIMES):
@@ -217,7 +215,7 @@ def test_what_is_read_of_the_log_and_of_evictions_is_a_copy() -> None:
         for step in range(TIMES):
             if number == 0:
                 log.add(EmbeddingRecord(model="m", client="c", text=f"{step:04}"))
-                seen.evictions.append(Eviction(identifier="a", model_key="a", evicted_for="b", at=0.0))
+                seen.evictions.append(lms.Eviction(identifier="a", model_key="a", evicted_for="b", at=0.0))
             else:
                 read = [each.text for each in log.all]
                 assert read == sorted(read)

@@ -7,7 +7,6 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.certify.serving import WINDOW
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.types.cards import CardRow
 from tests.client.certify.canned import CannedModel, observed, response
 from tests.faults.actions import UNKNOWN_ENDPOINT, warning
 from tests.faults.proxy import ALWAYS, Injection, Proxy, ProxyThread
@@ -20,14 +19,14 @@ def serve(**fields: Any) -> Emulator:
     return Emulator(catalog={"model": [{"key": "good", "kib_per_token": 256, **fields}], "memory_gib": 8})
 
 
-def measure(server: Emulator, address: str | None = None) -> CardRow:
+def measure(server: Emulator, address: str | None = None) -> lms.CardRow:
     with lms.Client(address or server.address) as client:
         (row,) = client.certify("good", rows=["window"]).rows
     assert not server.loaded()
     return row
 
 
-def facts(row: CardRow) -> dict[str, str]:
+def facts(row: lms.CardRow) -> dict[str, str]:
     return {each.case: each.outcome for each in row.observations if each.kind == "fact"}
 
 

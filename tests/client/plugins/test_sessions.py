@@ -15,9 +15,8 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.plugins.sessions import PluginSession, RemoteTool, ToolCallbacks, spec_of
-from lmstudio_integrations.client.plugins.sync import PluginTool
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.types.functions import Tool, ToolCallContext, ToolFunctionDef
+from lmstudio_integrations.types.functions import Tool
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, wait_until
 from tests.support.gate import Gate
 from tests.support.threads import together
@@ -41,7 +40,7 @@ class Plugin:
         """Fail."""
         raise ValueError("no api token is loaded")
 
-    async def wait(self, context: ToolCallContext) -> str:
+    async def wait(self, context: lms.ToolCallContext) -> str:
         """Wait until the test lets it go on."""
         context.status("waiting")
         context.warn("for long")
@@ -297,7 +296,7 @@ def test_a_session_is_shared_by_threads_and_loops(server: Emulator) -> None:
 )
 async def test_act_takes_the_tools(client: Any, session: Any, question: str, reply: str) -> None:
     tools = session.tools
-    assert all(isinstance(tool, ToolFunctionDef) for tool in tools)
+    assert all(isinstance(tool, lms.ToolFunctionDef) for tool in tools)
     messages: list[Any] = []
     model = await client.llm.model("m")
     await model.act(question, tools, on_message=messages.append)
@@ -413,7 +412,7 @@ def test_a_schema_that_python_cannot_check_is_still_shown_to_the_model(caplog: p
     definition = {"type": "function", "function": {"name": "look_up", "parameters": parameters}}
     context = lms.Client("localhost:1").llm.lazy_model()._model.context
     session = PluginSession(context, spec_of("mcp/words", None), ToolCallbacks())
-    tool = PluginTool._of(RemoteTool(session, Tool.from_dict(definition), "look_up"), context)
+    tool = lms.PluginTool._of(RemoteTool(session, Tool.from_dict(definition), "look_up"), context)
     assert tool.to_tool().function.parameters == parameters
     assert tool.check({"word": 5}) == {"word": 5}
     assert "are not checked" in caplog.text

@@ -11,7 +11,6 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.embeddings import EmbeddingRequest
 from lmstudio_integrations.client.telemetry import CONTENT_VARIABLE, DISABLED_VARIABLE
 from lmstudio_integrations.emulator import Emulator
@@ -265,7 +264,7 @@ async def test_a_stream_that_is_read_in_parts_does_not_change_the_current_span(
 
 
 def test_predictions_of_several_threads_have_their_own_parents(server: Emulator, telemetry: Telemetry) -> None:
-    with Client(server.address) as client:
+    with lms.Client(server.address) as client:
         model = client.llm.model("chatty")
 
         def work(number: int) -> None:
