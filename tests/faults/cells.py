@@ -13,7 +13,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import Connection, Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
-from lmstudio_integrations.emulator.models.request_log import PredictionRecord
+from lmstudio_integrations.emulator import PredictionRecord
 from lmstudio_integrations.protocol.endpoints import Namespace
 from tests.faults.conversations import THOUGHT, thought_of, with_thought
 from tests.faults.faults import Phase

@@ -24,8 +24,8 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.client.transport.operation import Operation
-from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.models.request_log import EmbeddingRecord, Records
+from lmstudio_integrations.emulator import EmbeddingRecord, Emulator
+from lmstudio_integrations.emulator.models.request_log import Records
 from tests.client.fake import context_of
 from tests.support.threads import together
 

@@ -10,8 +10,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.files.uploads import PendingHistory, PendingImage
 from lmstudio_integrations.client.models.model import ModelOperation
-from lmstudio_integrations.emulator import Emulator, ModelEntry, Preset
-from lmstudio_integrations.emulator.models.catalog import Catalog
+from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry, Preset
 from lmstudio_integrations.emulator.server.handlers import SERVED
 from lmstudio_integrations.types.chat import WireHistory
 from tests.client.both import make_client

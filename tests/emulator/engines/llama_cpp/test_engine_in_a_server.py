@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.emulator.emulator import Emulator
+from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.base import LoadRequest, Progress
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, LlamaCppModel
 from tests.emulator.engines.llama_cpp.models import CHAT

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import ManualClock
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished
 from lmstudio_integrations.emulator.engines.generation import DEFAULT_TAGS, Tags, progress_details
 from lmstudio_integrations.emulator.engines.llama_cpp.responses import (
@@ -22,7 +23,6 @@ from lmstudio_integrations.emulator.engines.llama_cpp.responses import (
     read_chat,
     read_completion,
 )
-from lmstudio_integrations.emulator.models.clock import ManualClock
 from lmstudio_integrations.emulator.server.handlers.prediction import StatsCollector
 
 plain_text = partial(TextParser, Tags("<think>", "</think>", enabled=False))

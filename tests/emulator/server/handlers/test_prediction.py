@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator import Emulator, ManualClock
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished
 from lmstudio_integrations.emulator.engines.scripted import ScriptedModel
-from lmstudio_integrations.emulator.models.clock import ManualClock
 from lmstudio_integrations.emulator.server.handlers.prediction import StatsCollector
 from tests.emulator.bare_client import STACK, Wire, named, prediction_request, stack, wire
 from tests.emulator.server.handlers.models import TOOL
