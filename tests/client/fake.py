@@ -45,6 +45,13 @@ async def send_result(socket: Socket, result: object) -> None:
     await send(socket, {"type": "rpcResult", "callId": call["callId"], "result": result})
 
 
+async def respond_to_calls(socket: Socket) -> None:
+    """Accept a client, and send an empty list as the result of each of its calls."""
+    await authenticate(socket)
+    while True:
+        await send_result(socket, [])
+
+
 @contextlib.asynccontextmanager
 async def fake_server(
     behave: Callable[[Socket], Awaitable[None]], context: ssl.SSLContext | None = None
