@@ -480,7 +480,7 @@ def test_a_lost_connection_fails_each_call_once_with_its_own_error() -> None:
 def test_an_unknown_endpoint_fails_every_open_and_every_later_call_to_it() -> None:
     pair = SessionPair()
     receivers = [pair.call("completeRawText", {**_RAW})[1] for _ in range(2)]
-    _, spared = pair.call("predict", PREDICT_HELLO)
+    other, spared = pair.call("predict", PREDICT_HELLO)
     pair.raw(
         {
             "type": "communicationWarning",
@@ -494,6 +494,8 @@ def test_an_unknown_endpoint_fails_every_open_and_every_later_call_to_it() -> No
         assert "completeRawText" in str(receiver.error)
     assert not spared.ends
     assert pair.client.data_to_send() == [], "it is not called again"
+    pair.close(other)
+    assert pair.client.idle
 
 
 _RAW = {"modelSpecifier": QUERY, "rawPrompt": "a", "predictionConfigStack": EMPTY_STACK}
