@@ -10,15 +10,13 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations.cli import INTERRUPTED, _demo
 from lmstudio_integrations.cli._demo import DOCUMENTS, QUESTION, SIZE_LIMIT, Choice, choose
-from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.engines.scripted.engine import ScriptedEngine
-from lmstudio_integrations.errors import LMStudioTimeoutError
-from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo
 from tests.cli.managed import Piped, Run
 from tests.cli.terminal import needs_pty, on_terminal
 
@@ -130,7 +128,7 @@ LOADED = [entry.model_copy(update={"preload": True}) for entry in (CHATTY, EMBED
 def test_a_server_without_real_models_of_both_kinds_is_not_used(
     models: list[ModelEntry], engine: ScriptedEngine, missing: str
 ) -> None:
-    with demo_server(*models, engine=engine) as server, Client(server.address) as client:
+    with demo_server(*models, engine=engine) as server, lms.Client(server.address) as client:
         found = _demo.survey(client, "The server")
     assert isinstance(found, str)
     assert f"The server has {missing} that is real" in found
@@ -155,16 +153,16 @@ def test_a_server_that_the_environment_names_and_that_is_not_there_is_an_error(
 def test_a_server_that_never_responds_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host = f"127.0.0.1:{silent.getsockname()[1]}"
-        with Client(host, connect_timeout=0.05) as client, pytest.raises(LMStudioTimeoutError):
+        with lms.Client(host, connect_timeout=0.05) as client, pytest.raises(lms.LMStudioTimeoutError):
             _demo.survey(client, "It")
 
 
 def test_a_local_server_that_does_not_respond_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     def time_out(*_: object) -> None:
-        raise LMStudioTimeoutError("no response", timeout_name="connect_timeout")
+        raise lms.LMStudioTimeoutError("no response", timeout_name="connect_timeout")
 
     monkeypatch.setattr(_demo, "loaded_models", time_out)
-    with Client() as client:
+    with lms.Client() as client:
         assert _demo.survey(client, "It") == "It did not respond (connect_timeout)."
 
 
@@ -200,8 +198,8 @@ def test_a_terminal_shows_bars_until_ctrl_c_and_a_pipe_no_control_codes(server: 
     assert "Traceback" not in terminal.text
 
 
-def downloaded(key: str, size: int) -> LlmInfo:
-    return LlmInfo(
+def downloaded(key: str, size: int) -> lms.LlmInfo:
+    return lms.LlmInfo(
         type="llm",
         model_key=key,
         format="gguf",
@@ -212,8 +210,8 @@ def downloaded(key: str, size: int) -> LlmInfo:
     )
 
 
-def loaded(identifier: str, *, size: int = 100, used: float | None = None) -> LlmInstanceInfo:
-    return LlmInstanceInfo(
+def loaded(identifier: str, *, size: int = 100, used: float | None = None) -> lms.LlmInstanceInfo:
+    return lms.LlmInstanceInfo(
         **downloaded("some-key", size).model_dump(),
         identifier=identifier,
         instance_reference=f"reference of {identifier}",
@@ -234,6 +232,6 @@ def loaded(identifier: str, *, size: int = 100, used: float | None = None) -> Ll
     ids=["loaded, however large", "the last used", "the smallest", "a large one is not loaded unasked", "nothing"],
 )
 def test_a_loaded_model_is_taken_else_a_small_one(
-    instances: list[LlmInstanceInfo], models: list[LlmInfo], choice: Choice | None
+    instances: list[lms.LlmInstanceInfo], models: list[lms.LlmInfo], choice: Choice | None
 ) -> None:
     assert choose(instances, models) == choice

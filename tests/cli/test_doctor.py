@@ -12,32 +12,17 @@ from typing import Any, cast
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations import __version__
 from lmstudio_integrations.cli import _doctor
 from lmstudio_integrations.cli._doctor import Check, Subject, check_loaded, check_models, check_server, check_token
-from lmstudio_integrations.client.api.sync import Client, SystemNamespace
+from lmstudio_integrations.client.api.sync import SystemNamespace
 from lmstudio_integrations.client.transport.connect import discovery
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 from lmstudio_integrations.client.transport.connect.discovery import Attempt
 from lmstudio_integrations.client.transport.connect.probe import ServerStatus
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.errors import (
-    LMStudioAuthenticationError,
-    LMStudioError,
-    LMStudioServerError,
-    LMStudioTimeoutError,
-    LMStudioUnreachableError,
-)
-from lmstudio_integrations.types.models import (
-    DecisionModelInfo,
-    EmbeddingModelInfo,
-    EmbeddingModelInstanceInfo,
-    LlmInfo,
-    LlmInstanceInfo,
-    ModelInfo,
-    ModelInstanceInfo,
-    ServerVersion,
-)
+from lmstudio_integrations.types.models import ServerVersion
 from tests.cli.managed import OnScreen, Piped, Run
 from tests.faults.faults import FaultProxy
 from tests.support.leaks import TOKEN, shows_token
@@ -88,7 +73,7 @@ def test_a_server_with_loaded_models_passes_all_checks(checks: Checks, good: Emu
 
 
 def test_no_model_is_loaded_run_or_unloaded(checks: Checks) -> None:
-    with Emulator(entries()) as server, Client(server.address) as client:
+    with Emulator(entries()) as server, lms.Client(server.address) as client:
         client.llm.model(CHAT)  # just in time, so that another such load would evict it
         status, found = checks("--host", server.address)
         assert (status, list(found)) == (0, NAMES)
@@ -124,8 +109,8 @@ def test_the_prefixes_of_an_embedding_model_and_decision_models_are_shown(checks
     ("owner", "method", "name"),
     [
         (SystemNamespace, "get_version", "server"),
-        (Client, "list_downloaded_models", "models"),
-        (Client, "list_loaded_models", "loaded"),
+        (lms.Client, "list_downloaded_models", "models"),
+        (lms.Client, "list_loaded_models", "loaded"),
     ],
 )
 def test_what_the_server_cannot_tell_is_a_problem_with_the_remedy_of_its_error_and_what_needs_it_is_skipped(
@@ -133,7 +118,7 @@ def test_what_the_server_cannot_tell_is_a_problem_with_the_remedy_of_its_error_a
 ) -> None:
     def fail(*_: object) -> None:
         remedy = "pass api_token="
-        raise LMStudioServerError(f"RPC error: no\n  cause: why\n  suggestion: {remedy}", suggestion=remedy)
+        raise lms.LMStudioServerError(f"RPC error: no\n  cause: why\n  suggestion: {remedy}", suggestion=remedy)
 
     monkeypatch.setattr(owner, method, fail)
     status, found = checks("--host", good.address)
@@ -258,26 +243,28 @@ def test_no_line_is_broken_by_a_narrow_terminal(good: Emulator, on_screen: OnScr
 # Checks of servers that the emulator does not play -------------------------------------------------------------------
 
 VERSION = ServerVersion(version="0.3.30", build=2)
-REJECTED = LMStudioAuthenticationError(
+REJECTED = lms.LMStudioAuthenticationError(
     "LM Studio rejected this client: no\n  suggestion: copy it again", suggestion="copy it again"
 )
-UNREACHABLE = LMStudioUnreachableError("LM Studio is not reachable at ws://a:1: the WebSocket failed; update LM Studio")
-SILENT = LMStudioTimeoutError(
+UNREACHABLE = lms.LMStudioUnreachableError(
+    "LM Studio is not reachable at ws://a:1: the WebSocket failed; update LM Studio"
+)
+SILENT = lms.LMStudioTimeoutError(
     "Version: nothing was received; raise idle_timeout, or set it to None", timeout_name="idle_timeout"
 )
 
 
 def subject(
-    version: ServerVersion | LMStudioError = VERSION,
+    version: ServerVersion | lms.LMStudioError = VERSION,
     *,
     token: str | None = None,
-    downloaded: list[ModelInfo] | None = None,
-    loaded: list[ModelInstanceInfo] | None = None,
+    downloaded: list[lms.ModelInfo] | None = None,
+    loaded: list[lms.ModelInstanceInfo] | None = None,
 ) -> Subject:
     """Return a server on another machine, with its models, and what it says to a client, or why it says nothing."""
 
     def get_version() -> ServerVersion:
-        if isinstance(version, LMStudioError):
+        if isinstance(version, lms.LMStudioError):
             raise version
         return version
 
@@ -286,7 +273,7 @@ def subject(
         list_downloaded_models=lambda _kind: [SimpleNamespace(info=info) for info in downloaded or ()],
         list_loaded_models=lambda _kind: [SimpleNamespace(get_info=lambda info=info: info) for info in loaded or ()],
     )
-    return Subject(cast("Client", client), Target.of("a:1", token))
+    return Subject(cast("lms.Client", client), Target.of("a:1", token))
 
 
 @pytest.fixture
@@ -330,7 +317,7 @@ def test_the_application_and_its_version_are_named_as_far_as_it_says_them(
     ],
 )
 def test_a_server_that_greets_but_does_not_respond_to_the_client_is_a_problem(
-    responds: Callable[[ServerStatus | None], None], failure: LMStudioError, found: str, fix: str | None
+    responds: Callable[[ServerStatus | None], None], failure: lms.LMStudioError, found: str, fix: str | None
 ) -> None:
     responds(None)
     check = check_server(subject(failure))
@@ -352,7 +339,7 @@ def test_the_verdict_on_the_token_is_what_the_server_did(
     monkeypatch: pytest.MonkeyPatch,
     token: str | None,
     environment: str | None,
-    version: ServerVersion | LMStudioError,
+    version: ServerVersion | lms.LMStudioError,
     verdict: str,
     found: str,
 ) -> None:
@@ -368,8 +355,8 @@ def test_the_verdict_on_the_token_is_what_the_server_did(
 # Models ---------------------------------------------------------------------------------------------------------------
 
 
-def llm(key: str = "chat", **changes: Any) -> LlmInfo:
-    info = LlmInfo(
+def llm(key: str = "chat", **changes: Any) -> lms.LlmInfo:
+    info = lms.LlmInfo(
         model_key=key,
         format="gguf",
         display_name=key,
@@ -382,43 +369,40 @@ def llm(key: str = "chat", **changes: Any) -> LlmInfo:
     return info.model_copy(update=changes)
 
 
-EMBEDDER = EmbeddingModelInfo(
+EMBEDDER = lms.EmbeddingModelInfo(
     model_key="embedder", format="gguf", display_name="", path="a/b", size_bytes=100, max_context_length=512
 )
 
 
-def decider(key: str) -> DecisionModelInfo:
-    return DecisionModelInfo(
+def decider(key: str) -> lms.DecisionModelInfo:
+    return lms.DecisionModelInfo(
         model_key=key, format="gguf", display_name="", path=key, size_bytes=100, max_context_length=512
     )
 
 
-def loaded_llm(identifier: str, ttl_ms: int | None = None) -> LlmInstanceInfo:
+def loaded_llm(identifier: str, ttl_ms: int | None = None) -> lms.LlmInstanceInfo:
     info = llm().model_dump()
-    return LlmInstanceInfo(**info, identifier=identifier, instance_reference="1", context_length=4096, ttl_ms=ttl_ms)
+    return lms.LlmInstanceInfo(
+        **info, identifier=identifier, instance_reference="1", context_length=4096, ttl_ms=ttl_ms
+    )
 
 
-def test_models_of_both_kinds_are_ok() -> None:
-    models: list[ModelInfo] = [llm(vision=True), llm("plain", trained_for_tool_use=False), EMBEDDER]
+def test_models_of_all_kinds_are_counted_and_described() -> None:
+    models: list[lms.ModelInfo] = [llm(vision=True), llm("plain", trained_for_tool_use=False), llm("tools"), EMBEDDER]
     check = check_models(subject(downloaded=models))
-    assert (check.verdict, check.found) == ("ok", "2 language models and 1 embedding model downloaded")
+    assert (check.verdict, check.found) == ("ok", "3 language models and 1 embedding model downloaded")
     assert check.details == (
         "chat: chat, tool use, vision; 2.00 GB, context window up to 131,072 tokens",
         "embedder: embeddings; 100 B, context window up to 512 tokens",
         "plain: chat; 2.00 GB, context window up to 131,072 tokens",
+        "tools: chat, tool use; 2.00 GB, context window up to 131,072 tokens",
     )
-
-
-def test_models_of_other_kinds_are_counted_as_well() -> None:
     check = check_models(subject(downloaded=[llm(), decider("judge"), decider("other"), EMBEDDER]))
-    assert check.verdict == "ok"
-    assert check.found == "1 language model, 1 embedding model and 2 decision models downloaded"
-    assert [each.split("; ")[0] for each in check.details] == [
-        "chat: chat, tool use",
-        "embedder: embeddings",
-        "judge: decisions",
-        "other: decisions",
-    ]
+    assert (check.verdict, check.found) == (
+        "ok",
+        "1 language model, 1 embedding model and 2 decision models downloaded",
+    )
+    assert [each.split("; ")[0] for each in check.details[2:]] == ["judge: decisions", "other: decisions"]
 
 
 @pytest.mark.parametrize(
@@ -430,13 +414,15 @@ def test_models_of_other_kinds_are_counted_as_well() -> None:
         ([], "problem", "a model for chat and a model for embeddings"),
     ],
 )
-def test_without_models_of_a_kind_it_says_what_to_download(models: list[ModelInfo], verdict: str, missing: str) -> None:
+def test_without_models_of_a_kind_it_says_what_to_download(
+    models: list[lms.ModelInfo], verdict: str, missing: str
+) -> None:
     check = check_models(subject(downloaded=models))
     assert (check.verdict, check.fix) == (verdict, f"download {missing} with `lms get`")
 
 
 def test_loaded_models_are_listed_with_context_window_and_time_to_live() -> None:
-    embedder = EmbeddingModelInstanceInfo(
+    embedder = lms.EmbeddingModelInstanceInfo(
         **EMBEDDER.model_dump(), identifier="embedder", instance_reference="2", context_length=512, ttl_ms=90_000
     )
     check = check_loaded(subject(loaded=[loaded_llm("mine"), loaded_llm("chat", ttl_ms=3_600_000), embedder]))

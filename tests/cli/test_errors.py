@@ -6,6 +6,7 @@ import pytest
 from websockets.exceptions import ConnectionClosedError
 from websockets.frames import Close
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.cli._formatting import _COMMANDS, for_commands, report
 from lmstudio_integrations.client.support.suggestions import (
     KEEP_LOADED,
@@ -18,11 +19,6 @@ from lmstudio_integrations.client.transport.connect.discovery import not_found
 from lmstudio_integrations.client.transport.connect.probe import _CERTIFICATE_ERRORS
 from lmstudio_integrations.client.transport.connect.suggestions import no_listener, token_suggestion
 from lmstudio_integrations.client.transport.socket_session import _lost_error
-from lmstudio_integrations.errors import (
-    LMStudioError,
-    LMStudioUnreachableError,
-    LMStudioValueError,
-)
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 from lmstudio_integrations.protocol.exchange import Exchange, expired_timeout
 from tests.protocol.pair import RecordingReceiver
@@ -33,11 +29,11 @@ LATER = "1013 (try again later)"
 LOG = "the server's log may say why: `lms log stream`"
 
 
-def wire(title: str, **details: object) -> LMStudioError:
+def wire(title: str, **details: object) -> lms.LMStudioError:
     return error_with_suggestion({"title": title, **details}, "Model load")
 
 
-def expired(name: str) -> LMStudioError:
+def expired(name: str) -> lms.LMStudioError:
     exchange = Exchange(
         ENDPOINTS["llm"]["listLoaded"], None, RecordingReceiver(), {name: 9}, 0, "Call", timeout_name=name
     )
@@ -47,7 +43,7 @@ def expired(name: str) -> LMStudioError:
 
 
 def refusal(host: str) -> str:
-    with pytest.raises(LMStudioError) as caught:
+    with pytest.raises(lms.LMStudioError) as caught:
         Target.of(host, None)
     return str(caught.value)
 
@@ -71,7 +67,7 @@ def refusal(host: str) -> str:
             ["Error: Nothing matches", "  suggestion: loaded are c; load it with `lms load 'a b'`"],
         ),
         (
-            LMStudioUnreachableError("not found\n  tried: ws://a:1: nobody\n  suggestion: start it"),
+            lms.LMStudioUnreachableError("not found\n  tried: ws://a:1: nobody\n  suggestion: start it"),
             ["Error: not found", "  tried: ws://a:1: nobody", "  suggestion: start it"],
         ),
         (expired("timeout"), ["Error: Call: it took too long in total: timeout expired after 9 s"]),
@@ -85,13 +81,13 @@ def refusal(host: str) -> str:
         (_lost_error(ConnectionClosedError(Close(1013, ""), Close(1013, ""), rcvd_then_sent=True)),
          [f"Error: the connection to LM Studio was lost (received {LATER}, then sent {LATER})",
           "  suggestion: the next call reconnects"]),
-        (LMStudioValueError("the catalog 'a': model number 1: key: required\n  preset 'p': no; did you mean 'x'?"),
+        (lms.LMStudioValueError("the catalog 'a': model number 1: key: required\n  preset 'p': no; did you mean 'x'?"),
          ["Error: the catalog 'a': model number 1: key: required", "  preset 'p': no; did you mean 'x'?"]),
-        (LMStudioValueError("line 3: model 'a': context_length: not a number"),
+        (lms.LMStudioValueError("line 3: model 'a': context_length: not a number"),
          ["Error: line 3: model 'a': context_length: not a number"]),
     ],
 )  # fmt: skip
-def test_each_part_of_an_error_is_a_line(error: LMStudioError, expected: list[str]) -> None:
+def test_each_part_of_an_error_is_a_line(error: lms.LMStudioError, expected: list[str]) -> None:
     assert report(error).splitlines() == expected
 
 

@@ -4,11 +4,10 @@ import json
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.cli._common import downloaded_models
 from lmstudio_integrations.cli._ls import model_lines
-from lmstudio_integrations.client.api.sync import LLM, Client
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.errors import LMStudioModelNotFoundError
 from tests.cli.managed import EMBEDDER, LARGE, SMALL, Piped, Run
 
 LINKED = {
@@ -44,7 +43,7 @@ def test_downloaded_models_are_listed_by_kind(managed: Emulator, command: Piped)
 def test_a_table_leaves_out_what_a_narrow_terminal_has_no_space_for(
     managed: Emulator, width: int, header: list[str]
 ) -> None:
-    with Client(managed.address) as client:
+    with lms.Client(managed.address) as client:
         lines = model_lines("LLM", downloaded_models(client, "llm"), [], {}, width)
     assert lines[0].split() == header
     assert max(map(len, lines)) <= width
@@ -54,10 +53,10 @@ def test_a_model_that_is_unloaded_meanwhile_is_not_shown_as_loaded(
     managed: Emulator, command: Piped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unloaded(_: object) -> None:
-        raise LMStudioModelNotFoundError("it was unloaded")
+        raise lms.LMStudioModelNotFoundError("it was unloaded")
 
     managed.load(SMALL)
-    monkeypatch.setattr(LLM, "get_info", unloaded)
+    monkeypatch.setattr(lms.LLM, "get_info", unloaded)
     status, out, _ = command("ls")
     assert (status, SMALL in out, "LOADED" in out) == (0, True, False)
 
@@ -87,7 +86,7 @@ def test_an_empty_list_is_a_note_and_no_error(run: Run, capsys: Capture) -> None
 
 
 def test_models_on_linked_devices_are_listed_with_their_device(run: Run, capsys: Capture) -> None:
-    with Emulator(catalog=LINKED) as linked, Client(linked.address) as client:
+    with Emulator(catalog=LINKED) as linked, lms.Client(linked.address) as client:
         client.llm.load_new_instance("small", device="local")
         assert run("ls", "--llm", "--host", linked.address) == 0
         lines = capsys.readouterr().out.splitlines()

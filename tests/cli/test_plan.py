@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.cli._formatting import report
 from lmstudio_integrations.client.models.fitting import _too_large
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.errors import LMStudioInsufficientResourcesError
-from lmstudio_integrations.types.memory_plans import LoadedModel, MemoryPlan, PlannedModel
 from tests.cli.managed import Piped
 
 CATALOG = {
@@ -101,9 +100,9 @@ def test_what_cannot_be_planned_is_an_error(plan: Plan, arguments: list[str], pr
 
 
 def test_the_plan_of_an_error_is_a_table_before_its_suggestion() -> None:
-    plan = MemoryPlan(host="a:1", device=None, capacity_bytes=None, models=())
+    plan = lms.MemoryPlan(host="a:1", device=None, capacity_bytes=None, models=())
     text = f"No room\n{plan}\n  evicted before: 'a', which was loaded again\n  suggestion: use less"
-    assert report(LMStudioInsufficientResourcesError(text, title="No room", plan=plan)).splitlines() == [
+    assert report(lms.LMStudioInsufficientResourcesError(text, title="No room", plan=plan)).splitlines() == [
         "Error: No room",
         "  a:1: memory for models: unknown",
         "  MODEL  CONTEXT  SLOTS  EACH  MEMORY",
@@ -113,7 +112,7 @@ def test_the_plan_of_an_error_is_a_table_before_its_suggestion() -> None:
 
 
 def test_the_suggestion_of_a_plan_is_about_commands() -> None:
-    model = PlannedModel(
+    model = lms.PlannedModel(
         model_key="a",
         kind="llm",
         context_length=512,
@@ -123,7 +122,9 @@ def test_the_suggestion_of_a_plan_is_about_commands() -> None:
         basis="seen",
         largest_context_length=256,
     )
-    stays = LoadedModel(identifier="b", model_key="b", context_length=1, stays_because="it was loaded without a TTL")
-    plan = MemoryPlan(host="a:1", device=None, capacity_bytes=None, models=(model,), loaded=(stays,))
+    stays = lms.LoadedModel(
+        identifier="b", model_key="b", context_length=1, stays_because="it was loaded without a TTL"
+    )
+    plan = lms.MemoryPlan(host="a:1", device=None, capacity_bytes=None, models=(model,), loaded=(stays,))
     suggestion = report(_too_large(plan, fits_later=False)).splitlines()[-1]
     assert suggestion == "  suggestion: load it with --context-length=256, or unload one of those that stay"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import SERVER_FILE_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.cli import INTERRUPTED, _serve
 from lmstudio_integrations.cli._serve import (
@@ -20,17 +21,12 @@ from lmstudio_integrations.cli._serve import (
     is_exposed,
     load_rules,
 )
-from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.transport.connect import records
 from lmstudio_integrations.client.transport.connect.discovery import Attempt
 from lmstudio_integrations.client.transport.connect.probe import ServerStatus
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.catalog import BUNDLED
 from lmstudio_integrations.emulator.server.context import MIB
-from lmstudio_integrations.errors import (
-    LMStudioAuthenticationError,
-    LMStudioValueError,
-)
 from tests.cli.managed import Piped, Run
 from tests.cli.terminal import interrupt, started
 from tests.emulator.bare_client import wire
@@ -71,7 +67,7 @@ def serve(run: Run, monkeypatch: pytest.MonkeyPatch) -> Serve:
 
 def test_the_memory_of_workers_is_given_in_mebibytes(piped: Piped, monkeypatch: pytest.MonkeyPatch) -> None:
     def record(**settings: Any) -> Emulator:
-        raise LMStudioValueError(f"{settings['worker_memory']} bytes")
+        raise lms.LMStudioValueError(f"{settings['worker_memory']} bytes")
 
     monkeypatch.setattr(_serve, "Emulator", record)
     assert piped("serve", "--scripted", "--worker-memory", "2000") == (2, "", f"Error: {2000 * MIB} bytes\n")
@@ -98,7 +94,7 @@ def test_what_is_served(write: Callable[[str], Path], arguments: dict[str, Any],
 
 
 def test_a_key_without_weights_needs_the_scripted_switch() -> None:
-    with pytest.raises(LMStudioValueError, match="no-such-weights"):
+    with pytest.raises(lms.LMStudioValueError, match="no-such-weights"):
         build_catalog(["no-such-weights"])
 
 
@@ -112,7 +108,7 @@ def test_rules_go_to_scripted_llms_that_have_none(write: Callable[[str], Path], 
     path = write('[[rule]]\nwhen = {last = "ping"}\nthen = [{text = "pong"}]\n')
 
     def check(server: Emulator) -> None:
-        with Client(server.address) as client:
+        with lms.Client(server.address) as client:
             assert client.llm.model("talker").respond("ping").content == "pong"
 
     serve(check, "--port", "0", "--scripted", "--rules", str(path), "--model", "talker", "--model", "embedder")
@@ -120,7 +116,7 @@ def test_rules_go_to_scripted_llms_that_have_none(write: Callable[[str], Path], 
 
 def test_each_load_unload_and_prediction_is_a_line_unless_it_is_quiet(serve: Serve, capsys: Capture) -> None:
     def check(server: Emulator) -> None:
-        with Client(server.address) as client:
+        with lms.Client(server.address) as client:
             assert client.llm.model("talker").respond("ping").content
             client.llm.unload("talker")
             assert client.embedding.model("embedder", load_policy="explicit").embed(["texts"] * 100 + ["."])
@@ -211,7 +207,7 @@ def test_bionic_comes_after_the_discovery_ports(port: int, is_found: bool) -> No
 )
 def test_a_bad_rules_file_is_rejected_by_name(write: Callable[[str], Path], text: str, complaint: str) -> None:
     path = write(text)
-    with pytest.raises(LMStudioValueError, match=complaint) as caught:
+    with pytest.raises(lms.LMStudioValueError, match=complaint) as caught:
         load_rules(path)
     assert path.name in str(caught.value)
 
@@ -252,7 +248,7 @@ def test_tokens_come_from_flags_a_file_or_without_both_from_the_environment(
 def test_a_bad_token_file_is_rejected_without_showing_a_token(
     write: Callable[[str], Path], text: str, complaint: str
 ) -> None:
-    with pytest.raises(LMStudioValueError, match=complaint) as caught:
+    with pytest.raises(lms.LMStudioValueError, match=complaint) as caught:
         accepted_tokens((), write(text))
     assert TOKEN[:14] not in shown_by(caught.value)
 
@@ -268,9 +264,9 @@ def test_a_token_keeps_guests_outside_and_is_not_printed(
     def check(server: Emulator) -> None:
         monkeypatch.delenv("LM_API_TOKEN", raising=False)
         address = f"127.0.0.1:{server.port}"
-        with Client(address) as guest, pytest.raises(LMStudioAuthenticationError):
+        with lms.Client(address) as guest, pytest.raises(lms.LMStudioAuthenticationError):
             guest.list_downloaded_models()
-        with Client(address, TOKEN) as member:
+        with lms.Client(address, TOKEN) as member:
             assert len(member.list_downloaded_models()) == len(BUNDLED) + 1
 
     serve(check, "--host", "0.0.0.0", "--port", "0", "--scripted", *flags)
@@ -318,7 +314,7 @@ def test_an_exposed_server_is_warned_of(serve: Serve, capsys: Capture) -> None:
 def test_a_served_process_responds_and_exits_cleanly_when_interrupted() -> None:
     with started("serve", "--port", "0", "--scripted", "--quiet") as process:
         assert process.stdout is not None
-        with Client(process.stdout.readline().strip()) as client:
+        with lms.Client(process.stdout.readline().strip()) as client:
             assert client.llm.model("smollm2-135m-instruct").respond("Anybody there?").content
         status, _, errors = interrupt(process)
     assert (status, [line.partition(" ")[0] for line in errors.splitlines()]) == (INTERRUPTED, ["To", "Ctrl-C"])
@@ -342,7 +338,7 @@ def test_an_announced_server_is_found_on_any_port_as_long_as_it_runs(
 
     def check(emulator: Emulator) -> None:
         assert "Programs on this machine find it." in capsys.readouterr().err
-        with Client() as client:
+        with lms.Client() as client:
             asked.append(len(client.list_downloaded_models()))
         assert json.loads(announced.read_text("utf-8")) == {
             "host": "127.0.0.1",
@@ -381,7 +377,7 @@ def test_bionic_is_announced_in_its_own_file_unless_lm_studio_runs(
 
 
 def list_found() -> None:
-    with Client() as client:
+    with lms.Client() as client:
         assert [each.model_key for each in client.list_downloaded_models()] == ["m"]
 
 

@@ -5,8 +5,8 @@ from typing import Literal
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.cli._serve import build_catalog
-from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.catalog import BUNDLED
 
@@ -34,7 +34,7 @@ def test_the_first_agent_works_on_the_models_that_are_served_without_flags() -> 
         """Return the pier of the ferries to a destination."""
         return f"Ferries to the {destination} leave from pier 7."
 
-    with Emulator(build_catalog().models) as server, Client(server.address) as client:
+    with Emulator(build_catalog().models) as server, lms.Client(server.address) as client:
         model = client.llm.model("scripted-tools")
         written: list[str] = []
         result = model.act("From which pier?", [pier], on_message=lambda message: written.append(str(message)))

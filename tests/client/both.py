@@ -11,9 +11,7 @@ from typing import Any, Self
 
 import pytest
 
-from lmstudio_integrations.client.api.asynchronous import AsyncClient
-from lmstudio_integrations.client.api.responses import PredictionStream
-from lmstudio_integrations.client.api.sync import Client
+import lmstudio_integrations as lms
 
 _OF_SYNC_CLIENTS = {f"lmstudio_integrations.client.{room}.sync" for room in ("api", "plugins")}
 """The modules whose objects have methods that block."""
@@ -91,7 +89,7 @@ async def _in_thread(iterator: Iterator[Any]) -> AsyncIterator[Any]:
 
 def dress(value: Any) -> Any:
     """Wrap objects whose methods block; return others unchanged."""
-    if isinstance(value, PredictionStream):
+    if isinstance(value, lms.PredictionStream):
         return AwaitedStream(value)
     if isinstance(value, Generator):
         return _in_thread(value)
@@ -104,10 +102,10 @@ def dress(value: Any) -> Any:
 
 def sync_client(*args: Any, **kwargs: Any) -> Awaited:
     """Return a sync client whose methods are awaited."""
-    return Awaited(Client(*args, **kwargs))
+    return Awaited(lms.Client(*args, **kwargs))
 
 
 @pytest.fixture(params=["sync", "async"])
 def make_client(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """A factory of clients, sync and async in turn; its arguments are the client's."""
-    return sync_client if request.param == "sync" else AsyncClient
+    return sync_client if request.param == "sync" else lms.AsyncClient

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.api.asynchronous import AsyncClient
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
 from tests.support.endless import ENDLESS
 from tests.support.strict.fixture import strict, strict_findings
@@ -48,7 +48,7 @@ def server() -> Iterator[Emulator]:
 @pytest.fixture
 def make_client() -> Callable[..., Any]:
     """A factory of clients; its arguments are the client's."""
-    return AsyncClient
+    return lms.AsyncClient
 
 
 @pytest.fixture

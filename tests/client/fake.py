@@ -10,6 +10,7 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection, serve
 
 from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.emulator import Emulator
 
 Socket = ServerConnection
 
@@ -44,6 +45,13 @@ async def send_result(socket: Socket, result: object) -> None:
     await send(socket, {"type": "rpcResult", "callId": call["callId"], "result": result})
 
 
+async def respond_to_calls(socket: Socket) -> None:
+    """Accept a client, and send an empty list as the result of each of its calls."""
+    await authenticate(socket)
+    while True:
+        await send_result(socket, [])
+
+
 @contextlib.asynccontextmanager
 async def fake_server(
     behave: Callable[[Socket], Awaitable[None]], context: ssl.SSLContext | None = None
@@ -73,6 +81,18 @@ async def on_io_thread(function: Callable[[], object]) -> None:
 
     IOThread.current().submit(run)
     await asyncio.wait_for(done.wait(), 600)
+
+
+async def hang_up(socket: Socket) -> None:
+    """Accept a client, and close its socket at its first request."""
+    await authenticate(socket)
+    await receive(socket)
+    await socket.close()
+
+
+async def until_stopped(server: Emulator) -> None:
+    """Wait, without blocking this loop, until an emulator has stopped the last generation."""
+    await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped", 600)
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:

@@ -1,16 +1,20 @@
-"""The frames that fake servers send for a prediction, and a handle whose instance is already known."""
+"""The frames that fake servers send for a prediction, a handle whose instance is already known, and a tool."""
 
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from lmstudio_integrations.client.models.state import Instance
+from tests.client.fake import Socket, authenticate, receive, send_together
 
 INFO = {"identifier": "chatty", "modelKey": "chatty"}
-
-
-STATS = {"stopReason": "eosFound"}
-
-
-END = {"type": "success", "stats": STATS, "modelInfo": {}, "loadModelConfig": {}, "predictionConfig": {}}
+END = {
+    "type": "success",
+    "stats": {"stopReason": "eosFound"},
+    "modelInfo": {},
+    "loadModelConfig": {},
+    "predictionConfig": {},
+}
 
 
 def packet(message: object) -> dict[str, Any]:
@@ -32,3 +36,25 @@ def loaded_handle(client: Any) -> Any:
 async def joined(stream: Any) -> str:
     """Return the text of a stream."""
     return "".join([fragment.content async for fragment in stream])
+
+
+Behavior = Callable[[Socket], Awaitable[None]]
+
+
+def responds(*first: object, later: Sequence[object] = (), after: asyncio.Event | None = None) -> Behavior:
+    """Return a server that responds with frames, which arrive together, and with later ones after an event."""
+
+    async def behave(socket: Socket) -> None:
+        await authenticate(socket)
+        await receive(socket)
+        send_together(socket, first)
+        if after is not None:
+            await after.wait()
+            send_together(socket, later)
+
+    return behave
+
+
+def weather(city: str) -> str:
+    """Report the weather."""
+    return f"It rains in {city}."

@@ -5,11 +5,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from unittest.mock import MagicMock
 
+import lmstudio_integrations as lms
 from lmstudio_integrations import FileHandle
 from lmstudio_integrations.client.api.sync import (
-    LLM,
-    Client,
-    EmbeddingModel,
     FilesNamespace,
     LlmNamespace,
     SystemNamespace,
@@ -17,12 +15,12 @@ from lmstudio_integrations.client.api.sync import (
 from lmstudio_integrations.client.downloads.sync import RepositoryNamespace
 
 RECEIVERS: dict[str, Iterable[type]] = {
-    "": [Client],
+    "": [lms.Client],
     "llm": [LlmNamespace],
     "system": [SystemNamespace],
     "files": [FilesNamespace],
     "repository": [RepositoryNamespace],
-    "model": [LLM, EmbeddingModel],
+    "model": [lms.LLM, lms.EmbeddingModel],
 }
 """The classes whose methods make calls, by where they stand on a client; a handle stands for itself."""
 

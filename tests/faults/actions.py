@@ -239,6 +239,12 @@ INVALID_PARAMETER = {
 }
 """What a server says of the parameters of a request (docs/protocol.md#invalid-input)."""
 
+UNKNOWN_ENDPOINT = {
+    "rpcCall": ("Received rpcCall for unknown endpoint, endpoint = {endpoint}", "rpcEndpointUnknown"),
+    "channelCreate": ("Received channelCreate for unknown endpoint, endpoint = {endpoint}", "channelEndpointUnknown"),
+}
+"""What it says of an endpoint that it does not know."""
+
 
 def http(status: str, body: str = "", headers: str = "") -> bytes:
     """Return an HTTP response."""

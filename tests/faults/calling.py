@@ -10,22 +10,7 @@ from collections.abc import Callable
 from websockets.frames import CloseCode
 
 from lmstudio_integrations import errors
-from tests.faults.actions import (
-    NOISE,
-    PINGS,
-    Message,
-    before,
-    close,
-    finish,
-    frames,
-    freeze,
-    go_dead,
-    half_close,
-    packet,
-    raw,
-    reset,
-    warning,
-)
+from tests.faults import actions
 from tests.faults.cells import Cell
 from tests.faults.conversations import THOUGHT
 from tests.faults.faults import FAULTS, Phase, at
@@ -49,11 +34,6 @@ from tests.faults.model import (
 from tests.faults.proxy import ALWAYS, Action, ProxiedConnection, forward
 from tests.faults.surfaces import CALL, Surface
 from tests.faults.wire_items import WireItem, text_frame
-
-UNKNOWN_ENDPOINT = {
-    "rpcCall": ("Received rpcCall for unknown endpoint, endpoint = {endpoint}", "rpcEndpointUnknown"),
-    "channelCreate": ("Received channelCreate for unknown endpoint, endpoint = {endpoint}", "channelEndpointUnknown"),
-}
 
 # What happens between two calls ------------------------------------------------------------------------------------
 
@@ -90,7 +70,7 @@ async def _without_log_probabilities(connection: ProxiedConnection, item: WireIt
     await connection.send("client", text_frame("client", json.dumps(message)))
 
 
-def _with_malformed_log_probabilities(message: Message) -> Message:
+def _with_malformed_log_probabilities(message: actions.Message) -> actions.Message:
     fragment = {"content": "", "tokens": [{"text": "yes", "id": [], "logProb": 1e308}]}
     return {**message, "message": {"type": "fragment", "fragment": fragment}}
 
@@ -101,18 +81,18 @@ def _needs_log_probabilities(surface: Surface) -> bool:
 
 def _restart(cell: Cell) -> None:
     cell.proxy.upstream = cell.servers.spare.address
-    _applied(reset)(cell)
+    _applied(actions.reset)(cell)
 
 
 def _go_away(cell: Cell) -> None:
     cell.proxy.reject_connections()
-    _applied(reset)(cell)
+    _applied(actions.reset)(cell)
 
 
 async def _die(connection: ProxiedConnection, _item: WireItem) -> None:
     """Close all connections, and accept no other."""
     await connection.proxy._reject_connections()
-    await connection.proxy._apply(reset)
+    await connection.proxy._apply(actions.reset)
 
 
 def _unload(cell: Cell) -> None:
@@ -142,7 +122,7 @@ _ROOM = (
         'The connection is reset before another model is evicted for this one (`load_policy="fit"`).',
         Phase.LOAD,
         LOST,
-        inject=at("unloadModel request", reset),
+        inject=at("unloadModel request", actions.reset),
         makes_room=True,
         then_on="new connection",
     ),
@@ -150,7 +130,7 @@ _ROOM = (
         "The connection is reset when another model was evicted for this one. That is loaded again.",
         Phase.LOAD,
         LOST,
-        inject=at("unloadModel first packet", reset),
+        inject=at("unloadModel first packet", actions.reset),
         makes_room=True,
         then_on="either connection",
     ),
@@ -227,7 +207,7 @@ _FIRST = (
         "The server does not know the endpoint.",
         Phase.FIRST,
         Outcome(errors.LMStudioUnsupportedError),
-        inject=at("request", warning(UNKNOWN_ENDPOINT), ALWAYS),
+        inject=at("request", actions.warning(actions.UNKNOWN_ENDPOINT), ALWAYS),
         then=Outcome(errors.LMStudioUnsupportedError, note="until the client reconnects"),
     ),
     row("parameters-rejected", PROTOCOL),
@@ -261,7 +241,7 @@ _FIRST = (
         "The server sends malformed log-probabilities.",
         Phase.FIRST,
         WORKS,
-        inject=at("first packet", before(packet(_with_malformed_log_probabilities)), ALWAYS),
+        inject=at("first packet", actions.before(actions.packet(_with_malformed_log_probabilities)), ALWAYS),
         only=_needs_log_probabilities,
     ),
 )
@@ -323,28 +303,28 @@ _IDLE = (
         "The server closes the WebSocket.",
         Phase.IDLE,
         WORKS,
-        between=_applied(close(CloseCode.GOING_AWAY)),
+        between=_applied(actions.close(CloseCode.GOING_AWAY)),
         then_on="new connection",
     ),
     Row(
         "The connection is closed.",
         Phase.IDLE,
         WORKS,
-        between=_applied(finish),
+        between=_applied(actions.finish),
         then_on="new connection",
     ),
     Row(
         "The server closes its side of the connection (half-close).",
         Phase.IDLE,
         WORKS,
-        between=_applied(half_close),
+        between=_applied(actions.half_close),
         then_on="new connection",
     ),
     Row(
         "The connection is reset.",
         Phase.IDLE,
         WORKS,
-        between=_applied(reset),
+        between=_applied(actions.reset),
         then_on="new connection",
     ),
     Row(
@@ -367,14 +347,14 @@ _IDLE = (
         Phase.IDLE,
         QUEUED,
         reranker=IDLE,  # it first asks for the model's info, which waits in no queue
-        between=_applied(go_dead, ends=False),
+        between=_applied(actions.go_dead, ends=False),
         then_on="new connection",
     ),
     Row(
         "The connection goes dead, and the next call follows seconds of silence.",
         Phase.IDLE,
         WORKS,
-        between=_silent(go_dead),
+        between=_silent(actions.go_dead),
         then_on="new connection",
     ),
     Row(
@@ -382,7 +362,7 @@ _IDLE = (
         Phase.IDLE,
         QUEUED,
         reranker=IDLE,
-        between=_applied(freeze, ends=False),
+        between=_applied(actions.freeze, ends=False),
         meanwhile=CONNECTING,
         then_on="either connection",
     ),
@@ -390,7 +370,7 @@ _IDLE = (
         "The host freezes, and the next call follows seconds of silence.",
         Phase.IDLE,
         CONNECTING,
-        between=_silent(freeze),
+        between=_silent(actions.freeze),
         meanwhile=CONNECTING,
         then_on="either connection",
     ),
@@ -398,9 +378,14 @@ _IDLE = (
         "The server sends meaningless frames.",
         Phase.IDLE,
         WORKS,
-        between=_applied(before(frames(*NOISE)), ends=False),
+        between=_applied(actions.before(actions.frames(*actions.NOISE)), ends=False),
     ),
-    Row("The server sends a hundred pings.", Phase.IDLE, WORKS, between=_applied(before(raw(PINGS)), ends=False)),
+    Row(
+        "The server sends a hundred pings.",
+        Phase.IDLE,
+        WORKS,
+        between=_applied(actions.before(actions.raw(actions.PINGS)), ends=False),
+    ),
 )
 
 _HOSTS = (

@@ -9,12 +9,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
 
-from lmstudio_integrations.client.api.asynchronous import AsyncClient
+import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import Connection, Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
-from lmstudio_integrations.emulator.models.request_log import PredictionRecord
-from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError
+from lmstudio_integrations.emulator import PredictionRecord
 from lmstudio_integrations.protocol.endpoints import Namespace
 from tests.faults.conversations import THOUGHT, thought_of, with_thought
 from tests.faults.faults import Phase
@@ -125,7 +124,7 @@ class Cell(Observer):
             self.runner.run(self._load_victim())
 
     async def _load_victim(self) -> None:
-        async with AsyncClient(self.servers.main.address) as other:
+        async with lms.AsyncClient(self.servers.main.address) as other:
             await other.llm.load_new_instance(VICTIM, ttl=3600, device=str(self.surface))
 
     def _is_filled(self) -> bool:
@@ -223,7 +222,7 @@ class Cell(Observer):
     def _check_error(self, verb: str, error: BaseException | None, outcome: Outcome) -> None:
         assert outcome.error is not None, "only outcomes with an error come here"
         _require(error is not None, f"the {verb} call did not raise {outcome.error.__name__}")
-        _require(isinstance(error, LMStudioError), f"the {verb} call raised a raw exception: {error!r}")
+        _require(isinstance(error, lms.LMStudioError), f"the {verb} call raised a raw exception: {error!r}")
         _require(
             isinstance(error, outcome.error) and isinstance(error, self.surface.error_base),
             f"the {verb} call raised {error!r} instead of {outcome.error.__name__}",
@@ -232,7 +231,7 @@ class Cell(Observer):
             _require(
                 self._is_filled() or repr(VICTIM) in str(error), f"the {verb} call does not name the evicted model"
             )
-        if isinstance(error, LMStudioTimeoutError):
+        if isinstance(error, lms.LMStudioTimeoutError):
             name, elapsed = error.timeout_name, error.elapsed or 0.0
             _require(name == outcome.timeout_name, f"the {verb} call: {name} expired, not {outcome.timeout_name}")
             _require(elapsed >= SHORT, f"the {verb} call: {name} expired after {elapsed} s")

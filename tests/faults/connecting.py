@@ -1,12 +1,7 @@
 """Rows of the fault table: until the client is authenticated."""
 
 from lmstudio_integrations.errors import LMStudioAuthenticationError
-from tests.faults.actions import (
-    freeze,
-    http,
-    reset,
-    respond,
-)
+from tests.faults import actions
 from tests.faults.faults import Phase, at
 from tests.faults.model import CONNECTING, LOST, UNREACHABLE, WORKS, Outcome, Row, row
 from tests.faults.proxy import ALWAYS
@@ -23,7 +18,7 @@ _TLS = (
         "The client uses TLS (`wss://`), the server does not.",
         Phase.TLS,
         UNREACHABLE,
-        inject=at("accept", respond(http("400 Bad Request")), ALWAYS),
+        inject=at("accept", actions.respond(actions.http("400 Bad Request")), ALWAYS),
         scheme="wss",
         permanent=True,
         then=UNREACHABLE,
@@ -50,7 +45,7 @@ _TLS = (
         "The server does not respond to the TLS handshake.",
         Phase.TLS,
         CONNECTING,
-        inject=at("accept", freeze),
+        inject=at("accept", actions.freeze),
         scheme="wss",
         permanent=True,
         then=CONNECTING,
@@ -59,7 +54,7 @@ _TLS = (
         "The connection is reset during the TLS handshake.",
         Phase.TLS,
         UNREACHABLE,
-        inject=at("accept", reset, ALWAYS),
+        inject=at("accept", actions.reset, ALWAYS),
         scheme="wss",
         permanent=True,
         then=UNREACHABLE,

@@ -4,7 +4,7 @@ A surface opens a subject, which is called like a function. Async surfaces run t
 """
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -17,11 +17,8 @@ from llama_index.core.base.llms.types import ChatResponse
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 import lmstudio_integrations as lms
-from lmstudio_integrations import langchain, llama_index
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.emulator.engines.scripted import words
-from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
-from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from tests.faults.conversations import Family, of_model, of_user
 from tests.support.adapters import as_fields, classes
 
@@ -285,34 +282,71 @@ def _results(response: Any) -> list[str]:
 
 # The ways -----------------------------------------------------------------------------------------------------------
 
+Arguments = Callable[[Any], tuple[Any, ...]]
+"""Makes the arguments of a method from the prompt."""
 
-def _respond(model: Any, prompt: Any, **given: Any) -> Iterator[Any]:
-    response = model.respond(prompt, check_context=True, **given)
-    yield from (response.content, response)
+
+def _whole(
+    family: Family,
+    kind: Kind,
+    method: str,
+    parts: Callable[[Any, Any], Iterable[Any]],
+    arguments: Arguments = lambda prompt: (prompt,),
+    **always: Any,
+) -> tuple[Surface, Surface]:
+    """Return the two ways to a method that returns all at once, of which, and of the prompt, the parts are made."""
+
+    def call(model: Any, prompt: Any, **given: Any) -> Iterator[Any]:
+        yield from parts(getattr(model, method)(*arguments(prompt), **always, **given), prompt)
+
+    async def acall(model: Any, prompt: Any, **given: Any) -> AsyncIterator[Any]:
+        result = await getattr(model, _async_name(family, method))(*arguments(prompt), **always, **given)
+        for part in parts(result, prompt):
+            yield part
+
+    return _surfaces(family, kind, method, call, acall)
+
+
+def _streamed(
+    family: Family,
+    method: str,
+    text_of: Callable[[Any], str],
+    response_of: Callable[[Any, list[Any]], Any],
+    **always: Any,
+) -> tuple[Surface, Surface]:
+    """Return the two ways to a method that returns a stream; its chunks are texts, and it and they the response."""
+
+    def call(model: Any, prompt: Any, **given: Any) -> Iterator[Any]:
+        stream, chunks = getattr(model, method)(prompt, **always, **given), list[Any]()
+        for chunk in stream:
+            chunks.append(chunk)
+            yield text_of(chunk)
+        yield response_of(stream, chunks)
+
+    async def acall(model: Any, prompt: Any, **given: Any) -> AsyncIterator[Any]:
+        stream, chunks = getattr(model, _async_name(family, method))(prompt, **always, **given), list[Any]()
+        if inspect.isawaitable(stream):
+            stream = await stream
+        async for chunk in stream:
+            chunks.append(chunk)
+            yield text_of(chunk)
+        yield response_of(stream, chunks)
+
+    return _surfaces(family, "chat", method, call, acall)
+
+
+def _async_name(family: Family, method: str) -> str:
+    """Return the name of the async method: the native clients have the same names."""
+    return method if family == "native" else f"a{method}"
+
+
+def _surfaces(family: Family, kind: Kind, method: str, call: Way, acall: Way) -> tuple[Surface, Surface]:
+    async_name = f"async {method}" if family == "native" else _async_name(family, method)
+    return Surface(method, family, kind, call), Surface(async_name, family, kind, acall)
 
 
 def _text_of(fragment: lms.LlmPredictionFragment) -> str:
     return fragment.content if fragment.reasoning_type == "none" else ""
-
-
-def _respond_stream(model: Any, prompt: Any, **given: Any) -> Iterator[Any]:
-    stream = model.respond_stream(prompt, check_context=True, **given)
-    for fragment in stream:
-        yield _text_of(fragment)
-    yield stream.result()
-
-
-async def _arespond(model: Any, prompt: Any, **given: Any) -> AsyncIterator[Any]:
-    response = await model.respond(prompt, check_context=True, **given)
-    for part in (response.content, response):
-        yield part
-
-
-async def _arespond_stream(model: Any, prompt: Any, **given: Any) -> AsyncIterator[Any]:
-    stream = model.respond_stream(prompt, check_context=True, **given)
-    async for fragment in stream:
-        yield _text_of(fragment)
-    yield stream.result()
 
 
 # In the second round the model has no tools, and repeats what the tool has returned.
@@ -332,148 +366,49 @@ async def _aact(model: Any, prompt: Any, **given: Any) -> AsyncIterator[Any]:
         yield part
 
 
-def _invoke(model: ChatLMStudio, prompt: Any, **given: Any) -> Iterator[Any]:
-    message = model.invoke(prompt, **given)
-    yield from (message.text, message)
+def _vectors(vectors: list[list[float]], _text: str) -> list[list[float]]:
+    return vectors
 
 
-def _stream(model: ChatLMStudio, prompt: Any, **given: Any) -> Iterator[Any]:
-    chunks: list[Any] = []
-    for chunk in model.stream(prompt, **given):
-        chunks.append(chunk)
-        yield chunk.text
-    yield reduce(add, chunks)
+def _texts(text: str) -> tuple[list[str]]:
+    return (texts_of(text),)
 
 
-async def _ainvoke(model: ChatLMStudio, prompt: Any, **given: Any) -> AsyncIterator[Any]:
-    message = await model.ainvoke(prompt, **given)
-    for part in (message.text, message):
-        yield part
-
-
-async def _astream(model: ChatLMStudio, prompt: Any, **given: Any) -> AsyncIterator[Any]:
-    chunks: list[Any] = []
-    async for chunk in model.astream(prompt, **given):
-        chunks.append(chunk)
-        yield chunk.text
-    yield reduce(add, chunks)
-
-
-def _chat(model: LMStudio, prompt: Any, **given: Any) -> Iterator[Any]:
-    response = model.chat(prompt, **given)
-    yield from (response.message.content or "", response)
-
-
-def _stream_chat(model: LMStudio, prompt: Any, **given: Any) -> Iterator[Any]:
-    chunk: Any = None
-    for chunk in model.stream_chat(prompt, **given):
-        yield chunk.delta or ""
-    yield chunk
-
-
-async def _achat(model: LMStudio, prompt: Any, **given: Any) -> AsyncIterator[Any]:
-    response = await model.achat(prompt, **given)
-    for part in (response.message.content or "", response):
-        yield part
-
-
-async def _astream_chat(model: LMStudio, prompt: Any, **given: Any) -> AsyncIterator[Any]:
-    chunk: Any = None
-    async for chunk in await model.astream_chat(prompt, **given):
-        yield chunk.delta or ""
-    yield chunk
-
-
-def _embed(model: Any, text: str) -> Iterator[list[float]]:
-    yield from model.embed(texts_of(text))
-
-
-async def _aembed(model: Any, text: str) -> AsyncIterator[list[float]]:
-    for vector in await model.embed(texts_of(text)):
-        yield vector
-
-
-def _embed_documents(model: LMStudioEmbeddings, text: str) -> Iterator[list[float]]:
-    yield from model.embed_documents(texts_of(text))
-
-
-async def _aembed_documents(model: LMStudioEmbeddings, text: str) -> AsyncIterator[list[float]]:
-    for vector in await model.aembed_documents(texts_of(text)):
-        yield vector
-
-
-def _get_text_embedding_batch(model: LMStudioEmbedding, text: str) -> Iterator[list[float]]:
-    yield from model.get_text_embedding_batch(texts_of(text))
-
-
-async def _aget_text_embedding_batch(model: LMStudioEmbedding, text: str) -> AsyncIterator[list[float]]:
-    for vector in await model.aget_text_embedding_batch(texts_of(text)):
-        yield vector
-
-
-def _rerank(model: Any, text: str) -> Iterator[str]:
-    texts = ranked_texts_of(text)[::-1]
-    yield from (texts[each.index] for each in model.rerank(text, texts))
-
-
-async def _arerank(model: Any, text: str) -> AsyncIterator[str]:
-    texts = ranked_texts_of(text)[::-1]
-    for each in await model.rerank(text, texts):
-        yield texts[each.index]
-
-
-def _documents(text: str) -> list[Document]:
-    return [Document(each) for each in reversed(ranked_texts_of(text))]
-
-
-def _compress_documents(model: langchain.LMStudioReranker, text: str) -> Iterator[str]:
-    yield from (each.page_content for each in model.compress_documents(_documents(text), text))
-
-
-async def _acompress_documents(model: langchain.LMStudioReranker, text: str) -> AsyncIterator[str]:
-    for each in await model.acompress_documents(_documents(text), text):
-        yield each.page_content
-
-
-def _nodes(text: str) -> list[NodeWithScore]:
-    return [NodeWithScore(node=TextNode(text=each)) for each in reversed(ranked_texts_of(text))]
-
-
-def _postprocess_nodes(model: llama_index.LMStudioReranker, text: str) -> Iterator[str]:
-    yield from (each.text for each in model.postprocess_nodes(_nodes(text), QueryBundle(text)))
-
-
-async def _apostprocess_nodes(model: llama_index.LMStudioReranker, text: str) -> AsyncIterator[str]:
-    for each in await model.apostprocess_nodes(_nodes(text), QueryBundle(text)):
-        yield each.text
+def _worst_first(text: str) -> list[str]:
+    return ranked_texts_of(text)[::-1]
 
 
 SURFACES = (
-    Surface("respond", "native", "chat", _respond),
-    Surface("respond_stream", "native", "chat", _respond_stream),
-    Surface("async respond", "native", "chat", _arespond),
-    Surface("async respond_stream", "native", "chat", _arespond_stream),
-    Surface("act", "native", "chat", _act),
-    Surface("async act", "native", "chat", _aact),
-    Surface("invoke", "LangChain", "chat", _invoke),
-    Surface("stream", "LangChain", "chat", _stream),
-    Surface("ainvoke", "LangChain", "chat", _ainvoke),
-    Surface("astream", "LangChain", "chat", _astream),
-    Surface("chat", "LlamaIndex", "chat", _chat),
-    Surface("stream_chat", "LlamaIndex", "chat", _stream_chat),
-    Surface("achat", "LlamaIndex", "chat", _achat),
-    Surface("astream_chat", "LlamaIndex", "chat", _astream_chat),
-    Surface("embed", "native", "embedding", _embed),
-    Surface("async embed", "native", "embedding", _aembed),
-    Surface("embed_documents", "LangChain", "embedding", _embed_documents),
-    Surface("aembed_documents", "LangChain", "embedding", _aembed_documents),
-    Surface("get_text_embedding_batch", "LlamaIndex", "embedding", _get_text_embedding_batch),
-    Surface("aget_text_embedding_batch", "LlamaIndex", "embedding", _aget_text_embedding_batch),
-    Surface("rerank", "native", "reranker", _rerank),
-    Surface("async rerank", "native", "reranker", _arerank),
-    Surface("compress_documents", "LangChain", "reranker", _compress_documents),
-    Surface("acompress_documents", "LangChain", "reranker", _acompress_documents),
-    Surface("postprocess_nodes", "LlamaIndex", "reranker", _postprocess_nodes),
-    Surface("apostprocess_nodes", "LlamaIndex", "reranker", _apostprocess_nodes),
+    *_whole("native", "chat", "respond", lambda found, _: (found.content, found), check_context=True),
+    *_streamed("native", "respond_stream", _text_of, lambda stream, _: stream.result(), check_context=True),
+    *_surfaces("native", "chat", "act", _act, _aact),
+    *_whole("LangChain", "chat", "invoke", lambda message, _: (message.text, message)),
+    *_streamed("LangChain", "stream", lambda chunk: chunk.text, lambda _, chunks: reduce(add, chunks)),
+    *_whole("LlamaIndex", "chat", "chat", lambda response, _: (response.message.content or "", response)),
+    *_streamed("LlamaIndex", "stream_chat", lambda chunk: chunk.delta or "", lambda _, chunks: chunks[-1]),
+    *_whole("native", "embedding", "embed", _vectors, _texts),
+    *_whole("LangChain", "embedding", "embed_documents", _vectors, _texts),
+    *_whole("LlamaIndex", "embedding", "get_text_embedding_batch", _vectors, _texts),
+    *_whole(
+        "native",
+        "reranker",
+        "rerank",
+        lambda found, text: [_worst_first(text)[each.index] for each in found],
+        lambda text: (text, _worst_first(text)),
+    ),
+    *_whole(
+        "LangChain",
+        "reranker",
+        "compress_documents",
+        lambda documents, _: [each.page_content for each in documents],
+        lambda text: ([*map(Document, _worst_first(text))], text),
+    ),
+    *_whole(
+        "LlamaIndex",
+        "reranker",
+        "postprocess_nodes",
+        lambda nodes, _: [each.text for each in nodes],
+        lambda text: ([NodeWithScore(node=TextNode(text=each)) for each in _worst_first(text)], QueryBundle(text)),
+    ),
 )
 """Every way, sync and async, whole and streamed."""

@@ -1,4 +1,4 @@
-"""A proxy with one fault: when that happens, and what it leaves behind."""
+"""What a fault leaves behind on the server, as the proxy sees it."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,7 +14,6 @@ from tests.faults.faults import FAULTS, FaultProxy
 from tests.faults.proxy import ALWAYS, Proxy, ProxyThread
 
 MODEL = "a-model"
-RESET = "connection-reset-before-response"
 
 
 @pytest.fixture
@@ -27,44 +26,6 @@ def server() -> Iterator[Emulator]:
     """A server with a scripted model, loaded."""
     with Emulator([MODEL], load=[MODEL]) as emulator:
         yield emulator
-
-
-def outcomes(address: str, count: int) -> list[bool]:
-    """Return which of some calls work."""
-    with lms.Client(address) as client:
-        model, found = client.llm.model(MODEL), list[bool]()
-        for _ in range(count):
-            try:
-                model.respond("Hello!")
-            except lms.LMStudioConnectionLostError:
-                found.append(False)
-            else:
-                found.append(True)
-    return found
-
-
-# When ----------------------------------------------------------------------------------------------------------------
-
-
-def test_a_fault_that_does_not_last_happens_once(server: Emulator) -> None:
-    with FaultProxy(server.address, RESET) as proxy:
-        assert not proxy.has_happened()
-        assert outcomes(proxy.address, 4) == [False, True, True, True]
-        assert proxy.has_happened()
-    with FaultProxy(server.address) as proxy:
-        assert outcomes(proxy.address, 1) == [True], "without a fault, the proxy only forwards"
-        assert not proxy.has_happened()
-
-
-@pytest.mark.slow
-def test_a_fault_that_lasts_ends_after_a_second(server: Emulator) -> None:
-    with FaultProxy(server.address, "connection-refused") as proxy:
-        model = ChatLMStudio(model=MODEL, host=proxy.address, max_retries=50)
-        assert model.invoke("Hello!").text
-        assert proxy.has_happened()
-
-
-# What is left --------------------------------------------------------------------------------------------------------
 
 
 def test_a_prediction_that_nobody_has_cancelled_is_unfinished(server: Emulator) -> None:

@@ -2,8 +2,9 @@
 
 import time
 import warnings
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,6 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import LMStudioToolkit
 from lmstudio_integrations.llama_index import LMStudioToolSpec
-from lmstudio_integrations.types.functions import ToolCallContext
 from tests.faults.cells import until_noticed
 from tests.faults.proxy import Proxy
 from tests.faults.stage import LIMIT, Simulation, Stage, Threads
@@ -31,116 +31,83 @@ class Counter:
     def __init__(self) -> None:
         self.calls = 0
 
-    def count(self, context: ToolCallContext) -> int:
+    def count(self, context: lms.ToolCallContext) -> int:
         """Count this call."""
         self.calls += 1
         context.status("counting")
         return self.calls
 
 
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
+Run = Callable[[Any], Any]
+"""Runs a coroutine; of a blocking interface, it returns what that has returned."""
 
 Opened = Callable[[], Any]
 """Calls the tool and returns its result."""
 
 
 @contextmanager
-def _native(host: str, plugin: str, timeouts: dict[str, Any], _run: Run) -> Iterator[Opened]:
-    with lms.Client(host, **timeouts) as client, client.plugins.tools(plugin) as session:
-        (tool,) = session.tools
-        yield tool
+def _closing(used: Any, run: Run, *, is_async: bool) -> Iterator[Any]:
+    """Close a client, a session or an adapter after a block."""
+    try:
+        yield used
+    finally:
+        run(used.aclose() if is_async else used.close())
 
 
 @contextmanager
-def _native_async(host: str, plugin: str, timeouts: dict[str, Any], run: Run) -> Iterator[Opened]:
-    client = lms.AsyncClient(host, **timeouts)
-    try:
-        session = run(client.plugins.tools(plugin).start())
+def _session(host: str, plugin: str, timeouts: dict[str, Any], *, run: Run, is_async: bool) -> Iterator[Any]:
+    """Open a session; yield it with its client."""
+    client: Any = (lms.AsyncClient if is_async else lms.Client)(host, **timeouts)
+    with (
+        _closing(client, run, is_async=is_async),
+        _closing(run(client.plugins.tools(plugin).start()), run, is_async=is_async) as session,
+    ):
+        yield client, session
+
+
+@contextmanager
+def _native(*where: Any, run: Run, is_async: bool) -> Iterator[Opened]:
+    with _session(*where, run=run, is_async=is_async) as (_, session):
         (tool,) = session.tools
         yield lambda: run(tool())
-    finally:
-        run(client.aclose())
 
 
 @contextmanager
-def _act(host: str, plugin: str, timeouts: dict[str, Any], _run: Run) -> Iterator[Opened]:
-    with lms.Client(host, **timeouts) as client, client.plugins.tools(plugin) as session:
-        model, messages = client.llm.model("m"), list[Any]()
+def _act(*where: Any, run: Run, is_async: bool) -> Iterator[Opened]:
+    with _session(*where, run=run, is_async=is_async) as (client, session):
+        model, messages = run(client.llm.model("m")), list[Any]()
 
         def call() -> int:
             messages.clear()
-            model.act("Count!", session.tools, on_message=messages.append)
-            return _result_in(messages)
+            run(model.act("Count!", session.tools, on_message=messages.append))
+            return int(messages[1].content[0].content)  # the result that the model got, after the call
 
         yield call
 
 
 @contextmanager
-def _act_async(host: str, plugin: str, timeouts: dict[str, Any], run: Run) -> Iterator[Opened]:
-    client, messages = lms.AsyncClient(host, **timeouts), list[Any]()
-
-    def call() -> int:
-        messages.clear()
-        run(model.act("Count!", session.tools, on_message=messages.append))
-        return _result_in(messages)
-
-    try:
-        session = run(client.plugins.tools(plugin).start())
-        model = run(client.llm.model("m"))
-        yield call
-    finally:
-        run(client.aclose())
-
-
-def _result_in(messages: list[Any]) -> int:
-    """Return the result that the model got: the second message, after the call."""
-    return int(messages[1].content[0].content)
+def _langchain(host: str, plugin: str, timeouts: dict[str, Any], *, run: Run, is_async: bool) -> Iterator[Opened]:
+    made = LMStudioToolkit(plugin, host=host, **as_fields(timeouts))
+    with _closing(made, run, is_async=is_async) as toolkit:
+        (tool,) = run(toolkit.aget_tools() if is_async else toolkit.get_tools())
+        yield lambda: int(run(tool.ainvoke({}) if is_async else tool.invoke({})))
 
 
 @contextmanager
-def _langchain(host: str, plugin: str, timeouts: dict[str, Any], _run: Run) -> Iterator[Opened]:
-    with LMStudioToolkit(plugin, host=host, **as_fields(timeouts)) as toolkit:
-        (tool,) = toolkit.get_tools()
-        yield lambda: int(tool.invoke({}))
+def _llama_index(host: str, plugin: str, timeouts: dict[str, Any], *, run: Run, is_async: bool) -> Iterator[Opened]:
+    made = LMStudioToolSpec(plugin, host=host, **as_fields(timeouts))
+    with _closing(made, run, is_async=is_async) as spec:
+        (tool,) = run(spec.to_tool_list_async() if is_async else spec.to_tool_list())
+        yield lambda: run(tool.acall() if is_async else tool.call()).raw_output
 
 
-@contextmanager
-def _langchain_async(host: str, plugin: str, timeouts: dict[str, Any], run: Run) -> Iterator[Opened]:
-    toolkit = LMStudioToolkit(plugin, host=host, **as_fields(timeouts))
-    try:
-        (tool,) = run(toolkit.aget_tools())
-        yield lambda: int(run(tool.ainvoke({})))
-    finally:
-        run(toolkit.aclose())
-
-
-@contextmanager
-def _llama_index(host: str, plugin: str, timeouts: dict[str, Any], _run: Run) -> Iterator[Opened]:
-    with LMStudioToolSpec(plugin, host=host, **as_fields(timeouts)) as spec:
-        (tool,) = spec.to_tool_list()
-        yield lambda: tool.call().raw_output
-
-
-@contextmanager
-def _llama_index_async(host: str, plugin: str, timeouts: dict[str, Any], run: Run) -> Iterator[Opened]:
-    spec = LMStudioToolSpec(plugin, host=host, **as_fields(timeouts))
-    try:
-        (tool,) = run(spec.to_tool_list_async())
-        yield lambda: run(tool.acall()).raw_output
-    finally:
-        run(spec.aclose())
-
-
-SURFACES: dict[str, Callable[[str, str, dict[str, Any], Run], Any]] = {
+INTERFACES: dict[str, Callable[..., Any]] = {
     "native": _native,
-    "native-async": _native_async,
     "act": _act,
-    "act-async": _act_async,
     "langchain": _langchain,
-    "langchain-async": _langchain_async,
     "llama-index": _llama_index,
-    "llama-index-async": _llama_index_async,
 }
+SURFACES = [f"{name}{suffix}" for name in INTERFACES for suffix in ("", "-async")]
 
 
 class Cell:
@@ -160,11 +127,13 @@ class Cell:
         """Start, call, and call again once the fault is over; record what is not as the table says."""
         fault, began, runner = self._fault, time.monotonic(), self._stage.new_runner()
         timeouts = {"keepalive": 2.0 if fault.waits else 20.0} | ({fault.timeout: SHORT} if fault.timeout else {})
-        open_session = SURFACES[self._surface]
+        interface, is_async, _ = self._surface.partition("-async")
+        run: Run = runner.run if is_async else lambda result: result
+        open_session = partial(INTERFACES[interface], run=run, is_async=bool(is_async))
         with self._proxy:
             for start in (fault.start, None):
                 try:
-                    with open_session(self._host, f"mcp/{self._surface}", timeouts, runner.run) as call:
+                    with open_session(self._host, f"mcp/{self._surface}", timeouts) as call:
                         self._check(start is None, "it started")
                         self._calls(call)
                         break
@@ -218,7 +187,7 @@ def test_a_tool_call_ends_once_and_is_never_repeated(fault: ToolFault) -> None:
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("fault", [row for row in TABLE if not row.waits][::4], ids=str)
 def test_the_same_on_sockets_and_threads(fault: ToolFault, proxies: Threads) -> None:
-    check(proxies, fault, list(SURFACES))
+    check(proxies, fault, SURFACES)
 
 
 def check(stage: Stage, fault: ToolFault, surfaces: list[str]) -> None:

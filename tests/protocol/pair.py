@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Namespace
 from lmstudio_integrations.protocol.exchange import Exchange, InstanceQueues, exchange_type
 from lmstudio_integrations.protocol.server_session import (
@@ -15,7 +16,6 @@ from lmstudio_integrations.protocol.server_session import (
     ServerSession,
 )
 from lmstudio_integrations.protocol.session import ClientSession
-from lmstudio_integrations.types.results import LlmPredictionFragment
 from tests.support.strict.listener import Direction, StrictListener
 
 
@@ -39,7 +39,7 @@ class RecordingReceiver:
     @property
     def texts(self) -> list[str]:
         """The texts of the fragments that were received."""
-        return [item.content for item in self.items if isinstance(item, LlmPredictionFragment)]
+        return [item.content for item in self.items if isinstance(item, lms.LlmPredictionFragment)]
 
     @property
     def error(self) -> BaseException:

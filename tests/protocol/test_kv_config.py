@@ -2,12 +2,12 @@
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack, stack_of
-from lmstudio_integrations.types.config import LlmPredictionConfig
 
 
-@pytest.mark.parametrize("settings", [None, LlmPredictionConfig()])
-def test_the_layer_of_a_client_is_sent_even_if_it_is_empty(settings: LlmPredictionConfig | None) -> None:
+@pytest.mark.parametrize("settings", [None, lms.LlmPredictionConfig()])
+def test_the_layer_of_a_client_is_sent_even_if_it_is_empty(settings: lms.LlmPredictionConfig | None) -> None:
     assert stack_of(settings) == {"layers": [{"layerName": "apiOverride", "config": {"fields": []}}]}
 
 

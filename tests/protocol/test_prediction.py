@@ -6,27 +6,13 @@ from typing import Any
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.protocol.envelope import DEEPEST
 from lmstudio_integrations.protocol.prediction import (
     Accumulator,
-    LegacyPredictionError,
     decode,
     encode,
     encode_generated,
-)
-from lmstudio_integrations.types.reasoning import Thought
-from lmstudio_integrations.types.results import (
-    LlmPredictionFragment,
-    PredictionEnd,
-    PredictionEvent,
-    PredictionResult,
-    PromptProgress,
-    ToolCallArguments,
-    ToolCallEnd,
-    ToolCallFailed,
-    ToolCallName,
-    ToolCallRecord,
-    ToolCallStart,
 )
 from tests.protocol.samples import SUCCESS, TOOL_CALL, fragment, progress
 
@@ -38,10 +24,10 @@ DETAILS = {
 }
 TOKENS = [{"text": "Hello", "id": 1, "logProb": -0.1, "candidates": []}]
 
-PACKETS: list[tuple[dict[str, Any], PredictionEvent]] = [
-    (progress(0.5), PromptProgress(0.5)),
-    ({**progress(1), "details": DETAILS}, PromptProgress(1, DETAILS)),
-    (fragment("Hello"), LlmPredictionFragment("Hello")),
+PACKETS: list[tuple[dict[str, Any], lms.PredictionEvent]] = [
+    (progress(0.5), lms.PromptProgress(0.5)),
+    ({**progress(1), "details": DETAILS}, lms.PromptProgress(1, DETAILS)),
+    (fragment("Hello"), lms.LlmPredictionFragment("Hello")),
     (
         fragment(
             "Hm",
@@ -51,31 +37,33 @@ PACKETS: list[tuple[dict[str, Any], PredictionEvent]] = [
             isStructural=True,
             tokens=TOKENS,
         ),
-        LlmPredictionFragment("Hm", 2, True, "reasoning", True, TOKENS),
+        lms.LlmPredictionFragment("Hm", 2, True, "reasoning", True, TOKENS),
     ),
-    ({"type": "toolCallGenerationStart", "toolCallId": "abc"}, ToolCallStart("abc")),
-    ({"type": "toolCallGenerationStart"}, ToolCallStart()),
-    ({"type": "toolCallGenerationNameReceived", "name": "add"}, ToolCallName("add")),
-    ({"type": "toolCallGenerationArgumentFragmentGenerated", "content": '{"a"'}, ToolCallArguments('{"a"')),
+    ({"type": "toolCallGenerationStart", "toolCallId": "abc"}, lms.ToolCallStart("abc")),
+    ({"type": "toolCallGenerationStart"}, lms.ToolCallStart()),
+    ({"type": "toolCallGenerationNameReceived", "name": "add"}, lms.ToolCallName("add")),
+    ({"type": "toolCallGenerationArgumentFragmentGenerated", "content": '{"a"'}, lms.ToolCallArguments('{"a"')),
     (
         {"type": "toolCallGenerationEnd", "toolCallRequest": TOOL_CALL, "rawContent": "<tool>"},
-        ToolCallEnd("abc", "add", {"a": 1, "b": 2}, "<tool>"),
+        lms.ToolCallEnd("abc", "add", {"a": 1, "b": 2}, "<tool>"),
     ),
     (
         {"type": "toolCallGenerationEnd", "toolCallRequest": {"type": "function", "name": "add"}},
-        ToolCallEnd(None, "add"),
+        lms.ToolCallEnd(None, "add"),
     ),
     (
         {"type": "toolCallGenerationFailed", "error": {"title": "no"}, "rawContent": "<tool"},
-        ToolCallFailed({"title": "no"}, "<tool"),
+        lms.ToolCallFailed({"title": "no"}, "<tool"),
     ),
-    ({"type": "toolCallGenerationFailed", "error": {}}, ToolCallFailed({})),
-    (SUCCESS, PredictionEnd(SUCCESS["stats"], {"type": "llm"}, {"fields": []}, {"fields": []})),
+    ({"type": "toolCallGenerationFailed", "error": {}}, lms.ToolCallFailed({})),
+    (SUCCESS, lms.PredictionEnd(SUCCESS["stats"], {"type": "llm"}, {"fields": []}, {"fields": []})),
 ]
 
 
 @pytest.mark.parametrize(("packet", "event"), PACKETS, ids=lambda value: str(value)[:40])
-def test_every_packet_has_its_event_and_every_event_its_packet(packet: dict[str, Any], event: PredictionEvent) -> None:
+def test_every_packet_has_its_event_and_every_event_its_packet(
+    packet: dict[str, Any], event: lms.PredictionEvent
+) -> None:
     assert decode(packet) == event
     assert encode(event) == packet
 
@@ -83,26 +71,26 @@ def test_every_packet_has_its_event_and_every_event_its_packet(packet: dict[str,
 @pytest.mark.parametrize(
     ("packet", "event"),
     [
-        ({"type": "fragment", "fragment": {"content": "a"}, "logprobs": []}, LlmPredictionFragment("a")),
-        ({"type": "fragment", "fragment": "a"}, LlmPredictionFragment("a")),
-        ({"type": "success", "stats": {}}, PredictionEnd({}, {}, {}, {})),
-        ({"type": "toolCallGenerationFailed"}, ToolCallFailed({})),
-        ({"type": "toolCallGenerationFailed", "error": "no"}, ToolCallFailed({"title": "no"})),
-        ({"type": "toolCallGenerationStart", "toolCallId": 5}, ToolCallStart()),
-        ({**progress(1), "details": "?"}, PromptProgress(1)),
+        ({"type": "fragment", "fragment": {"content": "a"}, "logprobs": []}, lms.LlmPredictionFragment("a")),
+        ({"type": "fragment", "fragment": "a"}, lms.LlmPredictionFragment("a")),
+        ({"type": "success", "stats": {}}, lms.PredictionEnd({}, {}, {}, {})),
+        ({"type": "toolCallGenerationFailed"}, lms.ToolCallFailed({})),
+        ({"type": "toolCallGenerationFailed", "error": "no"}, lms.ToolCallFailed({"title": "no"})),
+        ({"type": "toolCallGenerationStart", "toolCallId": 5}, lms.ToolCallStart()),
+        ({**progress(1), "details": "?"}, lms.PromptProgress(1)),
         (
             {"type": "toolCallGenerationEnd", "toolCallRequest": {"name": "f", "id": None, "arguments": None}},
-            ToolCallEnd(None, "f"),
+            lms.ToolCallEnd(None, "f"),
         ),
     ],
 )
-def test_members_that_older_servers_omit_have_defaults(packet: dict[str, Any], event: PredictionEvent) -> None:
+def test_members_that_older_servers_omit_have_defaults(packet: dict[str, Any], event: lms.PredictionEvent) -> None:
     assert decode(packet) == event
 
 
 @pytest.mark.parametrize(("packet", "event"), PACKETS, ids=lambda value: str(value)[:40])
 def test_packets_of_a_generator_have_neither_stats_nor_errors_nor_raw_content(
-    packet: dict[str, Any], event: PredictionEvent
+    packet: dict[str, Any], event: lms.PredictionEvent
 ) -> None:
     members = packet.keys() - {"rawContent", "error"} if packet["type"] != "success" else {"type"}
     assert encode_generated(event) == {name: packet[name] for name in members}
@@ -125,21 +113,21 @@ def _called(arguments: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("members", "event"),
     [
-        *(({"tokensCount": value}, LlmPredictionFragment("a")) for value in values("3", None, 1.5, True)),
-        *(({name: 5}, LlmPredictionFragment("a")) for name in ("reasoningType", "isStructural", "containsDrafted")),
+        *(({"tokensCount": value}, lms.LlmPredictionFragment("a")) for value in values("3", None, 1.5, True)),
+        *(({name: 5}, lms.LlmPredictionFragment("a")) for name in ("reasoningType", "isStructural", "containsDrafted")),
         *(
-            ({"tokens": value}, LlmPredictionFragment("a"))
+            ({"tokens": value}, lms.LlmPredictionFragment("a"))
             for value in values(
                 *("x", {}, [None], [{"text": 5}], [{"logProb": 10**400}], [{"logProb": float("nan")}], [{"id": []}]),
                 *([{"candidates": {"a": 1}}], [{"candidates": ["x"]}], [{"candidates": [{"text": 5}]}]),
             )
         ),
-        ({"tokens": [{"logProb": None}]}, LlmPredictionFragment("a", tokens=[{"logProb": None}])),
-        ({"tokens": [{"text": "\ud83d"}]}, LlmPredictionFragment("a", tokens=[{"text": "\ufffd"}])),
+        ({"tokens": [{"logProb": None}]}, lms.LlmPredictionFragment("a", tokens=[{"logProb": None}])),
+        ({"tokens": [{"text": "\ud83d"}]}, lms.LlmPredictionFragment("a", tokens=[{"text": "\ufffd"}])),
     ],
     ids=str,
 )
-def test_a_malformed_member_of_a_fragment_is_ignored(members: dict[str, Any], event: LlmPredictionFragment) -> None:
+def test_a_malformed_member_of_a_fragment_is_ignored(members: dict[str, Any], event: lms.LlmPredictionFragment) -> None:
     assert decode(fragment("a", **members)) == event
 
 
@@ -166,7 +154,7 @@ def test_a_malformed_member_of_the_last_packet_is_ignored(name: str, value: Any,
     names = {"stats": "stats", "modelInfo": "model_info"}
     names |= {"loadModelConfig": "load_model_config", "predictionConfig": "prediction_config"}
     end = decode({**SUCCESS, name: value})
-    assert isinstance(end, PredictionEnd)
+    assert isinstance(end, lms.PredictionEnd)
     assert getattr(end, names[name]) == read
 
 
@@ -175,20 +163,20 @@ def test_a_malformed_member_of_the_last_packet_is_ignored(name: str, value: Any,
     [
         *((progress(value), None) for value in values("half", True, float("nan"), 10**400)),
         ({"type": "promptProcessingProgress"}, None),
-        ({**progress(1), "details": {"cachedTokenCount": "3", "a": 5}}, PromptProgress(1, {"a": 5})),
-        ({"type": "toolCallGenerationStart", "toolCallId": "\ud800"}, ToolCallStart("\ufffd")),
-        ({"type": "toolCallGenerationFailed", "error": {"title": "\ud800"}}, ToolCallFailed({"title": "\ufffd"})),
-        ({"type": "toolCallGenerationFailed", "error": {"cause": _nested(300)}}, ToolCallFailed({})),
-        ({"type": "toolCallGenerationFailed", "rawContent": 5}, ToolCallFailed({})),
+        ({**progress(1), "details": {"cachedTokenCount": "3", "a": 5}}, lms.PromptProgress(1, {"a": 5})),
+        ({"type": "toolCallGenerationStart", "toolCallId": "\ud800"}, lms.ToolCallStart("\ufffd")),
+        ({"type": "toolCallGenerationFailed", "error": {"title": "\ud800"}}, lms.ToolCallFailed({"title": "\ufffd"})),
+        ({"type": "toolCallGenerationFailed", "error": {"cause": _nested(300)}}, lms.ToolCallFailed({})),
+        ({"type": "toolCallGenerationFailed", "rawContent": 5}, lms.ToolCallFailed({})),
         (
             _called({"a": ["\ud800", 1, None], "\udc00": "b"}),
-            ToolCallEnd(None, "f", {"a": ["\ufffd", 1, None], "\ufffd": "b"}),
+            lms.ToolCallEnd(None, "f", {"a": ["\ufffd", 1, None], "\ufffd": "b"}),
         ),
-        (_called({"a": _nested(DEEPEST - 1)}), ToolCallEnd(None, "f", {"a": _nested(DEEPEST - 1)})),
+        (_called({"a": _nested(DEEPEST - 1)}), lms.ToolCallEnd(None, "f", {"a": _nested(DEEPEST - 1)})),
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_malformed_descriptive_members_are_dropped(packet: dict[str, Any], event: PredictionEvent | None) -> None:
+def test_malformed_descriptive_members_are_dropped(packet: dict[str, Any], event: lms.PredictionEvent | None) -> None:
     assert decode(packet) == event
 
 
@@ -222,14 +210,7 @@ def test_a_malformed_member_is_logged_once(caplog: pytest.LogCaptureFixture) -> 
     ]
 
 
-@pytest.mark.parametrize("error", [{"title": "no"}, "no"])
-def test_the_error_packet_of_older_servers_is_raised(error: Any) -> None:
-    with pytest.raises(LegacyPredictionError) as caught:
-        decode({"type": "error", "error": error})
-    assert caught.value.error == {"title": "no"}
-
-
-def accumulated(*events: PredictionEvent | None) -> PredictionResult:
+def accumulated(*events: lms.PredictionEvent | None) -> lms.PredictionResult:
     """Return the result of a prediction with these events."""
     received = [*(event or pytest.fail("it has an event") for event in events), END]
     at_once, one_by_one = Accumulator(), Accumulator()
@@ -240,7 +221,7 @@ def accumulated(*events: PredictionEvent | None) -> PredictionResult:
     return at_once.result()
 
 
-END = PredictionEnd({"stopReason": "eosFound"}, {}, {}, {})
+END = lms.PredictionEnd({"stopReason": "eosFound"}, {}, {}, {})
 TOKEN_A, TOKEN_B, TOKEN_C = ({"text": text, "logProb": -1.0} for text in "abc")
 
 
@@ -268,73 +249,85 @@ def test_text_and_reasoning_are_separate_and_markup_belongs_to_neither() -> None
 
 def test_a_token_count_that_is_out_of_range_is_not_added() -> None:
     counts = (2, -5, 10**4_000)
-    fragments = [LlmPredictionFragment("Hm.", count, reasoning_type="reasoning") for count in counts]
+    fragments = [lms.LlmPredictionFragment("Hm.", count, reasoning_type="reasoning") for count in counts]
     assert accumulated(*fragments).reasoning_tokens == 2
 
 
 def test_tool_calls_keep_their_order_and_what_was_received_of_them() -> None:
-    failure = ToolCallFailed({"title": "no"}, "<tool")
+    failure = lms.ToolCallFailed({"title": "no"}, "<tool")
     result = accumulated(
-        ToolCallStart("1"),
-        ToolCallName("f"),
-        ToolCallArguments('{"a"'),
-        ToolCallArguments(": 1}"),
-        ToolCallEnd("1", "f", {"a": 1}),
-        ToolCallStart("2"),
-        ToolCallArguments("{"),
-        ToolCallStart("3"),
+        lms.ToolCallStart("1"),
+        lms.ToolCallName("f"),
+        lms.ToolCallArguments('{"a"'),
+        lms.ToolCallArguments(": 1}"),
+        lms.ToolCallEnd("1", "f", {"a": 1}),
+        lms.ToolCallStart("2"),
+        lms.ToolCallArguments("{"),
+        lms.ToolCallStart("3"),
         failure,
-        ToolCallEnd("4", "g"),
+        lms.ToolCallEnd("4", "g"),
         failure,
-        ToolCallStart("1"),
+        lms.ToolCallStart("1"),
     )
     assert result.tool_calls == (
-        ToolCallRecord("1", "f", ['{"a"', ": 1}"], end=ToolCallEnd("1", "f", {"a": 1})),
-        ToolCallRecord("2", None, ["{"]),
-        ToolCallRecord("3", failure=failure),
-        ToolCallRecord("4", end=ToolCallEnd("4", "g")),
-        ToolCallRecord(failure=failure),
-        ToolCallRecord("1"),
+        lms.ToolCallRecord("1", "f", ['{"a"', ": 1}"], end=lms.ToolCallEnd("1", "f", {"a": 1})),
+        lms.ToolCallRecord("2", None, ["{"]),
+        lms.ToolCallRecord("3", failure=failure),
+        lms.ToolCallRecord("4", end=lms.ToolCallEnd("4", "g")),
+        lms.ToolCallRecord(failure=failure),
+        lms.ToolCallRecord("1"),
     )
     assert [call.id for call in result.tool_call_requests] == ["1", "4"]
     assert result.end is END
 
 
 def test_parts_of_a_tool_call_that_has_not_begun_are_ignored() -> None:
-    stray: list[PredictionEvent] = [ToolCallName("f"), ToolCallArguments("{")]
-    complete = ToolCallEnd("1", "f")
+    stray: list[lms.PredictionEvent] = [lms.ToolCallName("f"), lms.ToolCallArguments("{")]
+    complete = lms.ToolCallEnd("1", "f")
     assert accumulated(*stray).tool_calls == ()
-    assert accumulated(complete, *stray).tool_calls == (ToolCallRecord("1", end=complete),)
+    assert accumulated(complete, *stray).tool_calls == (lms.ToolCallRecord("1", end=complete),)
 
 
 START, END_TAG, THOUGHT, TEXT, SPACE = "reasoningStartTag", "reasoningEndTag", "reasoning", "none", "space"
 
-THOUGHTS: dict[str, tuple[list[tuple[str, str]], list[Thought]]] = {
-    "with tags": ([(START, "<a>"), (THOUGHT, "x"), (THOUGHT, "y"), (END_TAG, "</a>")], [Thought("xy", "<a>", "</a>")]),
-    "opened by the prompt": ([(THOUGHT, "x"), (END_TAG, "</a>")], [Thought("x", "", "</a>")]),
-    "cut off": ([(START, "<a>"), (THOUGHT, "x")], [Thought("x", "<a>")]),
+THOUGHTS: dict[str, tuple[list[tuple[str, str]], list[lms.Thought]]] = {
+    "with tags": (
+        [(START, "<a>"), (THOUGHT, "x"), (THOUGHT, "y"), (END_TAG, "</a>")],
+        [lms.Thought("xy", "<a>", "</a>")],
+    ),
+    "opened by the prompt": ([(THOUGHT, "x"), (END_TAG, "</a>")], [lms.Thought("x", "", "</a>")]),
+    "cut off": ([(START, "<a>"), (THOUGHT, "x")], [lms.Thought("x", "<a>")]),
     "white space behind the tag": (
         [(THOUGHT, "x"), (END_TAG, "</a>"), (SPACE, "\n"), (SPACE, "\n"), (TEXT, "t"), (SPACE, "\n")],
-        [Thought("x", "", "</a>\n\n")],
+        [lms.Thought("x", "", "</a>\n\n")],
     ),
-    "other markup behind the tag": ([(THOUGHT, "x"), (END_TAG, "</a>"), (SPACE, "<b>")], [Thought("x", "", "</a>")]),
-    "a text between": ([(THOUGHT, "x"), (TEXT, "tt"), (THOUGHT, "y")], [Thought("x"), Thought("y", at=2)]),
-    "a start tag between": ([(THOUGHT, "x"), (START, "<a>"), (THOUGHT, "y")], [Thought("x"), Thought("y", "<a>")]),
+    "other markup behind the tag": (
+        [(THOUGHT, "x"), (END_TAG, "</a>"), (SPACE, "<b>")],
+        [lms.Thought("x", "", "</a>")],
+    ),
+    "a text between": ([(THOUGHT, "x"), (TEXT, "tt"), (THOUGHT, "y")], [lms.Thought("x"), lms.Thought("y", at=2)]),
+    "a start tag between": (
+        [(THOUGHT, "x"), (START, "<a>"), (THOUGHT, "y")],
+        [lms.Thought("x"), lms.Thought("y", "<a>")],
+    ),
     "an empty one behind another": (
         [(THOUGHT, "x"), (END_TAG, "</a>"), (START, "<b>"), (END_TAG, "</b>")],
-        [Thought("x", "", "</a>"), Thought("", "<b>", "</b>")],
+        [lms.Thought("x", "", "</a>"), lms.Thought("", "<b>", "</b>")],
     ),
-    "an empty one": ([(START, "<a>"), (END_TAG, "</a>"), (SPACE, "\n"), (TEXT, "t")], [Thought("", "<a>", "</a>\n")]),
-    "an empty one that the prompt opened": ([(END_TAG, "</a>"), (TEXT, "t")], [Thought("", "", "</a>")]),
+    "an empty one": (
+        [(START, "<a>"), (END_TAG, "</a>"), (SPACE, "\n"), (TEXT, "t")],
+        [lms.Thought("", "<a>", "</a>\n")],
+    ),
+    "an empty one that the prompt opened": ([(END_TAG, "</a>"), (TEXT, "t")], [lms.Thought("", "", "</a>")]),
     "an end alone": ([(TEXT, "t"), (END_TAG, "</a>")], []),
 }
 """Kinds of fragments and their contents, where `space` is markup, and the thoughts of the result."""
 
 
 @pytest.mark.parametrize(("fragments", "expected"), THOUGHTS.values(), ids=THOUGHTS)
-def test_thoughts_have_their_tags_and_places(fragments: list[tuple[str, str]], expected: list[Thought]) -> None:
+def test_thoughts_have_their_tags_and_places(fragments: list[tuple[str, str]], expected: list[lms.Thought]) -> None:
     events = [
-        LlmPredictionFragment(
+        lms.LlmPredictionFragment(
             content,
             reasoning_type=TEXT if kind == SPACE else kind,
             is_structural=kind not in {THOUGHT, TEXT},

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
-from lmstudio_integrations.client.api.sync import Client
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
 from tests.protocol.samples import (
     GET_M1,
@@ -123,7 +123,7 @@ def test_what_the_clients_of_a_folder_send_is_checked(folder: str) -> None:
 
 
 def test_what_a_client_sends_to_an_emulator_is_checked(emulator: Emulator, strict: Findings) -> None:
-    with Client(emulator.address) as client:
+    with lms.Client(emulator.address) as client:
         client.llm.list_loaded()
     assert (strict.frames, strict.findings) == (2, [])
     with connect(f"ws://{emulator.address}/llm") as socket:

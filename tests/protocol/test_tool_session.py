@@ -5,14 +5,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.errors import (
-    LMStudioChannelClosedError,
-    LMStudioConnectionLostError,
-    LMStudioPluginError,
-    LMStudioProtocolError,
-    LMStudioTimeoutError,
-    LMStudioUnsupportedError,
-)
+import lmstudio_integrations as lms
 from lmstudio_integrations.protocol.endpoints import Rpc
 from lmstudio_integrations.protocol.endpoints import channel as channel_of
 from lmstudio_integrations.protocol.exchange import CALL_TOOL, LIST_TOOLS, Exchange, ToolSession
@@ -115,7 +108,7 @@ def test_a_call_is_aborted_once_and_what_still_comes_of_it_is_ignored(way: str) 
         pair.pass_time(10.0 if way == "timeout" else 0.0)
     assert pair.sent == [("callTool", 0), ("callTool", 1), ("abortToolCall", 0)]
     assert len(receiver.ends) == 1
-    assert isinstance(receiver.ends[0], LMStudioTimeoutError) is (way == "timeout")
+    assert isinstance(receiver.ends[0], lms.LMStudioTimeoutError) is (way == "timeout")
     pair.receive(status(0), complete(0), complete(1))
     assert (receiver.items, others.items) == ([], [complete(1)])
     pair.client.close(second)
@@ -146,8 +139,8 @@ def test_a_packet_that_cannot_be_read_ends_the_session_and_its_calls(packet: dic
     pair = SessionWithTools(checked=False)
     _, receiver = pair.start()
     pair.receive(packet)
-    assert isinstance(pair.ended.error, LMStudioProtocolError)
-    assert isinstance(receiver.error, LMStudioProtocolError)
+    assert isinstance(pair.ended.error, lms.LMStudioProtocolError)
+    assert isinstance(receiver.error, lms.LMStudioProtocolError)
     assert pair.sent == [("callTool", 0), ("discardSession",)]
 
 
@@ -159,9 +152,9 @@ def test_closing_a_session_discards_it_once_and_ends_its_calls() -> None:
         pair.client.close(call)
         pair.pump()
     assert pair.sent == [("callTool", 0), ("discardSession",)]
-    assert isinstance(receiver.error, LMStudioChannelClosedError)
+    assert isinstance(receiver.error, lms.LMStudioChannelClosedError)
     late = pair.start()[1]
-    assert isinstance(late.error, LMStudioChannelClosedError)
+    assert isinstance(late.error, lms.LMStudioChannelClosedError)
     assert not pair.client.idle
     pair.close(pair.channel)
     assert pair.client.idle
@@ -171,9 +164,9 @@ def test_closing_a_session_discards_it_once_and_ends_its_calls() -> None:
 @pytest.mark.parametrize(
     ("end", "kind"),
     [
-        ("close", LMStudioChannelClosedError),
-        ("fail", LMStudioPluginError),
-        ("lose", LMStudioConnectionLostError),
+        ("close", lms.LMStudioChannelClosedError),
+        ("fail", lms.LMStudioPluginError),
+        ("lose", lms.LMStudioConnectionLostError),
     ],
 )
 def test_all_calls_fail_with_their_session_and_none_is_sent_again(ready: bool, end: str, kind: type[Exception]) -> None:
@@ -186,7 +179,7 @@ def test_all_calls_fail_with_their_session_and_none_is_sent_again(ready: bool, e
         pair.server.fail(pair.channel.id, {"title": "The plugin has crashed"})
         pair.pump_to_client()
     else:
-        pair.client.connection_lost(lambda: LMStudioConnectionLostError("gone"))
+        pair.client.connection_lost(lambda: lms.LMStudioConnectionLostError("gone"))
     for exchange, _ in calls:
         pair.client.cancel(exchange)  # too late
     errors = [receiver.error for _, receiver in calls]
@@ -211,7 +204,7 @@ def test_a_session_that_is_ready_may_be_idle_for_any_time_and_one_that_does_not_
         pair.pass_time(100.0)
     assert idle.ended.ends == []
     error = starting.ended.error
-    assert isinstance(error, LMStudioTimeoutError)
+    assert isinstance(error, lms.LMStudioTimeoutError)
     assert error.timeout_name == "load_timeout"
     assert starting.sent == [("discardSession",)]
 
@@ -233,8 +226,8 @@ def test_a_server_without_tool_sessions_ends_the_calls_that_wait_for_one() -> No
     _, waiting = pair.start("list", LIST_TOOLS)
     text = "Received channelCreate for unknown endpoint, endpoint = startToolUseSession"
     pair.raw({"type": "communicationWarning", "warning": text})
-    assert isinstance(pair.ended.error, LMStudioUnsupportedError)
-    assert isinstance(waiting.error, LMStudioUnsupportedError)
+    assert isinstance(pair.ended.error, lms.LMStudioUnsupportedError)
+    assert isinstance(waiting.error, lms.LMStudioUnsupportedError)
 
 
 def test_closing_a_session_ends_the_calls_that_are_held_back_with_it() -> None:
@@ -243,7 +236,7 @@ def test_closing_a_session_ends_the_calls_that_are_held_back_with_it() -> None:
     receiver = RecordingReceiver()
     pair.client.start(channel)
     pair.client.start(Exchange(LIST_TOOLS, None, receiver, {"connect_timeout": None}, 0.0, channel=channel))
-    pair.client.close(channel, LMStudioConnectionLostError("closed"))
+    pair.client.close(channel, lms.LMStudioConnectionLostError("closed"))
     assert str(receiver.error) == "closed"
     assert pair.client.idle
 
@@ -260,4 +253,4 @@ def test_a_silent_server_ends_calls_by_their_own_timeouts() -> None:
     pair.pass_time(600.0)
     assert str(patient.error).startswith("patient: ")
     pair.pass_time(1.0)
-    assert isinstance(pair.ended.error, LMStudioTimeoutError)
+    assert isinstance(pair.ended.error, lms.LMStudioTimeoutError)

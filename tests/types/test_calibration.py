@@ -9,7 +9,6 @@ import pytest
 from langchain_core import decisions as core
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.errors import LMStudioValueError
 
 
 def choice(probability: float, label: str = "a") -> lms.ChoiceAnswer:
@@ -117,10 +116,10 @@ LEVEL = lms.ScoreAnswer(0.9, {}, {"0": 0.3, "1": 0.7}, 0.7)
     ],
 )
 def test_invalid_arguments_are_errors(answers: Any, right: Any, limit: Any, text: str) -> None:
-    with pytest.raises(LMStudioValueError, match=text):
+    with pytest.raises(lms.LMStudioValueError, match=text):
         lms.calibrate(answers, right, error_rate=limit)
 
 
 def test_only_answers_are_kept() -> None:
-    with pytest.raises(LMStudioValueError, match=r"the answer must be an answer, .*; got 0\.9"):
+    with pytest.raises(lms.LMStudioValueError, match=r"the answer must be an answer, .*; got 0\.9"):
         lms.Calibration(0.5, 1, 0, 0.1).keeps(0.9)

@@ -8,27 +8,17 @@ from typing import Any
 import pytest
 from pydantic.alias_generators import to_snake
 
-from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.chat import (
-    AssistantMessage,
-    Chat,
-    ChatHistory,
-    SystemMessage,
-    TextPart,
-    ToolMessage,
-    UserMessage,
-)
-from lmstudio_integrations.types.files import FileHandle, Origin
-from lmstudio_integrations.types.functions import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
-from lmstudio_integrations.types.reasoning import ReasoningPart
-from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
+import lmstudio_integrations as lms
+from lmstudio_integrations.types.chat import ChatHistory, TextPart
+from lmstudio_integrations.types.files import Origin
+from lmstudio_integrations.types.functions import ToolCallRequestPart, ToolCallResultPart
 from tests.protocol.samples import FILE, HISTORY, TOOL_CALL
 from tests.support.strict.shapes import schema_of, wrong_with
 
 DESCRIBED = schema_of("llm", "predict", "creationParameter", "history")
 CALL = {"type": "toolCallRequest", "toolCallRequest": TOOL_CALL}
-CALL_PART = ToolCallRequestPart(tool_call_request=ToolCallRequest.from_dict(TOOL_CALL))
-IMAGE = FileHandle(name="cat.png", identifier="abc", size_bytes=31358, file_type="image")
+CALL_PART = ToolCallRequestPart(tool_call_request=lms.ToolCallRequest.from_dict(TOOL_CALL))
+IMAGE = lms.FileHandle(name="cat.png", identifier="abc", size_bytes=31358, file_type="image")
 
 
 def text(value: str) -> dict[str, Any]:
@@ -36,7 +26,7 @@ def text(value: str) -> dict[str, Any]:
     return {"type": "text", "text": value}
 
 
-def wire(chat: Chat) -> list[tuple[str, list[dict[str, Any]]]]:
+def wire(chat: lms.Chat) -> list[tuple[str, list[dict[str, Any]]]]:
     """Return role and content of each message, in wire form, after the strict checks has seen them."""
     history = chat.to_history().to_dict()
     assert not list(wrong_with(json.loads(json.dumps(history)), DESCRIBED, "history"))
@@ -44,7 +34,7 @@ def wire(chat: Chat) -> list[tuple[str, list[dict[str, Any]]]]:
 
 
 def test_consecutive_messages_of_one_role_become_one() -> None:
-    chat = Chat("Be terse.")
+    chat = lms.Chat("Be terse.")
     chat.add_system_prompt("Be kind.")
     chat.add_user_message("a")
     chat.add_user_message("b", images=[IMAGE])
@@ -61,17 +51,17 @@ def test_consecutive_messages_of_one_role_become_one() -> None:
 
 
 def test_every_role_has_its_parts() -> None:
-    chat = Chat()
+    chat = lms.Chat()
     chat.add_system_prompt([text("You are terse.")])
     chat.add_user_message(["What is this?", IMAGE])
-    chat.add_assistant_response("Let me compute.", [ToolCallRequest.from_dict(TOOL_CALL)])
+    chat.add_assistant_response("Let me compute.", [lms.ToolCallRequest.from_dict(TOOL_CALL)])
     chat.add_tool_results([ToolCallResultPart(content="3", tool_call_id="abc", name="add")])
     assert chat.to_history().to_dict() == HISTORY
 
 
 def test_calls_and_results_without_an_id_are_sent_without_one() -> None:
-    chat = Chat()
-    chat.add_assistant_response("a", [ToolCallRequest(name="add", id=None, arguments=None)])
+    chat = lms.Chat()
+    chat.add_assistant_response("a", [lms.ToolCallRequest(name="add", id=None, arguments=None)])
     chat.add_tool_results([ToolCallResultPart(content="3", tool_call_id=None, name=None)])
     assert wire(chat) == [
         ("assistant", [text("a"), {"type": "toolCallRequest", "toolCallRequest": {"type": "function", "name": "add"}}]),
@@ -83,7 +73,7 @@ def test_calls_and_results_without_an_id_are_sent_without_one() -> None:
 @pytest.mark.parametrize("spelling", [str, to_snake], ids=["camelCase", "snake_case"])
 def test_dicts_of_parts_may_omit_their_type(drop: tuple[str, ...], spelling: Callable[[str], str]) -> None:
     file, part = ({spelling(name): value for name, value in each.items() if name not in drop} for each in (FILE, CALL))
-    chat = Chat()
+    chat = lms.Chat()
     chat.add_system_prompt({"text": "Be terse."})
     chat.add_user_message([{"text": "Look."}, file], images=[file])
     chat.add_assistant_response({"text": "Let me compute."}, [part])
@@ -93,14 +83,14 @@ def test_dicts_of_parts_may_omit_their_type(drop: tuple[str, ...], spelling: Cal
         ("user", [text("Look."), FILE, FILE]),
         ("assistant", [text("Let me compute."), CALL, FILE, CALL]),
     ]
-    with pytest.raises(LMStudioValueError, match="role must be one of"):
+    with pytest.raises(lms.LMStudioValueError, match="role must be one of"):
         chat.add_entry("developer", "a")
 
 
 def test_parts_and_tool_calls_may_be_objects_or_dicts_of_either_form() -> None:
-    chat = Chat()
+    chat = lms.Chat()
     chat.add_user_message(iter(["a", "b"]))
-    for request in (TOOL_CALL, ToolCallRequest.from_dict(TOOL_CALL), CALL_PART):
+    for request in (TOOL_CALL, lms.ToolCallRequest.from_dict(TOOL_CALL), CALL_PART):
         chat.add_assistant_response("", [request])
     chat.add_tool_result({"content": "3"})
     chat.add_tool_result(ToolCallResultPart(content="4"))
@@ -112,19 +102,19 @@ def test_parts_and_tool_calls_may_be_objects_or_dicts_of_either_form() -> None:
 
 
 def test_what_was_added_is_returned_as_it_stands_in_the_chat() -> None:
-    chat = Chat()
-    assert isinstance(chat.add_system_prompt("a"), SystemMessage)
-    assert isinstance(chat.add_user_message("a"), UserMessage)
-    assert isinstance(chat.add_assistant_response("a"), AssistantMessage)
-    assert isinstance(chat.add_tool_results([{"type": "toolCallResult", "content": "a"}]), ToolMessage)
+    chat = lms.Chat()
+    assert isinstance(chat.add_system_prompt("a"), lms.SystemMessage)
+    assert isinstance(chat.add_user_message("a"), lms.UserMessage)
+    assert isinstance(chat.add_assistant_response("a"), lms.AssistantMessage)
+    assert isinstance(chat.add_tool_results([{"type": "toolCallResult", "content": "a"}]), lms.ToolMessage)
     grown = chat.add_tool_results([ToolCallResultPart(content="b")])
     assert [part.content for part in grown.content] == ["a", "b"]
     assert chat.messages[-1] is grown
 
 
 def test_of_a_finished_prediction_only_the_response_is_kept() -> None:
-    result = PredictionResult("42", "Let me see.", PredictionEnd({"stopReason": "eosFound"}, {}, {}, {}))
-    chat = Chat()
+    result = lms.PredictionResult("42", "Let me see.", lms.PredictionEnd({"stopReason": "eosFound"}, {}, {}, {}))
+    chat = lms.Chat()
     chat.add_assistant_response(result)
     assert wire(chat) == [("assistant", [text("42")])]
 
@@ -137,7 +127,7 @@ def test_of_a_finished_prediction_only_the_response_is_kept() -> None:
         ({"messages": [{"role": "user", "content": "hi"}]}, [("user", [text("hi")])]),
         ([{"role": "user", "content": "hi"}], [("user", [text("hi")])]),
         (
-            ({"role": "system", "content": "a"}, UserMessage(content=[TextPart(text="hi")])),
+            ({"role": "system", "content": "a"}, lms.UserMessage(content=[TextPart(text="hi")])),
             [("system", [text("a")]), ("user", [text("hi")])],
         ),
         ({"messages": [{"role": "user", "content": text("hi")}]}, [("user", [text("hi")])]),
@@ -152,7 +142,7 @@ def test_of_a_finished_prediction_only_the_response_is_kept() -> None:
             [("tool", [{"type": "toolCallResult", "content": "3"}])],
         ),
         (
-            {"messages": [UserMessage(content=[TextPart(text="hi")])]},
+            {"messages": [lms.UserMessage(content=[TextPart(text="hi")])]},
             [("user", [text("hi")])],
         ),
         ({"messages": [{"role": "user", "content": "hi", "tool_calls": None}]}, [("user", [text("hi")])]),
@@ -161,13 +151,13 @@ def test_of_a_finished_prediction_only_the_response_is_kept() -> None:
     ],
 )
 def test_a_history_may_be_text_or_messages_in_any_of_their_forms(history: Any, expected: Any) -> None:
-    chat = Chat.from_history(history)
+    chat = lms.Chat.from_history(history)
     assert (wire(chat) if len(chat) else []) == expected
 
 
-@pytest.mark.parametrize("copied", [Chat.copy, copy.copy, copy.deepcopy, Chat.from_history])
-def test_a_copy_shares_nothing_that_can_change(copied: Callable[[Chat], Chat]) -> None:
-    chat = Chat.from_history(HISTORY)
+@pytest.mark.parametrize("copied", [lms.Chat.copy, copy.copy, copy.deepcopy, lms.Chat.from_history])
+def test_a_copy_shares_nothing_that_can_change(copied: Callable[[lms.Chat], lms.Chat]) -> None:
+    chat = lms.Chat.from_history(HISTORY)
     other: Any = copied(chat)
     assert other.to_history() == chat.to_history()
     other.messages[1].content.clear()
@@ -177,12 +167,12 @@ def test_a_copy_shares_nothing_that_can_change(copied: Callable[[Chat], Chat]) -
 
 
 def test_a_chat_shows_how_to_build_it_again() -> None:
-    chat = Chat.from_history(HISTORY)
-    again = eval(repr(chat), {"Chat": Chat})
+    chat = lms.Chat.from_history(HISTORY)
+    again = eval(repr(chat), {"Chat": lms.Chat})
     assert again.to_history() == chat.to_history()
 
 
-Untyped: Any = Chat
+Untyped: Any = lms.Chat
 """The class as callers see it who check no types."""
 
 
@@ -230,35 +220,35 @@ def _with_more(role: str, **more: Any) -> Callable[[], Any]:
     ],
 )
 def test_what_is_no_conversation_is_rejected_with_its_value(make: Callable[[], Any], finding: str) -> None:
-    with pytest.raises(LMStudioValueError) as caught:
+    with pytest.raises(lms.LMStudioValueError) as caught:
         make()
     assert finding in str(caught.value)
 
 
 def test_what_else_is_stored_in_a_message_is_ignored_and_its_reasoning_is_kept() -> None:
     others = {"id": "m1", "name": "bob", "timestamp": 5, "tool_calls": [], "images": None}
-    chat = Chat.from_history(
+    chat = lms.Chat.from_history(
         [
             {"role": "user", "content": "hi", "reasoning_content": "not mine", **others},
             {"role": "assistant", "content": "Hello!", "reasoning_content": "Greet.", **others},
         ]
     )
     assert chat.messages == (
-        UserMessage(content=[TextPart(text="hi")]),
-        AssistantMessage(content=[ReasoningPart(text="Greet."), TextPart(text="Hello!")]),
+        lms.UserMessage(content=[TextPart(text="hi")]),
+        lms.AssistantMessage(content=[lms.ReasoningPart(text="Greet."), TextPart(text="Hello!")]),
     )
 
 
 def test_a_message_that_is_rejected_does_not_change_the_chat() -> None:
-    chat = Chat("a")
-    with pytest.raises(LMStudioValueError):
+    chat = lms.Chat("a")
+    with pytest.raises(lms.LMStudioValueError):
         chat.add_system_prompt([5])  # type: ignore[list-item]  # the fault is the point
     assert wire(chat) == [("system", [text("a")])]
 
 
 @pytest.mark.parametrize("value", ["", "😀", "\x00", '"\\', "\ud83d"])
 def test_any_text_can_be_written_and_read_again(value: str) -> None:
-    history = Chat.from_history(value).to_history()
+    history = lms.Chat.from_history(value).to_history()
     assert ChatHistory.from_dict(json.loads(history.to_json())) == history
     assert history.to_json().encode(), "a socket takes it"
 
@@ -266,20 +256,20 @@ def test_any_text_can_be_written_and_read_again(value: str) -> None:
 def test_a_file_keeps_its_origin_on_the_way_through_a_chat() -> None:
     origin = Origin("cat.png", bytes, ("abc", None))
     bound = IMAGE.with_origin(origin)
-    chat = Chat()
+    chat = lms.Chat()
     chat.add_user_message("a", images=[bound])
     chat.add_user_message("b")
     part = chat.copy().messages[0].content[1]
-    assert isinstance(part, FileHandle)
+    assert isinstance(part, lms.FileHandle)
     assert part.origin is origin
     assert IMAGE.origin is None
     assert part.to_dict() == FILE, "the server is told nothing of it"
 
 
 def test_a_thought_joins_no_texts_of_two_messages() -> None:
-    thought = ReasoningPart(text="one")
+    thought = lms.ReasoningPart(text="one")
     for before, gap in ((TextPart(text="a"), [TextPart(text="\n\n")]), (thought, [])):
-        chat = Chat()
+        chat = lms.Chat()
         chat.add_assistant_response([before])
         chat.add_assistant_response([thought, TextPart(text="b")])
         (message,) = chat.messages

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.types.confidence import FieldConfidence, confidence_of, confidence_of_arguments
+import lmstudio_integrations as lms
+from lmstudio_integrations.types.confidence import confidence_of, confidence_of_arguments
 from tests.support.confidences import generated, recomputed
 
 
@@ -19,7 +20,7 @@ def token(text: str, probability: float | None = 0.5, **candidates: float) -> di
     return {"text": text, "id": 1, "logProb": logarithm, "candidates": others}
 
 
-def probabilities(found: dict[str, FieldConfidence] | None) -> Any:
+def probabilities(found: dict[str, lms.FieldConfidence] | None) -> Any:
     return None if found is None else pytest.approx({path: each.probability for path, each in found.items()})
 
 
@@ -50,9 +51,9 @@ def test_the_fields_of_a_response() -> None:
         token("true]}", 0.6, false=0.3),
     ]
     assert confidence_of('{"city": "Oslo", "at": [12, true]}', tokens) == {
-        "city": FieldConfidence(near(0.9 * 0.8 * 0.5)),
-        "at[0]": FieldConfidence(near(0.5), 13, near(0.25)),
-        "at[1]": FieldConfidence(near(0.6), False, near(0.3)),
+        "city": lms.FieldConfidence(near(0.9 * 0.8 * 0.5)),
+        "at[0]": lms.FieldConfidence(near(0.5), 13, near(0.25)),
+        "at[1]": lms.FieldConfidence(near(0.6), False, near(0.3)),
     }
 
 
@@ -115,7 +116,7 @@ def test_a_schema_names_the_members_of_an_enum(schema: Any, expected: str | None
     found = confidence_of('{"c": "red"}', tokens, schema)
     assert found is not None
     likely = None if expected is None else near(0.8 * 0.3)
-    assert found["c"] == FieldConfidence(near(0.8 * 0.5 * 0.5), expected, likely)
+    assert found["c"] == lms.FieldConfidence(near(0.8 * 0.5 * 0.5), expected, likely)
 
 
 @pytest.mark.parametrize(

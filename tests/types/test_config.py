@@ -8,16 +8,10 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from lmstudio_integrations.errors import LMStudioValueError
+import lmstudio_integrations as lms
 from lmstudio_integrations.types import config_dicts as generated_dicts
 from lmstudio_integrations.types._config_base import Settings, wire_keys
 from lmstudio_integrations.types._wire_model import WireModel
-from lmstudio_integrations.types.config import (
-    EmbeddingLoadModelConfig,
-    LlmLoadModelConfig,
-    LlmPredictionConfig,
-)
-from lmstudio_integrations.types.gpu import GpuSetting
 from tests.support.strict.shapes import SETTINGS, wrong_with
 from tools import ROOT, config_dicts
 
@@ -152,9 +146,9 @@ PREDICTION_SETTINGS: Table = {
 
 
 TABLES: dict[type[Settings], Table] = {
-    LlmLoadModelConfig: LLM_LOAD_SETTINGS,
-    EmbeddingLoadModelConfig: EMBEDDING_LOAD_SETTINGS,
-    LlmPredictionConfig: PREDICTION_SETTINGS,
+    lms.LlmLoadModelConfig: LLM_LOAD_SETTINGS,
+    lms.EmbeddingLoadModelConfig: EMBEDDING_LOAD_SETTINGS,
+    lms.LlmPredictionConfig: PREDICTION_SETTINGS,
 }
 every_kind = pytest.mark.parametrize("kind", TABLES)
 
@@ -199,16 +193,18 @@ def test_false_switches_a_setting_off_and_both_forms_of_off_are_read(kind: type[
 def test_off_carries_the_values_of_the_typescript_client_and_nought_is_not_off() -> None:
     off = {"maxTokens": 1, "repeatPenalty": 1.1, "topPSampling": 0.95, "minPSampling": 0.05}
     for alias, value in off.items():
-        assert [*LlmPredictionConfig.parse({alias: False}).to_fields().values()] == [{"checked": False, "value": value}]
+        assert [*lms.LlmPredictionConfig.parse({alias: False}).to_fields().values()] == [
+            {"checked": False, "value": value}
+        ]
     for alias in ("presencePenalty", "seed"):
-        assert [*LlmPredictionConfig.parse({alias: 0}).to_fields().values()] == [checked(0)]
+        assert [*lms.LlmPredictionConfig.parse({alias: 0}).to_fields().values()] == [checked(0)]
 
 
 def test_a_logit_bias_comes_back_from_json_and_from_the_wire_as_it_was() -> None:
-    settings = LlmPredictionConfig(logit_bias={7: float("-inf"), "7": 1.5, " yes": -2})
-    again = LlmPredictionConfig.from_dict(json.loads(settings.to_json()))
+    settings = lms.LlmPredictionConfig(logit_bias={7: float("-inf"), "7": 1.5, " yes": -2})
+    again = lms.LlmPredictionConfig.from_dict(json.loads(settings.to_json()))
     assert again.logit_bias == settings.logit_bias == {7: -math.inf, "7": 1.5, " yes": -2}
-    assert again == LlmPredictionConfig.from_fields(settings.to_fields()) == settings
+    assert again == lms.LlmPredictionConfig.from_fields(settings.to_fields()) == settings
 
 
 def made(kind: type[Settings]) -> list[Callable[[dict[str, Any]], Settings]]:
@@ -219,36 +215,36 @@ def made(kind: type[Settings]) -> list[Callable[[dict[str, Any]], Settings]]:
 @pytest.mark.parametrize(
     ("kind", "settings", "text"),
     [
-        (LlmPredictionConfig, {"max_tokens": -2}, "max_tokens=-2"),
-        (LlmPredictionConfig, {"maxTokens": True}, "must be a number"),
-        (LlmPredictionConfig, {"temperature": True}, "temperature=True: must be a number, not a boolean"),
-        (LlmPredictionConfig, {"temperature": float("inf")}, "finite"),
-        (LlmPredictionConfig, {"topKSampling": 1.5}, "integer"),
-        (LlmPredictionConfig, {"stopStrings": "END"}, "stopStrings='END'"),
-        (LlmPredictionConfig, {"stopStrings": ["a", ""]}, "stopStrings.1=''"),
-        (LlmPredictionConfig, {"contextOverflowPolicy": "cut"}, "'stopAtLimit'"),
-        (LlmPredictionConfig, {"structured": "json"}, "structured='json'"),
-        (LlmPredictionConfig, {"structured": {1: "a"}}, "structured"),
-        (LlmPredictionConfig, {"logitBias": {-1: 1.0}}, "-1 is no token"),
-        (LlmPredictionConfig, {"logitBias": {True: 1.0}}, "True is no token"),
-        (LlmPredictionConfig, {"logitBias": {5: True}}, "the bias of 5 must be a number, or float('-inf')"),
-        (LlmPredictionConfig, {"logitBias": {5: float("inf")}}, "the bias of 5 must be"),
-        (LlmPredictionConfig, {"logitBias": {" yes": float("nan")}}, "the bias of ' yes' must be"),
-        (LlmPredictionConfig, {"logitBias": [[5]]}, "must be a dict of biases by token"),
-        (LlmPredictionConfig, {"logitBias": 5}, "valid dictionary"),
-        (LlmLoadModelConfig, {"gpu": {"ratio": 2}}, "gpu.ratio=2"),
-        (LlmLoadModelConfig, {"gpu": 1}, "gpu=1"),
-        (LlmLoadModelConfig, {"gpu": {"ratio": "half"}}, "'max' or 'off'"),
-        (LlmLoadModelConfig, {"gpu": {"mainGpu": True}}, "must be a number"),
-        (LlmLoadModelConfig, {"llamaKCacheQuantizationType": "q9"}, "q9"),
-        (EmbeddingLoadModelConfig, {"ropeFrequencyBase": "many"}, "many"),
+        (lms.LlmPredictionConfig, {"max_tokens": -2}, "max_tokens=-2"),
+        (lms.LlmPredictionConfig, {"maxTokens": True}, "must be a number"),
+        (lms.LlmPredictionConfig, {"temperature": True}, "temperature=True: must be a number, not a boolean"),
+        (lms.LlmPredictionConfig, {"temperature": float("inf")}, "finite"),
+        (lms.LlmPredictionConfig, {"topKSampling": 1.5}, "integer"),
+        (lms.LlmPredictionConfig, {"stopStrings": "END"}, "stopStrings='END'"),
+        (lms.LlmPredictionConfig, {"stopStrings": ["a", ""]}, "stopStrings.1=''"),
+        (lms.LlmPredictionConfig, {"contextOverflowPolicy": "cut"}, "'stopAtLimit'"),
+        (lms.LlmPredictionConfig, {"structured": "json"}, "structured='json'"),
+        (lms.LlmPredictionConfig, {"structured": {1: "a"}}, "structured"),
+        (lms.LlmPredictionConfig, {"logitBias": {-1: 1.0}}, "-1 is no token"),
+        (lms.LlmPredictionConfig, {"logitBias": {True: 1.0}}, "True is no token"),
+        (lms.LlmPredictionConfig, {"logitBias": {5: True}}, "the bias of 5 must be a number, or float('-inf')"),
+        (lms.LlmPredictionConfig, {"logitBias": {5: float("inf")}}, "the bias of 5 must be"),
+        (lms.LlmPredictionConfig, {"logitBias": {" yes": float("nan")}}, "the bias of ' yes' must be"),
+        (lms.LlmPredictionConfig, {"logitBias": [[5]]}, "must be a dict of biases by token"),
+        (lms.LlmPredictionConfig, {"logitBias": 5}, "valid dictionary"),
+        (lms.LlmLoadModelConfig, {"gpu": {"ratio": 2}}, "gpu.ratio=2"),
+        (lms.LlmLoadModelConfig, {"gpu": 1}, "gpu=1"),
+        (lms.LlmLoadModelConfig, {"gpu": {"ratio": "half"}}, "'max' or 'off'"),
+        (lms.LlmLoadModelConfig, {"gpu": {"mainGpu": True}}, "must be a number"),
+        (lms.LlmLoadModelConfig, {"llamaKCacheQuantizationType": "q9"}, "q9"),
+        (lms.EmbeddingLoadModelConfig, {"ropeFrequencyBase": "many"}, "many"),
     ],
 )
 def test_a_value_that_cannot_be_is_rejected_with_its_name(
     kind: type[Settings], settings: dict[str, Any], text: str
 ) -> None:
     for make in made(kind):
-        with pytest.raises(LMStudioValueError) as caught:
+        with pytest.raises(lms.LMStudioValueError) as caught:
             make(settings)
         assert text in str(caught.value)
         assert "[" not in str(caught.value).partition("=")[0], "the name of the setting, not of a validator"
@@ -282,9 +278,9 @@ def test_a_value_that_cannot_be_is_rejected_with_its_name(
     ],
 )
 def test_settings_that_do_not_go_together_are_rejected(settings: dict[str, Any], text: str) -> None:
-    for given in (settings, LlmLoadModelConfig.model_validate(settings)):
-        with pytest.raises(LMStudioValueError) as caught:
-            LlmLoadModelConfig.parse(given)
+    for given in (settings, lms.LlmLoadModelConfig.model_validate(settings)):
+        with pytest.raises(lms.LMStudioValueError) as caught:
+            lms.LlmLoadModelConfig.parse(given)
         assert text in str(caught.value)
 
 
@@ -300,55 +296,55 @@ def test_settings_that_do_not_go_together_are_rejected(settings: dict[str, Any],
     ],
 )
 def test_settings_that_go_together_pass(settings: dict[str, Any]) -> None:
-    assert LlmLoadModelConfig.parse(settings).to_dict() == settings
+    assert lms.LlmLoadModelConfig.parse(settings).to_dict() == settings
 
 
 @pytest.mark.parametrize(
     ("kind", "name", "text"),
     [
-        (LlmPredictionConfig, "temprature", "did you mean 'temperature'?"),
-        (LlmPredictionConfig, "maxToken", "did you mean 'max_tokens'?"),
-        (LlmLoadModelConfig, "context_len", "did you mean 'context_length'?"),
-        (EmbeddingLoadModelConfig, "xyz", "known are context_length"),
-        (LlmPredictionConfig, "xyz", "help(LlmPredictionConfig) lists the known ones"),
-        (LlmPredictionConfig, "prefix", "unknown setting 'prefix'"),
+        (lms.LlmPredictionConfig, "temprature", "did you mean 'temperature'?"),
+        (lms.LlmPredictionConfig, "maxToken", "did you mean 'max_tokens'?"),
+        (lms.LlmLoadModelConfig, "context_len", "did you mean 'context_length'?"),
+        (lms.EmbeddingLoadModelConfig, "xyz", "known are context_length"),
+        (lms.LlmPredictionConfig, "xyz", "help(LlmPredictionConfig) lists the known ones"),
+        (lms.LlmPredictionConfig, "prefix", "unknown setting 'prefix'"),
     ],
 )
 def test_an_unknown_name_is_rejected_with_the_nearest_one(kind: type[Settings], name: str, text: str) -> None:
     for make in made(kind):
-        with pytest.raises(LMStudioValueError) as caught:
+        with pytest.raises(lms.LMStudioValueError) as caught:
             make({name: 1})
         assert text in str(caught.value)
         assert repr(name) in str(caught.value)
 
 
 def test_a_mistyped_name_is_found_inside_the_settings_of_the_graphics_cards_too() -> None:
-    for make in made(LlmLoadModelConfig):
-        with pytest.raises(LMStudioValueError, match="did you mean 'ratio'"):
+    for make in made(lms.LlmLoadModelConfig):
+        with pytest.raises(lms.LMStudioValueError, match="did you mean 'ratio'"):
             make({"gpu": {"rato": 1}})
-    with pytest.raises(LMStudioValueError, match="did you mean 'ratio'"):
-        GpuSetting(rato=1)  # type: ignore[call-arg]  # the fault is the point
+    with pytest.raises(lms.LMStudioValueError, match="did you mean 'ratio'"):
+        lms.GpuSetting(rato=1)  # type: ignore[call-arg]  # the fault is the point
 
 
 def test_a_setting_is_given_in_one_spelling() -> None:
-    for make in made(LlmPredictionConfig):
-        with pytest.raises(LMStudioValueError, match="max_tokens=2: given in both spellings"):
+    for make in made(lms.LlmPredictionConfig):
+        with pytest.raises(lms.LMStudioValueError, match="max_tokens=2: given in both spellings"):
             make({"maxTokens": 1, "max_tokens": 2})
 
 
-@pytest.mark.parametrize("make", [LlmPredictionConfig.parse, LlmPredictionConfig.from_dict])
+@pytest.mark.parametrize("make", [lms.LlmPredictionConfig.parse, lms.LlmPredictionConfig.from_dict])
 def test_settings_of_another_form_are_rejected(make: Callable[[Any], Settings]) -> None:
-    for value in (5, "temperature", ["temperature"], LlmLoadModelConfig()):
-        with pytest.raises(LMStudioValueError, match="a LlmPredictionConfig or a dict"):
+    for value in (5, "temperature", ["temperature"], lms.LlmLoadModelConfig()):
+        with pytest.raises(lms.LMStudioValueError, match="a LlmPredictionConfig or a dict"):
             make(value)
-    with pytest.raises(LMStudioValueError, match="unknown setting 5"):
+    with pytest.raises(lms.LMStudioValueError, match="unknown setting 5"):
         make({5: 1})
 
 
 def test_nothing_and_settings_themselves_are_settings() -> None:
-    settings = LlmPredictionConfig(temperature=0.5)
-    assert LlmPredictionConfig.parse(settings) is settings
-    assert LlmPredictionConfig.parse(None).to_fields() == {}
+    settings = lms.LlmPredictionConfig(temperature=0.5)
+    assert lms.LlmPredictionConfig.parse(settings) is settings
+    assert lms.LlmPredictionConfig.parse(None).to_fields() == {}
 
 
 # The configs as dicts
@@ -370,7 +366,9 @@ def test_every_setting_has_a_description(config: type[WireModel]) -> None:
     assert [name for name, field in config.model_fields.items() if not field.description] == []
 
 
-@pytest.mark.parametrize("kind", [LlmLoadModelConfig, EmbeddingLoadModelConfig, LlmPredictionConfig, GpuSetting])
+@pytest.mark.parametrize(
+    "kind", [lms.LlmLoadModelConfig, lms.EmbeddingLoadModelConfig, lms.LlmPredictionConfig, lms.GpuSetting]
+)
 def test_the_names_in_python_are_those_of_the_wire_in_snake_case(kind: type[WireModel]) -> None:
     for name, field in kind.model_fields.items():
         assert str(field.alias).lower() == name.replace("_", "")
@@ -381,13 +379,13 @@ def test_the_names_in_python_are_those_of_the_wire_in_snake_case(kind: type[Wire
 
 def test_raw_settings_pass_as_they_are_and_rank_below_the_named_ones() -> None:
     raw = {"llm.prediction.temperature": 0.1, "llm.prediction.fromTheFuture": {"a": None}}
-    settings = LlmPredictionConfig.parse({"raw": raw, "temperature": 0.9})
+    settings = lms.LlmPredictionConfig.parse({"raw": raw, "temperature": 0.9})
     assert settings.to_fields() == {"llm.prediction.temperature": 0.9, "llm.prediction.fromTheFuture": {"a": None}}
 
 
 def test_keys_that_have_no_name_here_are_kept() -> None:
     fields = {"llm.load.seed": checked(7), "llm.load.fromTheFuture": [1]}
-    settings = LlmLoadModelConfig.from_fields(fields)
+    settings = lms.LlmLoadModelConfig.from_fields(fields)
     assert settings.raw == {"llm.load.fromTheFuture": [1]}
     assert settings.to_fields() == fields
 
@@ -397,7 +395,7 @@ def test_keys_that_have_no_name_here_are_kept() -> None:
     [(None, None), ("many", None), ({"checked": True}, None), ({"checked": False, "value": 5}, None), (5, 5), (4.0, 4)],
 )
 def test_a_value_of_the_server_that_does_not_fit_counts_as_not_set(value: Any, read: int | None) -> None:
-    settings = LlmPredictionConfig.from_fields({"llm.prediction.maxPredictedTokens": value})
+    settings = lms.LlmPredictionConfig.from_fields({"llm.prediction.maxPredictedTokens": value})
     assert settings.max_tokens == read
     assert settings.raw is None
 
@@ -406,24 +404,24 @@ def test_a_value_of_the_server_that_does_not_fit_counts_as_not_set(value: Any, r
 
 
 def test_settings_laid_over_others_win_and_an_explicit_none_unsets() -> None:
-    base = LlmPredictionConfig(temperature=0.1, max_tokens=5, raw={"a": 1, "b": 1})
-    over = LlmPredictionConfig(temperature=0.9, max_tokens=None, raw={"b": 2})
+    base = lms.LlmPredictionConfig(temperature=0.1, max_tokens=5, raw={"a": 1, "b": 1})
+    over = lms.LlmPredictionConfig(temperature=0.9, max_tokens=None, raw={"b": 2})
     merged = base.merged(over)
     assert merged.to_fields() == {"a": 1, "b": 2, "llm.prediction.temperature": 0.9}
-    assert base.merged(LlmPredictionConfig()) == base
-    assert LlmPredictionConfig().merged(base) == base
+    assert base.merged(lms.LlmPredictionConfig()) == base
+    assert lms.LlmPredictionConfig().merged(base) == base
 
 
 @pytest.mark.parametrize("chosen", [{"speculativeDraftMtp": False}, {"speculative_draft_model": ""}])
 def test_a_speculative_setting_clears_the_sidecars_whatever_its_value(chosen: dict[str, Any]) -> None:
-    assert SIDECARS.items() <= LlmLoadModelConfig.parse(chosen).to_fields().items()
-    assert LlmLoadModelConfig.parse({"speculativeDraftMaxTokens": 3}).to_fields().keys().isdisjoint(SIDECARS)
+    assert SIDECARS.items() <= lms.LlmLoadModelConfig.parse(chosen).to_fields().items()
+    assert lms.LlmLoadModelConfig.parse({"speculativeDraftMaxTokens": 3}).to_fields().keys().isdisjoint(SIDECARS)
 
 
 def test_a_sidecar_that_the_user_names_is_kept() -> None:
     raw = {"llm.load.llama.speculativeDecoding.draftMtpSidecar": True}
     for named in ({"raw": raw}, {"speculative_draft_mtp_sidecar": True}):
-        fields = LlmLoadModelConfig.parse({"speculativeDraftMtp": True, **named}).to_fields()
+        fields = lms.LlmLoadModelConfig.parse({"speculativeDraftMtp": True, **named}).to_fields()
         assert fields == {**SIDECARS, **raw, "llm.load.llama.speculativeDecoding.draftMtp": True}
 
 
@@ -432,40 +430,40 @@ def test_a_sidecar_that_the_user_names_is_kept() -> None:
 
 @pytest.mark.parametrize("key", AUTO_FIT)
 def test_the_key_of_one_engine_is_enough(key: str) -> None:
-    assert LlmLoadModelConfig.from_fields({key: True}) == LlmLoadModelConfig(auto_fit=True)
-    assert LlmLoadModelConfig.describe({key: "perhaps"}) == {"raw": {key: "perhaps"}}
+    assert lms.LlmLoadModelConfig.from_fields({key: True}) == lms.LlmLoadModelConfig(auto_fit=True)
+    assert lms.LlmLoadModelConfig.describe({key: "perhaps"}) == {"raw": {key: "perhaps"}}
 
 
 def test_engines_that_differ_are_described_without_loss() -> None:
     fields = {**AUTO_FIT, "llm.load.mlx.autoFit": True}
-    assert LlmLoadModelConfig.describe(fields) == {"autoFit": False, "raw": {"llm.load.mlx.autoFit": True}}
+    assert lms.LlmLoadModelConfig.describe(fields) == {"autoFit": False, "raw": {"llm.load.mlx.autoFit": True}}
 
 
 def test_automatic_fitting_that_is_set_by_hand_is_kept() -> None:
     raw = {"llm.load.llama.autoFit": True}
-    assert LlmLoadModelConfig.parse({"contextLength": 4096, "raw": raw}).to_fields() == {
+    assert lms.LlmLoadModelConfig.parse({"contextLength": 4096, "raw": raw}).to_fields() == {
         **AUTO_FIT,
         **raw,
         "llm.load.contextLength": 4096,
     }
-    assert LlmLoadModelConfig.parse({"autoFit": True}).to_fields() == dict.fromkeys(AUTO_FIT, True)
+    assert lms.LlmLoadModelConfig.parse({"autoFit": True}).to_fields() == dict.fromkeys(AUTO_FIT, True)
 
 
 def test_a_value_that_cannot_be_sent_is_an_error_of_the_settings() -> None:
-    settings = LlmLoadModelConfig.parse({"raw": {"llm.load.fromTheFuture": object()}})
+    settings = lms.LlmLoadModelConfig.parse({"raw": {"llm.load.fromTheFuture": object()}})
     for write in (settings.to_dict, settings.to_json):
-        with pytest.raises(LMStudioValueError, match="LlmLoadModelConfig cannot be written as JSON"):
+        with pytest.raises(lms.LMStudioValueError, match="LlmLoadModelConfig cannot be written as JSON"):
             write()
 
 
 def test_the_quantization_of_the_mlx_cache_may_be_switched_off() -> None:
     key = "llm.load.mlx.kvCacheQuantization"
     off = {"enabled": False, "bits": 8, "groupSize": 64, "quantizedStart": 5000}
-    fields = LlmLoadModelConfig.parse({"mlxKvCacheQuantization": False}).to_fields()
+    fields = lms.LlmLoadModelConfig.parse({"mlxKvCacheQuantization": False}).to_fields()
     assert fields == {key: off}
     assert not list(wrong_with(fields[key], SETTINGS[key], key))
-    with pytest.raises(LMStudioValueError, match="False to switch it off"):
-        LlmLoadModelConfig.parse({"mlxKvCacheQuantization": True})
+    with pytest.raises(lms.LMStudioValueError, match="False to switch it off"):
+        lms.LlmLoadModelConfig.parse({"mlxKvCacheQuantization": True})
 
 
 @pytest.mark.parametrize(
@@ -487,7 +485,7 @@ def test_the_quantization_of_the_mlx_cache_may_be_switched_off() -> None:
     ],
 )
 def test_dicts_within_settings_may_be_in_snake_case_too(settings: dict[str, Any], value: dict[str, Any]) -> None:
-    assert list(LlmPredictionConfig.parse(settings).to_fields().values()) == [value]
+    assert list(lms.LlmPredictionConfig.parse(settings).to_fields().values()) == [value]
 
 
 # Graphics cards
@@ -515,37 +513,37 @@ def test_dicts_within_settings_may_be_in_snake_case_too(settings: dict[str, Any]
 def test_the_split_over_graphics_cards_is_sent_when_something_of_it_is_set(
     gpu: dict[str, Any], fields: dict[str, Any]
 ) -> None:
-    settings = LlmLoadModelConfig.parse({"gpu": gpu})
+    settings = lms.LlmLoadModelConfig.parse({"gpu": gpu})
     assert settings.to_fields() == fields | (AUTO_FIT if gpu.keys() != {"disabledGpus"} else {})
-    read = LlmLoadModelConfig.from_fields(fields)
+    read = lms.LlmLoadModelConfig.from_fields(fields)
     assert read.raw is None
     assert read.gpu is not None
     assert read.gpu.to_dict() == ({"disabledGpus": [], **gpu} if SPLIT in fields else gpu)
     assert read.to_fields() == settings.to_fields()
-    assert LlmLoadModelConfig.parse({"gpu": {}}).to_fields() == {}
-    assert LlmLoadModelConfig.parse({"gpu": {"disabledGpus": []}}).to_fields()[SPLIT]["disabledGpus"] == []
-    assert LlmLoadModelConfig.parse({"gpu": {"mainGpu": 1}}).to_fields()[SPLIT]["priority"] == [1]
+    assert lms.LlmLoadModelConfig.parse({"gpu": {}}).to_fields() == {}
+    assert lms.LlmLoadModelConfig.parse({"gpu": {"disabledGpus": []}}).to_fields()[SPLIT]["disabledGpus"] == []
+    assert lms.LlmLoadModelConfig.parse({"gpu": {"mainGpu": 1}}).to_fields()[SPLIT]["priority"] == [1]
 
 
 def test_embedding_models_have_their_own_key_for_the_ratio() -> None:
-    settings = EmbeddingLoadModelConfig.parse({"gpu": {"ratio": "off"}})
+    settings = lms.EmbeddingLoadModelConfig.parse({"gpu": {"ratio": "off"}})
     assert settings.to_fields() == {"embedding.load.llama.acceleration.offloadRatio": "off"}
-    assert EmbeddingLoadModelConfig.from_fields(settings.to_fields()) == settings
+    assert lms.EmbeddingLoadModelConfig.from_fields(settings.to_fields()) == settings
 
 
 def test_embedding_models_have_no_experts() -> None:
     message = "num_cpu_expert_layers_ratio is a setting of language models"
-    with pytest.raises(LMStudioValueError, match=message):
-        EmbeddingLoadModelConfig.parse({"gpu": {"numCpuExpertLayersRatio": 0.5}})
-    with pytest.raises(LMStudioValueError, match=message):
-        EmbeddingLoadModelConfig(gpu=GpuSetting(num_cpu_expert_layers_ratio="off"))
+    with pytest.raises(lms.LMStudioValueError, match=message):
+        lms.EmbeddingLoadModelConfig.parse({"gpu": {"numCpuExpertLayersRatio": 0.5}})
+    with pytest.raises(lms.LMStudioValueError, match=message):
+        lms.EmbeddingLoadModelConfig(gpu=lms.GpuSetting(num_cpu_expert_layers_ratio="off"))
     fields = {"llm.load.numCpuExpertLayersRatio": 0.5, "embedding.load.numCpuExpertLayersRatio": 0.5}
-    assert EmbeddingLoadModelConfig.from_fields(fields).raw == fields
+    assert lms.EmbeddingLoadModelConfig.from_fields(fields).raw == fields
 
 
 def test_a_disabled_card_is_not_the_main_card() -> None:
     split = {"strategy": "priorityOrder", "disabledGpus": [0], "priority": [0, 1], "customRatio": []}
-    settings = LlmLoadModelConfig.from_fields({SPLIT: split})
+    settings = lms.LlmLoadModelConfig.from_fields({SPLIT: split})
     assert settings.gpu is not None
     assert settings.gpu.main_gpu == 1
 
@@ -560,7 +558,7 @@ def test_a_disabled_card_is_not_the_main_card() -> None:
     ],
 )
 def test_a_split_that_has_no_name_here_is_kept_as_it_is(split: Any) -> None:
-    settings = LlmLoadModelConfig.from_fields({SPLIT: split})
+    settings = lms.LlmLoadModelConfig.from_fields({SPLIT: split})
     assert settings.gpu is None
     assert settings.raw == {SPLIT: split}
 
@@ -574,12 +572,12 @@ def test_a_split_that_has_no_name_here_is_kept_as_it_is(split: Any) -> None:
     ],
 )
 def test_a_split_of_the_server_that_does_not_fit_counts_as_not_set(split: Any) -> None:
-    assert LlmLoadModelConfig.from_fields({SPLIT: split}).gpu is None
+    assert lms.LlmLoadModelConfig.from_fields({SPLIT: split}).gpu is None
 
 
 @pytest.mark.parametrize("priority", [5, {"a": 1}, [], None])
 def test_a_priority_without_sense_names_no_main_card(priority: Any) -> None:
-    settings = LlmLoadModelConfig.from_fields({SPLIT: {"strategy": "priorityOrder", "priority": priority}})
+    settings = lms.LlmLoadModelConfig.from_fields({SPLIT: {"strategy": "priorityOrder", "priority": priority}})
     assert settings.gpu is not None
     assert settings.gpu.main_gpu is None
 
@@ -593,7 +591,7 @@ def test_wire_fields_are_described_without_loss() -> None:
         "llm.prediction.topKSampling": None,
         "llm.prediction.unheardOf": 1,
     }
-    assert LlmPredictionConfig.describe(fields) == {
+    assert lms.LlmPredictionConfig.describe(fields) == {
         "temperature": 0.5,
         "maxTokens": False,
         "minPSampling": False,
@@ -603,7 +601,7 @@ def test_wire_fields_are_described_without_loss() -> None:
             "llm.prediction.topKSampling": None,
         },
     }
-    assert LlmPredictionConfig.describe({}) == {}
+    assert lms.LlmPredictionConfig.describe({}) == {}
 
 
 # The official TypeScript SDK's table of settings ----------------------------------------------------------------------
@@ -631,7 +629,7 @@ def test_our_keys_and_defaults_and_bounds_are_those_of_the_sdk(kind: type[Settin
         for bound, step in (("minimum", -1), ("maximum", 1)):
             if bound in schema:
                 beyond += 1
-                with pytest.raises(LMStudioValueError, match=name):
+                with pytest.raises(lms.LMStudioValueError, match=name):
                     kind.from_dict({name: int(schema[bound] + step)})
     assert beyond > 3
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, Required, TypedDict
 import pytest
 from pydantic import BaseModel, Field
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
-from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef, parse_tools
+from lmstudio_integrations.types.functions import parse_tools
 from tests.support.strict.shapes import schema_of, wrong_with
 
 TOOLS = schema_of("plugins", "generateWithGenerator", "creationParameter", "tools")
@@ -40,16 +41,16 @@ async def wait() -> None:
 
 @pytest.mark.parametrize("function", [add, weather, wait])
 def test_a_function_is_described_as_the_protocol_requires(function: Callable[..., Any]) -> None:
-    tool = ToolFunctionDef.from_callable(function).to_tool().to_dict()
+    tool = lms.ToolFunctionDef.from_callable(function).to_tool().to_dict()
     assert not list(wrong_with([tool], TOOLS, "tools"))
     assert tool["function"]["name"] == function.__name__
     assert tool["function"]["description"] == function.__doc__
-    one = ToolFunctionDef.from_callable(function, name="one", description="Give one.")
+    one = lms.ToolFunctionDef.from_callable(function, name="one", description="Give one.")
     assert (one.name, one.description) == ("one", "Give one.")
 
 
 def test_types_and_defaults_are_part_of_the_description_and_contexts_are_not() -> None:
-    add_, twice = ToolFunctionDef.from_callable(add), ToolFunctionDef.from_callable(contextual_twice)
+    add_, twice = lms.ToolFunctionDef.from_callable(add), lms.ToolFunctionDef.from_callable(contextual_twice)
     assert add_.to_tool().function.parameters == {
         "type": "object",
         "properties": {
@@ -63,11 +64,11 @@ def test_types_and_defaults_are_part_of_the_description_and_contexts_are_not() -
     assert parameters is not None
     assert parameters["properties"].keys() == {"a"}
     assert add_.check({"a": 1}) == {"a": 1}
-    assert ToolFunctionDef.from_callable(wait).check(None) == {}
+    assert lms.ToolFunctionDef.from_callable(wait).check(None) == {}
 
 
 def test_arguments_are_brought_into_the_types_of_the_function() -> None:
-    tool = ToolFunctionDef.from_callable(weather)
+    tool = lms.ToolFunctionDef.from_callable(weather)
     arguments = tool.check({"city": {"name": "Oslo"}, "unit": "C", "days": "3"})
     assert arguments == {"city": City(name="Oslo"), "unit": "C", "days": 3}
     assert weather(**arguments) == "Oslo C 3 None"
@@ -88,7 +89,7 @@ def test_a_typed_dict_of_typing_may_be_a_parameter() -> None:
     def show(place: Place, others: dict[str, Nearby]) -> None:
         """Show it."""
 
-    tool = ToolFunctionDef.from_callable(show)
+    tool = lms.ToolFunctionDef.from_callable(show)
     schema: Any = tool.to_tool().function.parameters
     assert schema["properties"]["place"]["required"] == ["city"]
     assert schema["properties"]["place"]["description"] == "A place."
@@ -108,7 +109,7 @@ def test_a_typed_dict_of_typing_that_contains_itself_needs_a_newer_python() -> N
 
     is_usable = sys.version_info >= (3, 12)
     with nullcontext() if is_usable else pytest.raises(LMStudioError, match=r"typing_extensions\.TypedDict"):
-        ToolFunctionDef.from_callable(show)
+        lms.ToolFunctionDef.from_callable(show)
 
 
 def _patterned(word: Annotated[str, Field(pattern=r"\S")], code: Annotated[str, Field(pattern="^[A-Z]+$")]) -> None:
@@ -116,8 +117,8 @@ def _patterned(word: Annotated[str, Field(pattern=r"\S")], code: Annotated[str, 
 
 
 PATTERNED = {
-    "types": ToolFunctionDef.from_callable(_patterned),
-    "a schema": ToolFunctionDef(
+    "types": lms.ToolFunctionDef.from_callable(_patterned),
+    "a schema": lms.ToolFunctionDef(
         "do",
         "Do it.",
         {
@@ -133,7 +134,7 @@ PATTERNED = {
 
 
 @pytest.mark.parametrize("tool", PATTERNED.values(), ids=PATTERNED)
-def test_a_pattern_that_the_engine_rejects_is_checked_here(tool: ToolFunctionDef) -> None:
+def test_a_pattern_that_the_engine_rejects_is_checked_here(tool: lms.ToolFunctionDef) -> None:
     properties: Any = tool.to_tool().function.parameters
     assert properties["properties"]["word"].keys() - {"title"} == {"type"}
     assert properties["properties"]["code"]["pattern"] == "^[A-Z]+$"
@@ -145,14 +146,14 @@ def test_a_pattern_that_the_engine_rejects_is_checked_here(tool: ToolFunctionDef
 def test_arguments_that_do_not_fit_are_rejected_in_words_for_the_model() -> None:
     for arguments in ({}, {"a": "one"}, {"a": 1, "c": 2}):
         with pytest.raises(LMStudioValueError, match="Failed to parse arguments for tool add: "):
-            ToolFunctionDef.from_callable(add).check(arguments)
+            lms.ToolFunctionDef.from_callable(add).check(arguments)
 
 
 def test_a_parameter_may_have_any_name() -> None:
     def odd(schema: int, _hidden: int, model_config: str) -> None:
         """Take odd names."""
 
-    tool = ToolFunctionDef.from_callable(odd)
+    tool = lms.ToolFunctionDef.from_callable(odd)
     values = {"schema": 1, "_hidden": 2, "model_config": "x"}
     assert tool.check(values) == values
     parameters = tool.to_tool().function.parameters
@@ -161,14 +162,14 @@ def test_a_parameter_may_have_any_name() -> None:
 
 
 def test_a_definition_may_be_an_object_a_dict_or_a_function() -> None:
-    made = ToolFunctionDef("add", "Add.", {"a": int}, add)
-    assert ToolFunctionDef.parse(made) is made
+    made = lms.ToolFunctionDef("add", "Add.", {"a": int}, add)
+    assert lms.ToolFunctionDef.parse(made) is made
     given: Any = {"name": "add", "description": "Add.", "parameters": {"a": int}, "implementation": add}
-    assert ToolFunctionDef.parse(given) == made
+    assert lms.ToolFunctionDef.parse(given) == made
     assert list(parse_tools([add, weather])) == ["add", "weather"]
-    repeatable = ToolFunctionDef(**given, repeatable=True)
-    assert ToolFunctionDef.parse({**given, "repeatable": True}) == repeatable != made  # type: ignore[arg-type]
-    assert ToolFunctionDef.from_callable(add, repeatable=True).repeatable
+    repeatable = lms.ToolFunctionDef(**given, repeatable=True)
+    assert lms.ToolFunctionDef.parse({**given, "repeatable": True}) == repeatable != made  # type: ignore[arg-type]
+    assert lms.ToolFunctionDef.from_callable(add, repeatable=True).repeatable
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_a_definition_may_be_an_object_a_dict_or_a_function() -> None:
 def test_a_parameter_may_be_given_with_its_default(
     kind: dict[str, Any], given: dict[str, Any], checked: dict[str, Any]
 ) -> None:
-    tool = ToolFunctionDef("f", "Do.", {"b": kind}, lambda b: b)
+    tool = lms.ToolFunctionDef("f", "Do.", {"b": kind}, lambda b: b)
     assert tool.check(given) == checked
     parameters = tool.to_tool().function.parameters
     assert parameters is not None
@@ -194,11 +195,11 @@ def test_a_default_that_json_cannot_hold_is_kept_from_the_model(default: float) 
     def limit(most: float = default) -> None:
         """Limit something."""
 
-    parameters = ToolFunctionDef.from_callable(limit).to_tool().function.parameters
+    parameters = lms.ToolFunctionDef.from_callable(limit).to_tool().function.parameters
     assert parameters is not None
     assert parameters["properties"]["most"] == {"title": "Most", "type": "number"}
     assert "required" not in parameters
-    given = ToolFunctionDef("limit", "Limit.", {"most": {"type": float, "default": default}}, limit)
+    given = lms.ToolFunctionDef("limit", "Limit.", {"most": {"type": float, "default": default}}, limit)
     assert repr(given.check({})["most"]) == repr(default)
 
 
@@ -211,7 +212,7 @@ SCHEMA: dict[str, Any] = {
 
 
 def test_the_parameters_may_be_a_json_schema() -> None:
-    tool = ToolFunctionDef("forecast", "Report the weather.", SCHEMA, lambda **arguments: arguments)
+    tool = lms.ToolFunctionDef("forecast", "Report the weather.", SCHEMA, lambda **arguments: arguments)
     sent = tool.to_tool().to_dict()
     assert not list(wrong_with([sent], TOOLS, "tools"))
     assert sent["function"]["parameters"] == {
@@ -231,7 +232,7 @@ def test_the_parameters_may_be_a_json_schema() -> None:
     ],
 )
 def test_arguments_are_checked_against_the_json_schema(arguments: Any, problem: str) -> None:
-    tool = ToolFunctionDef("forecast", "Report the weather.", SCHEMA, None)
+    tool = lms.ToolFunctionDef("forecast", "Report the weather.", SCHEMA, None)
     with pytest.raises(LMStudioValueError) as caught:
         tool.check(arguments)
     assert str(caught.value) == f"Failed to parse arguments for tool forecast: {problem}"
@@ -241,7 +242,7 @@ def test_a_json_schema_downloads_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("it was downloaded"))
     schema = {"type": "object", "properties": {"a": {"$ref": "https://example.org/a.json"}}}
     with pytest.raises(LMStudioValueError, match=r"refers to 'https://example.org/a.json', which it does not contain"):
-        ToolFunctionDef("f", "Do.", schema, None).check({"a": 1})
+        lms.ToolFunctionDef("f", "Do.", schema, None).check({"a": 1})
 
 
 def test_arguments_that_are_nested_too_deeply_for_a_json_schema_are_rejected() -> None:
@@ -250,7 +251,7 @@ def test_arguments_that_are_nested_too_deeply_for_a_json_schema_are_rejected() -
         node = {"node": node}
     schema = {"type": "object", "properties": {"node": {"$ref": "#"}}}
     with pytest.raises(LMStudioValueError, match="nested too deeply"):
-        ToolFunctionDef("f", "Do.", schema, None).check(node)
+        lms.ToolFunctionDef("f", "Do.", schema, None).check(node)
 
 
 def _unknown_hint(a: "Missing") -> None:  # type: ignore[name-defined]  # noqa: F821 - the fault is the point
@@ -260,11 +261,11 @@ def _unknown_hint(a: "Missing") -> None:  # type: ignore[name-defined]  # noqa: 
 class Contextual:
     """A tool that is an object."""
 
-    def __call__(self, a: int, ctx: "ToolCallContext | None" = None) -> None:
+    def __call__(self, a: int, ctx: "lms.ToolCallContext | None" = None) -> None:
         """Take a context."""
 
 
-def contextual_twice(a: int, ctx: ToolCallContext, other: "Annotated[ToolCallContext, 'again']") -> None:
+def contextual_twice(a: int, ctx: lms.ToolCallContext, other: "Annotated[lms.ToolCallContext, 'again']") -> None:
     """Take a context, twice."""
 
 
@@ -282,7 +283,7 @@ def contextual_twice(a: int, ctx: ToolCallContext, other: "Annotated[ToolCallCon
     ],
 )
 def test_it_is_known_which_parameters_get_a_context(implementation: Any, names: tuple[str, ...]) -> None:
-    assert ToolFunctionDef("f", "Do.", {"a": int}, implementation).context_parameters == names
+    assert lms.ToolFunctionDef("f", "Do.", {"a": int}, implementation).context_parameters == names
 
 
 class AsyncCallable:
@@ -297,7 +298,7 @@ class AsyncCallable:
     [(add, False), (wait, True), (functools.partial(wait), True), (AsyncCallable(), True), (AsyncCallable, False)],
 )
 def test_it_is_known_which_functions_must_be_awaited(function: Callable[..., Any], awaited: bool) -> None:
-    assert ToolFunctionDef("f", "Do.", {}, function).is_async is awaited
+    assert lms.ToolFunctionDef("f", "Do.", {}, function).is_async is awaited
 
 
 def _no_docstring(a: int) -> int:
@@ -324,7 +325,7 @@ def _callable_hint(a: Callable[[int], int]) -> None:
     """Do."""
 
 
-def _contextual(ctx: ToolCallContext) -> None:
+def _contextual(ctx: lms.ToolCallContext) -> None:
     """Do."""
 
 
@@ -368,7 +369,7 @@ def _defined(**members: Any) -> dict[str, Any]:
 )
 def test_what_cannot_be_a_tool_is_rejected(tool: Any, finding: str) -> None:
     with pytest.raises(LMStudioValueError) as caught:
-        ToolFunctionDef.parse(tool)
+        lms.ToolFunctionDef.parse(tool)
     assert finding in str(caught.value)
 
 

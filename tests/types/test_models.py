@@ -6,15 +6,10 @@ from typing import Any
 import pytest
 from pydantic.alias_generators import to_snake
 
-from lmstudio_integrations.errors import LMStudioValueError
+import lmstudio_integrations as lms
 from lmstudio_integrations.types.models import (
     INFO_TYPES,
     INSTANCE_INFO_TYPES,
-    ContextUse,
-    EmbeddingModelInfo,
-    LlmInfo,
-    LlmInstanceInfo,
-    ModelInfo,
     by_identifier,
     read_info,
 )
@@ -52,9 +47,9 @@ OLD = {
 }
 
 
-@pytest.mark.parametrize(("kind", "data"), [(LlmInstanceInfo, INSTANCE), (EmbeddingModelInfo, OLD)])
+@pytest.mark.parametrize(("kind", "data"), [(lms.LlmInstanceInfo, INSTANCE), (lms.EmbeddingModelInfo, OLD)])
 def test_an_info_holds_exactly_what_the_server_sent_of_it(
-    kind: type[LlmInstanceInfo | EmbeddingModelInfo], data: dict[str, Any]
+    kind: type[lms.LlmInstanceInfo | lms.EmbeddingModelInfo], data: dict[str, Any]
 ) -> None:
     info = kind.from_dict({**data, "fromTheFuture": 1})
     assert info.to_dict() == data
@@ -62,7 +57,7 @@ def test_an_info_holds_exactly_what_the_server_sent_of_it(
 
 
 def test_an_info_is_shown_in_the_form_from_which_it_can_be_built() -> None:
-    info = LlmInstanceInfo.from_dict(INSTANCE)
+    info = lms.LlmInstanceInfo.from_dict(INSTANCE)
     shown = str(info)
     assert shown.startswith("LlmInstanceInfo.from_dict({\n")
     assert '"ttlMs": 3600000,' in shown, "whole numbers stay whole"
@@ -71,24 +66,24 @@ def test_an_info_is_shown_in_the_form_from_which_it_can_be_built() -> None:
 
 def test_kinds_of_models_that_are_unknown_are_skipped_in_a_listing() -> None:
     infos = map(read_info, [INSTANCE, {"type": "tts"}, {}, OLD])
-    assert [type(info) for info in infos if info] == [LlmInfo, EmbeddingModelInfo]
+    assert [type(info) for info in infos if info] == [lms.LlmInfo, lms.EmbeddingModelInfo]
 
 
 @pytest.mark.parametrize("name", ["", "x" * 1025, "__proto__", "line\nbreak", "bell\a", "unassigned\U000e0fff"])
 def test_a_name_that_no_model_can_have_is_rejected_here(name: str) -> None:
-    with pytest.raises(LMStudioValueError) as caught:
+    with pytest.raises(lms.LMStudioValueError) as caught:
         by_identifier(name)
     assert str(caught.value).startswith(repr(name)[:40])
 
 
 @pytest.mark.parametrize(("used", "fits"), [(4095, True), (4096, False), (5000, False)])
 def test_a_conversation_fits_when_there_is_room_for_a_response(used: int, fits: bool) -> None:
-    assert ContextUse(used=used, limit=4096).fits is fits
+    assert lms.ContextUse(used=used, limit=4096).fits is fits
 
 
 @pytest.mark.parametrize("kind", [*INFO_TYPES.values(), *INSTANCE_INFO_TYPES.values()])
 def test_an_info_that_is_made_by_hand_needs_no_type(
-    kind: type[ModelInfo],
+    kind: type[lms.ModelInfo],
 ) -> None:
     data = {name: value for name, value in INSTANCE.items() if to_snake(name) in kind.model_fields and name != "type"}
     info = kind(**{to_snake(name): value for name, value in data.items()})

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.types.plugins import ToolContent, ToolImage
+import lmstudio_integrations as lms
 
 TEXT: dict[str, Any] = {"type": "text", "text": "a chart"}
 IMAGE: dict[str, Any] = {"type": "image", "data": "aGk=", "mimeType": "image/png"}
-READ_IMAGE = ToolImage("aGk=", "image/png")
+READ_IMAGE = lms.ToolImage("aGk=", "image/png")
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ READ_IMAGE = ToolImage("aGk=", "image/png")
     ],
 )
 def test_content_of_mcp_is_kept_apart(result: Any, parts: tuple[Any, ...]) -> None:
-    content = ToolContent.of(result)
+    content = lms.ToolContent.of(result)
     assert content.parts == parts
     assert content.images == tuple(part for part in parts if part == READ_IMAGE)
 
@@ -53,14 +53,14 @@ def test_content_of_mcp_is_kept_apart(result: Any, parts: tuple[Any, ...]) -> No
     ],
 )
 def test_any_other_value_is_one_text(result: Any, text: str) -> None:
-    assert ToolContent.of(result) == ToolContent((text,))
+    assert lms.ToolContent.of(result) == lms.ToolContent((text,))
 
 
 def test_a_tool_may_say_that_it_has_failed() -> None:
-    assert ToolContent.of({"content": [TEXT], "isError": True}).is_error
-    assert not ToolContent.of({"content": [TEXT], "isError": "no"}).is_error
+    assert lms.ToolContent.of({"content": [TEXT], "isError": True}).is_error
+    assert not lms.ToolContent.of({"content": [TEXT], "isError": "no"}).is_error
 
 
 def test_images_are_lines_for_readers_who_do_not_see() -> None:
-    assert ToolContent.of([TEXT, IMAGE]).text == "a chart\n[an image of type image/png]"
+    assert lms.ToolContent.of([TEXT, IMAGE]).text == "a chart\n[an image of type image/png]"
     assert repr(READ_IMAGE) == "ToolImage('image/png', 4 characters)"

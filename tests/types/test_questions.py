@@ -7,7 +7,6 @@ import pytest
 from langchain_core import decisions as core
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.decisions import parse_questions
 
 NOUL: Any = lms.Noul
@@ -41,7 +40,7 @@ NOUL: Any = lms.Noul
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_clear_error(make: Any, text: str) -> None:
-    with pytest.raises(LMStudioValueError, match=re.escape(text)) as caught:
+    with pytest.raises(lms.LMStudioValueError, match=re.escape(text)) as caught:
         make()
     assert "pydantic" not in str(caught.value)
     assert "[type=" not in str(caught.value)

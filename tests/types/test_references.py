@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, by_identifier, specifier_of
+import lmstudio_integrations as lms
+from lmstudio_integrations.types.models import InstanceSpecifier, by_identifier, specifier_of
 from tests.support.strict.shapes import schema_of, wrong_with
 
 SPECIFIER = schema_of("llm", "tokenize", "parameter", "specifier")
@@ -19,7 +19,7 @@ REF = {"type": "instanceReference", "instanceReference": "ref"}
     [
         ("m1", M1),
         (by_identifier("m1"), M1),
-        (ModelQuery(identifier="m1"), M1),
+        (lms.ModelQuery(identifier="m1"), M1),
         ({"identifier": "m1"}, M1),
         (M1, M1),
         ({}, {"type": "query", "query": {}}),
@@ -53,11 +53,11 @@ def test_a_model_may_be_named_in_many_ways(reference: Any, wire: dict[str, Any])
     ],
 )
 def test_what_names_no_model_is_rejected(reference: Any) -> None:
-    with pytest.raises(LMStudioValueError):
+    with pytest.raises(lms.LMStudioValueError):
         specifier_of(reference)
 
 
 @pytest.mark.parametrize("reference", [{"identifer": "m1"}, {"type": "query", "query": {"identifer": "m1"}}])
 def test_a_mistyped_name_does_not_mean_any_model(reference: Any) -> None:
-    with pytest.raises(LMStudioValueError, match="did you mean 'identifier'"):
+    with pytest.raises(lms.LMStudioValueError, match="did you mean 'identifier'"):
         specifier_of(reference)

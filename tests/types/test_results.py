@@ -5,13 +5,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.errors import LMStudioProtocolError
-from lmstudio_integrations.types.results import (
-    LlmPredictionFragment,
-    PredictionEnd,
-    PredictionResult,
-    ToolCallEnd,
-)
+import lmstudio_integrations as lms
 from tests.types.test_models import INSTANCE
 
 STATS = {
@@ -24,7 +18,7 @@ STATS = {
     "predictedTokensCount": 5,
     "totalTokensCount": 46,
 }
-END = PredictionEnd(
+END = lms.PredictionEnd(
     STATS,
     INSTANCE,
     {"fields": [{"key": "llm.load.contextLength", "value": 4096}]},
@@ -48,17 +42,17 @@ WIRE = {
 
 
 def test_a_fragment_has_a_wire_form() -> None:
-    fragment = LlmPredictionFragment("Hi", 2, True, "reasoning", True, [{"text": "Hi", "id": 1, "logProb": -0.1}])
+    fragment = lms.LlmPredictionFragment("Hi", 2, True, "reasoning", True, [{"text": "Hi", "id": 1, "logProb": -0.1}])
     assert fragment.to_dict() == json.loads(fragment.to_json()) == WIRE
-    assert LlmPredictionFragment.from_dict({**WIRE, "ofTheFuture": 1}) == fragment
-    assert LlmPredictionFragment.from_dict({"content": "a", "tokens_count": 3}) == LlmPredictionFragment("a", 3)
-    assert "tokens" not in LlmPredictionFragment("a").to_dict()
+    assert lms.LlmPredictionFragment.from_dict({**WIRE, "ofTheFuture": 1}) == fragment
+    assert lms.LlmPredictionFragment.from_dict({"content": "a", "tokens_count": 3}) == lms.LlmPredictionFragment("a", 3)
+    assert "tokens" not in lms.LlmPredictionFragment("a").to_dict()
     with pytest.raises(ValueError, match="content"):
-        LlmPredictionFragment.from_dict({"tokensCount": 1})
+        lms.LlmPredictionFragment.from_dict({"tokensCount": 1})
 
 
 def test_a_result_knows_its_stats_its_model_and_its_settings() -> None:
-    result = PredictionResult("Hello", "Hm.", END)
+    result = lms.PredictionResult("Hello", "Hm.", END)
     assert str(result) == "Hello"
     assert result.stats.to_dict() == STATS
     assert result.stats.stop_reason == "eosFound"
@@ -73,21 +67,21 @@ def test_a_result_knows_its_stats_its_model_and_its_settings() -> None:
     [{}, {"fields": None}, {"fields": {"key": "a"}}, {"fields": [None, 5, {}, {"key": 5}, {"key": []}]}],
 )
 def test_settings_without_sense_are_none(config: dict[str, Any]) -> None:
-    result = PredictionResult("", "", PredictionEnd(STATS, INSTANCE, config, config))
+    result = lms.PredictionResult("", "", lms.PredictionEnd(STATS, INSTANCE, config, config))
     assert result.load_config.to_fields() == {}
     assert result.prediction_config.to_fields() == {}
 
 
 @pytest.mark.parametrize("data", [{}, {"stopReason": 5}, {"stopReason": "eosFound", "totalTimeSec": "long"}])
 def test_invalid_stats_raise_a_descriptive_error(data: dict[str, Any]) -> None:
-    result = PredictionResult("", "", PredictionEnd(data, {}, {}, {}))
-    with pytest.raises(LMStudioProtocolError, match="malformed LlmPredictionStats"):
+    result = lms.PredictionResult("", "", lms.PredictionEnd(data, {}, {}, {}))
+    with pytest.raises(lms.LMStudioProtocolError, match="malformed LlmPredictionStats"):
         _ = result.stats
-    with pytest.raises(LMStudioProtocolError, match="malformed LlmInstanceInfo"):
+    with pytest.raises(lms.LMStudioProtocolError, match="malformed LlmInstanceInfo"):
         _ = result.model_info
 
 
 @pytest.mark.parametrize(("arguments", "sent"), [({"a": 1}, {"a": 1}), (None, {})])
 def test_a_tool_call_goes_into_the_next_conversation(arguments: dict[str, Any] | None, sent: dict[str, Any]) -> None:
-    request = ToolCallEnd("abc", "add", arguments).to_request()
+    request = lms.ToolCallEnd("abc", "add", arguments).to_request()
     assert request.to_dict() == {"type": "function", "id": "abc", "name": "add", "arguments": sent}

@@ -9,9 +9,7 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 from typing_extensions import TypedDict
 
-from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
-from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
+import lmstudio_integrations as lms
 from lmstudio_integrations.types.structured import (
     check_max_attempts,
     correction,
@@ -84,29 +82,29 @@ def test_only_an_object_is_an_object(text: str, value: Any) -> None:
 )
 def test_a_response_is_an_instance_of_whatever_pydantic_validates(model: type[Any], value: Any) -> None:
     assert read_as(model, '{"name": "Oslo"}', "eosFound") == value
-    result = PredictionResult('{"name": "Oslo"}', "", PredictionEnd({}, {}, {}, {}))
+    result = lms.PredictionResult('{"name": "Oslo"}', "", lms.PredictionEnd({}, {}, {}, {}))
     assert result.parsed_as(model) == value
 
 
 @pytest.mark.parametrize("model", [OwnSchema, Unfinished, 5])
 def test_a_type_that_pydantic_does_not_know_is_rejected(model: Any) -> None:
-    with pytest.raises(LMStudioValueError, match="parsed_as needs a pydantic class"):
+    with pytest.raises(lms.LMStudioValueError, match="parsed_as needs a pydantic class"):
         read_as(model, "{}", "eosFound")
 
 
 def test_a_response_that_was_cut_off_names_the_remedy() -> None:
-    with pytest.raises(LMStudioStructuredOutputError, match=r"the value: .* larger context length"):
+    with pytest.raises(lms.LMStudioStructuredOutputError, match=r"the value: .* larger context length"):
         read_as(City, '{"name": "Os', "contextLengthReached")
 
 
 def test_a_parser_that_recurses_too_deep_finds_no_value() -> None:
-    with pytest.raises(LMStudioStructuredOutputError, match="nested too deeply"):
+    with pytest.raises(lms.LMStudioStructuredOutputError, match="nested too deeply"):
         read_response(json.loads, "[" * 100_000, "eosFound")
 
 
 def test_the_reasons_in_the_message_are_cut() -> None:
     findings = [{"name": ["x" * 100]}] * 1_000
-    with pytest.raises(LMStudioStructuredOutputError) as caught:
+    with pytest.raises(lms.LMStudioStructuredOutputError) as caught:
         read_response(TypeAdapter(list[City]).validate_json, json.dumps(findings), "eosFound")
     assert len(str(caught.value)) < 20_000
 
@@ -114,7 +112,7 @@ def test_the_reasons_in_the_message_are_cut() -> None:
 @pytest.mark.parametrize("given", [None, {}, int])
 def test_only_text_is_no_schema(given: Any) -> None:
     reject_text(given, "a schema")
-    with pytest.raises(LMStudioValueError, match=r"a schema must be a class or a dict, not a string; got 'x'"):
+    with pytest.raises(lms.LMStudioValueError, match=r"a schema must be a class or a dict, not a string; got 'x'"):
         reject_text("x", "a schema")
 
 
@@ -131,7 +129,7 @@ def test_only_text_is_no_schema(given: Any) -> None:
     ],
 )
 def test_a_text_fits_if_the_schema_is_known_to_allow_it(structured: Any, text: str, expected: bool) -> None:
-    assert fits(LlmPredictionConfig(structured=structured), text) is expected
+    assert fits(lms.LlmPredictionConfig(structured=structured), text) is expected
 
 
 @pytest.mark.parametrize(
@@ -156,12 +154,12 @@ def test_the_problems_of_a_value_are_those_that_jsonschema_finds(schema: Any, va
 @pytest.mark.parametrize("given", [0, -1, True, 1.5, "2", None])
 def test_a_number_of_attempts_is_a_positive_integer(given: Any) -> None:
     check_max_attempts(1)
-    with pytest.raises(LMStudioValueError, match=f"max_attempts must be an integer of at least 1; got {given!r}"):
+    with pytest.raises(lms.LMStudioValueError, match=f"max_attempts must be an integer of at least 1; got {given!r}"):
         check_max_attempts(given)
 
 
 def test_a_correction_names_the_problem_and_does_not_repeat_the_response() -> None:
-    with pytest.raises(LMStudioStructuredOutputError) as caught:
+    with pytest.raises(lms.LMStudioStructuredOutputError) as caught:
         read_as(City, '{"name": 1}', "eosFound")
     assert "the model wrote" in str(caught.value)
     assert correction(caught.value) == (
@@ -180,9 +178,9 @@ def test_half_of_a_surrogate_pair_is_a_typed_error_and_no_end_of_partial_values(
         for parse in (json.loads, City.model_validate_json):
             try:
                 read_response(parse, text, "eosFound")
-            except LMStudioStructuredOutputError as error:
+            except lms.LMStudioStructuredOutputError as error:
                 str(error).encode()
-    with pytest.raises(LMStudioStructuredOutputError, match="half of a surrogate pair at character 11"):
+    with pytest.raises(lms.LMStudioStructuredOutputError, match="half of a surrogate pair at character 11"):
         read_as(City, '{"name": "O\ud83d"}', "eosFound")
     assert partial_json('{"name": "O\ud83d", "size": 3') == {"name": "O\ufffd", "size": 3}
     assert partial_json('{"name": "\ud83d\ude00') == {"name": "\U0001f600"}
@@ -196,10 +194,10 @@ REASONING_ONLY = {
 
 @pytest.mark.parametrize("expected", REASONING_ONLY)
 def test_an_error_about_a_response_that_is_all_reasoning_says_so(expected: str) -> None:
-    with pytest.raises(LMStudioStructuredOutputError, match=f"the text is empty, and {expected}") as caught:
+    with pytest.raises(lms.LMStudioStructuredOutputError, match=f"the text is empty, and {expected}") as caught:
         read_as(City, " ", "eosFound", REASONING_ONLY[expected])
     assert (caught.value.text, REASONING_ONLY[expected] in str(caught.value)) == (" ", True)
-    with pytest.raises(LMStudioStructuredOutputError, match="raise max_tokens"):
+    with pytest.raises(lms.LMStudioStructuredOutputError, match="raise max_tokens"):
         read_as(City, "", "maxPredictedTokensReached", REASONING_ONLY[expected])
 
 
@@ -219,4 +217,4 @@ REASONING: list[tuple[dict[str, Any], bool]] = [
 
 @pytest.mark.parametrize(("settings", "expected"), REASONING)
 def test_reasoning_is_requested_by_a_setting_or_a_custom_field(settings: dict[str, Any], expected: bool) -> None:
-    assert requests_reasoning(LlmPredictionConfig(**settings)) == expected
+    assert requests_reasoning(lms.LlmPredictionConfig(**settings)) == expected

@@ -13,7 +13,6 @@ from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.transport.operation import decode_errors
 from tests.client.public_calls import CALLS
 from tests.protocol.transcripts import LLM_INSTANCE
@@ -62,13 +61,13 @@ class Nonsense:
 
 
 @pytest.fixture(scope="module")
-def nonsense() -> Iterator[tuple[Nonsense, Client]]:
+def nonsense() -> Iterator[tuple[Nonsense, lms.Client]]:
     """A server of nonsense and one client for all tests: the client must survive every response."""
     server = Nonsense()
     with serve(server.serve, "127.0.0.1", 0, process_request=server.greet) as listening:
         thread = threading.Thread(target=listening.serve_forever)
         thread.start()
-        with Client(f"127.0.0.1:{listening.socket.getsockname()[1]}", idle_timeout=None) as client:
+        with lms.Client(f"127.0.0.1:{listening.socket.getsockname()[1]}", idle_timeout=None) as client:
             yield server, client
         listening.shutdown()
         thread.join(600)
@@ -84,7 +83,7 @@ def _ends_well(call: Callable[[], Any]) -> bool:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_malformed_response_raises_a_package_error(nonsense: tuple[Nonsense, Client], name: str) -> None:
+def test_a_malformed_response_raises_a_package_error(nonsense: tuple[Nonsense, lms.Client], name: str) -> None:
     server, client = nonsense
     server.honest = True
     model, embedder = client.llm.model(), client.embedding.model()
@@ -98,7 +97,7 @@ def _with(name: str, *values: Any) -> list[Any]:
     return [{name: value} for value in values]
 
 
-MALFORMED: dict[str, tuple[Callable[[Client], Any], list[Any]]] = {
+MALFORMED: dict[str, tuple[Callable[[lms.Client], Any], list[Any]]] = {
     "embed": (
         lambda client: client.embedding.lazy_model("m1").embed("hi"),
         _with("embedding", "123", {"a": 1}, ["1"], [True], [10**400], [[0.5]]),
@@ -132,7 +131,7 @@ MALFORMED: dict[str, tuple[Callable[[Client], Any], list[Any]]] = {
     ids=lambda value: str(value)[:40],
 )
 def test_a_value_of_the_wrong_type_is_a_protocol_error(
-    nonsense: tuple[Nonsense, Client], name: str, response: Any
+    nonsense: tuple[Nonsense, lms.Client], name: str, response: Any
 ) -> None:
     server, client = nonsense
     server.response = {"type": "alreadyLoaded", "info": LLM_INSTANCE, **response}
@@ -151,7 +150,7 @@ def _listed(field: str, name: str) -> list[Any]:
 
 
 UNUSABLE = ["", "\ud800", "\0", "__proto__", "x" * 1025]
-NAMING: dict[str, tuple[Callable[[Client], Any], str, list[str], Callable[[str, str], Any]]] = {
+NAMING: dict[str, tuple[Callable[[lms.Client], Any], str, list[str], Callable[[str, str], Any]]] = {
     "model": (lambda client: client.llm.model("m1").get_info(), "identifier", UNUSABLE, _named),
     "list_loaded": (lambda client: client.llm.list_loaded()[0].get_info(), "identifier", UNUSABLE, _listed),
     "list_downloaded": (lambda client: client.llm.list_downloaded()[0].model(), "modelKey", ["", " "], _listed),
@@ -164,7 +163,7 @@ NAMING: dict[str, tuple[Callable[[Client], Any], str, list[str], Callable[[str, 
     ids=lambda value: ascii(value)[:40],
 )
 def test_a_name_that_no_request_can_have_is_an_error_of_the_server_and_not_of_the_caller(
-    nonsense: tuple[Nonsense, Client], use: str, name: str
+    nonsense: tuple[Nonsense, lms.Client], use: str, name: str
 ) -> None:
     server, client = nonsense
     call, field, _, response = NAMING[use]
@@ -177,7 +176,7 @@ def test_a_name_that_no_request_can_have_is_an_error_of_the_server_and_not_of_th
 
 @pytest.mark.parametrize("name", [name for name in UNUSABLE if name])
 def test_a_name_of_the_caller_that_no_request_can_have_is_an_error_of_the_caller(
-    nonsense: tuple[Nonsense, Client], name: str
+    nonsense: tuple[Nonsense, lms.Client], name: str
 ) -> None:
     _, client = nonsense
     with pytest.raises(lms.LMStudioValueError, match="cannot name a model"):
@@ -215,7 +214,7 @@ def _surveyed(gpus: list[Any]) -> dict[str, Any]:
 
 
 LISTS: dict[
-    str, tuple[Callable[[Client], list[Any]], dict[str, Any], Callable[[list[Any]], Any], Mapping[str, Any]]
+    str, tuple[Callable[[lms.Client], list[Any]], dict[str, Any], Callable[[list[Any]], Any], Mapping[str, Any]]
 ] = {
     "loaded": (
         lambda client: client.llm.list_loaded(),
@@ -253,7 +252,7 @@ LISTS: dict[
 
 @pytest.mark.parametrize("name", LISTS)
 def test_one_odd_entry_of_a_list_hides_no_other_and_keeps_what_can_be_read(
-    nonsense: tuple[Nonsense, Client], name: str, caplog: pytest.LogCaptureFixture
+    nonsense: tuple[Nonsense, lms.Client], name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     server, client = nonsense
     listed, entry, response, odd = LISTS[name]
@@ -270,7 +269,7 @@ def test_one_odd_entry_of_a_list_hides_no_other_and_keeps_what_can_be_read(
         assert list(map(repr, listed(client))) == [repr(expected)]
 
 
-def test_a_list_of_which_nothing_can_be_read_is_an_error(nonsense: tuple[Nonsense, Client]) -> None:
+def test_a_list_of_which_nothing_can_be_read_is_an_error(nonsense: tuple[Nonsense, lms.Client]) -> None:
     server, client = nonsense
     server.honest, server.response = False, [{"type": "llm"}, 5]
     with pytest.raises(lms.LMStudioProtocolError, match="cannot be read: it has no 'modelKey'"):
@@ -278,7 +277,7 @@ def test_a_list_of_which_nothing_can_be_read_is_an_error(nonsense: tuple[Nonsens
 
 
 def test_an_entry_that_is_left_out_is_named_in_the_log(
-    nonsense: tuple[Nonsense, Client], caplog: pytest.LogCaptureFixture
+    nonsense: tuple[Nonsense, lms.Client], caplog: pytest.LogCaptureFixture
 ) -> None:
     server, client = nonsense
     server.honest, server.response = False, [LLM_INSTANCE, {**LLM_INSTANCE, "sizeBytes": "much"}]

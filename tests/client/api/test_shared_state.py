@@ -24,11 +24,10 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.client.transport.operation import Operation
-from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.models.request_log import EmbeddingRecord, Records
-from lmstudio_integrations.types.hosts import HostStatus
-from lmstudio_integrations.types.machines import Eviction
+from lmstudio_integrations.emulator import EmbeddingRecord, Emulator
+from lmstudio_integrations.emulator.models.request_log import Records
 from tests.client.fake import context_of
+from tests.support.threads import together
 
 THREADS, TIMES = 4, 300
 
@@ -39,18 +38,6 @@ def frequent_switches() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(interval)
-
-
-def together(work: Callable[[int], Any]) -> list[Any]:
-    """Run work in several threads that begin at once; return the results."""
-    begin = threading.Barrier(THREADS, timeout=600)
-
-    def run(number: int) -> Any:
-        begin.wait()
-        return work(number)
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(run, range(THREADS)))
 
 
 # Forced moments -------------------------------------------------------------------------------------------------------
@@ -175,14 +162,14 @@ def test_sessions_that_another_thread_begins_to_open_are_not_closed(
 def test_threads_that_make_the_first_call_share_a_thread_and_a_connection(server: Emulator) -> None:
     for _ in range(5):
         with lms.Client(server.address) as client:
-            found = together(lambda _number, client=client: (client.llm.list_loaded(), IOThread.current())[1])  # type: ignore[misc]
+            found = together(THREADS, lambda _number, client=client: (client.llm.list_loaded(), IOThread.current())[1])  # type: ignore[misc]
             assert set(found) == {IOThread.current()}
 
 
 def test_io_threads_start_once_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(5):
         monkeypatch.setattr(IOThread, "_current", None)
-        (io,) = set(together(lambda _number: IOThread.current()))
+        (io,) = set(together(THREADS, lambda _number: IOThread.current()))
         io.loop.call_soon_threadsafe(io.loop.stop)
         io.thread.join(600)
         assert io.stopped
@@ -202,11 +189,11 @@ def test_everything_that_is_put_into_a_mailbox_is_read_in_order() -> None:
             received += batch
         return received
 
-    assert together(read) == [list(range(TIMES))] * THREADS
+    assert together(THREADS, read) == [list(range(TIMES))] * THREADS
 
 
 def test_a_slot_of_a_host_belongs_to_one_call() -> None:
-    record = HostRecord(HostStatus(host="a"))
+    record = HostRecord(lms.HostStatus(host="a"))
 
     def call(_number: int) -> None:
         for _ in range(TIMES):
@@ -216,7 +203,7 @@ def test_a_slot_of_a_host_belongs_to_one_call() -> None:
                 assert record.calls[slot] is token
                 record.release(slot, token)
 
-    together(call)
+    together(THREADS, call)
     assert record.calls == {}
 
 
@@ -228,13 +215,13 @@ def test_what_is_read_of_the_log_and_of_evictions_is_a_copy() -> None:
         for step in range(TIMES):
             if number == 0:
                 log.add(EmbeddingRecord(model="m", client="c", text=f"{step:04}"))
-                seen.evictions.append(Eviction(identifier="a", model_key="a", evicted_for="b", at=0.0))
+                seen.evictions.append(lms.Eviction(identifier="a", model_key="a", evicted_for="b", at=0.0))
             else:
                 read = [each.text for each in log.all]
                 assert read == sorted(read)
                 assert len(seen.evictions.copy()) <= TIMES
 
-    together(write_or_read)
+    together(THREADS, write_or_read)
 
 
 def test_the_values_of_a_cache_are_made_once() -> None:
@@ -243,9 +230,9 @@ def test_the_values_of_a_cache_are_made_once() -> None:
     def get(_number: int) -> list[object]:
         return [cache.get_or_make(key, object) for key in range(8) for _ in range(20)]
 
-    first, *others = together(get)
+    first, *others = together(THREADS, get)
     assert all(found == first for found in others)
 
-    together(lambda number: [cache.put(number * TIMES + each, each) for each in range(TIMES)])
+    together(THREADS, lambda number: [cache.put(number * TIMES + each, each) for each in range(TIMES)])
     cache.put(-1, 0)
     assert len(cache) == 8

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -20,19 +20,14 @@ from lmstudio_integrations.langchain import ChatLMStudio
 from tests.client.conftest import MODELS
 from tests.support.adapters import ADAPTERS
 from tests.support.signals import ctrl_c
+from tests.support.threads import together
 
 
 def test_many_threads_share_one_client(server: Emulator) -> None:
     with lms.Client(server.address) as client:
         model = client.llm.model("chatty")
-        together = threading.Barrier(8, timeout=600)
-
-        def work(_number: int) -> str:
-            together.wait()
-            return model.respond("count").content
-
-        with ThreadPoolExecutor(8) as pool:
-            assert set(pool.map(work, range(8))) == {" ".join(str(n) for n in range(200))}
+        contents = together(8, lambda _: model.respond("count").content)
+        assert set(contents) == {" ".join(str(n) for n in range(200))}
         assert len(server.connections) == 1
 
 
@@ -203,14 +198,7 @@ except KeyboardInterrupt:
 def test_a_handle_of_a_new_instance_loads_one_whoever_is_first(server: Emulator) -> None:
     with lms.Client(server.address) as client:
         handle = client.llm.lazy_model("chatty", load_policy="new_instance")
-        together = threading.Barrier(6, timeout=600)
-
-        def work(_number: int) -> str:
-            together.wait()
-            return handle.respond("hello").content
-
-        with ThreadPoolExecutor(6) as pool:
-            assert len(set(pool.map(work, range(6)))) == 1
+        assert len(set(together(6, lambda _: handle.respond("hello").content))) == 1
     assert len(server.loaded()) == 1
 
 

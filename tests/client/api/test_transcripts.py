@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.api.asynchronous import AsyncClient
-from lmstudio_integrations.client.api.sync import Client
 from tests.client.transcript_server import reading
 from tests.protocol.transcripts import (
     ANY_MODEL_CANCEL_UNLOAD,
@@ -29,7 +27,7 @@ def test_the_client_lists_loads_responds_and_unloads_word_for_word() -> None:
     lines = lines_of(AUTHENTICATION + LIST_LOAD_RESPOND_UNLOAD)
     # Unlike the Python SDK, this client names the device of what it unloads, as the TypeScript SDK does.
     lines[-2].frame["parameter"]["deviceIdentifier"] = None
-    with reading(lines) as host, Client(host) as client:
+    with reading(lines) as host, lms.Client(host) as client:
         assert client.llm.list_loaded() == []
         model = client.llm.model("m1", on_load_progress=reported.append)
         result = model.respond("hi")
@@ -52,7 +50,7 @@ def _as_this_client_sends_it(line: Line) -> Line | None:
 
 def test_the_client_uses_any_loaded_model_cancels_and_unloads() -> None:
     lines = [_as_this_client_sends_it(line) for line in lines_of(AUTHENTICATION + ANY_MODEL_CANCEL_UNLOAD)]
-    with reading([line for line in lines if line is not None]) as host, Client(host) as client:
+    with reading([line for line in lines if line is not None]) as host, lms.Client(host) as client:
         model = client.llm.model()
         stream = model.respond_stream("hi")
         assert next(stream).content == "Hel"
@@ -66,7 +64,7 @@ def test_the_client_plays_a_round_of_tools_word_for_word() -> None:
     def add(a: int, b: int) -> int:
         return a + b
 
-    with reading([*LOADED, *_later(lines_of(TOOL_ROUND))]) as host, Client(host) as client:
+    with reading([*LOADED, *_later(lines_of(TOOL_ROUND))]) as host, lms.Client(host) as client:
         model = client.llm.model("m1")
         tool: Any = {
             "name": "add",
@@ -94,12 +92,12 @@ CANCEL = """
 
 
 def test_a_server_without_raw_completion_gets_the_old_request() -> None:
-    with reading([*LOADED, *lines_of(COMPLETE_ON_AN_OLD_SERVER)]) as host, Client(host) as client:
+    with reading([*LOADED, *lines_of(COMPLETE_ON_AN_OLD_SERVER)]) as host, lms.Client(host) as client:
         assert client.llm.model("m1").complete("once upon").content == "Hello"
 
 
 def test_a_prediction_that_closes_without_its_last_packet_is_an_error() -> None:
-    with reading([*LOADED, *PREDICT[:-2], PREDICT[-1]]) as host, Client(host) as client:
+    with reading([*LOADED, *PREDICT[:-2], PREDICT[-1]]) as host, lms.Client(host) as client:
         model = client.llm.model("m1")
         with pytest.raises(lms.LMStudioChannelClosedError, match="Chat response: the server closed the channel"):
             model.respond("hi")
@@ -107,7 +105,7 @@ def test_a_prediction_that_closes_without_its_last_packet_is_an_error() -> None:
 
 def test_a_load_that_closes_without_its_last_packet_is_an_error() -> None:
     closed = pytest.raises(lms.LMStudioChannelClosedError, match="Model get/load: the server closed the channel")
-    with reading([*LOADED[:-2], LOADED[-1]]) as host, Client(host) as client, closed:
+    with reading([*LOADED[:-2], LOADED[-1]]) as host, lms.Client(host) as client, closed:
         client.llm.model("m1")
 
 
@@ -116,13 +114,13 @@ def test_a_load_whose_caller_fails_is_cancelled_on_the_server() -> None:
         raise ZeroDivisionError
 
     failed = pytest.raises(ZeroDivisionError)
-    with reading([*LOADED[:-3], *lines_of(CANCEL)]) as host, Client(host) as client, failed:
+    with reading([*LOADED[:-3], *lines_of(CANCEL)]) as host, lms.Client(host) as client, failed:
         client.llm.model("m1", on_load_progress=fail)
 
 
 async def test_a_load_whose_task_is_cancelled_is_cancelled_on_the_server() -> None:
     with reading([*LOADED[:-3], *lines_of(CANCEL)]) as host:
-        async with AsyncClient(host) as client:
+        async with lms.AsyncClient(host) as client:
             begun = asyncio.Event()
             load = asyncio.create_task(client.llm.model("m1", on_load_progress=lambda _progress: begun.set()))
             async with asyncio.timeout(600):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import lmstudio_integrations as lms
 from lmstudio_integrations import Client
 from lmstudio_integrations.client.certify.examiner import Examiner, Row
 from lmstudio_integrations.client.embeddings import Embedder, Vectors
@@ -10,13 +11,10 @@ from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.types.cards import CardRow, RowName
-from lmstudio_integrations.types.models import EmbeddingModelInstanceInfo
-from lmstudio_integrations.types.reasoning import Thought
-from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
+from lmstudio_integrations.types.cards import RowName
 
 
-def row_of(name: RowName, *rules: dict[str, Any], key: str = "good", quick: bool = False, **fields: Any) -> CardRow:
+def row_of(name: RowName, *rules: dict[str, Any], key: str = "good", quick: bool = False, **fields: Any) -> lms.CardRow:
     """Return a row of the card of a scripted model."""
     with Emulator([{"key": key, "rules": rules, **fields}]) as server, Client(server.address) as client:
         return client.certify(key, rows=[name], quick=quick).row(name)
@@ -24,23 +22,23 @@ def row_of(name: RowName, *rules: dict[str, Any], key: str = "good", quick: bool
 
 def response(
     content: str = "River.", *, prompt: int = 100, cached: int | None = None, thought: str = ""
-) -> PredictionResult:
+) -> lms.PredictionResult:
     """Return a response to a prompt of so many tokens."""
     stats = {"stopReason": "eosFound", "promptTokensCount": prompt, "predictedTokensCount": 2}
-    end, thoughts = PredictionEnd(stats, {}, {}, {}), (Thought(thought),) if thought else ()
+    end, thoughts = lms.PredictionEnd(stats, {}, {}, {}), (lms.Thought(thought),) if thought else ()
     tokens = len(thought.split())
-    return PredictionResult(content, thought, end, cached_tokens=cached, reasoning_tokens=tokens, thoughts=thoughts)
+    return lms.PredictionResult(content, thought, end, cached_tokens=cached, reasoning_tokens=tokens, thoughts=thoughts)
 
 
 class _Prediction:
-    def __init__(self, result: PredictionResult) -> None:
+    def __init__(self, result: lms.PredictionResult) -> None:
         self._result = result
 
     def advance(self) -> Flow[bool]:
         yield from ()
         return False
 
-    def result(self) -> PredictionResult:
+    def result(self) -> lms.PredictionResult:
         return self._result
 
 
@@ -50,7 +48,7 @@ class CannedModel(LanguageModel):
     `history` is the last conversation, `limits` the most tokens of each response.
     """
 
-    def __init__(self, responses: Iterable[PredictionResult]) -> None:
+    def __init__(self, responses: Iterable[lms.PredictionResult]) -> None:
         super().__init__(None, ModelState("llm", "canned"))  # type: ignore[arg-type]
         self.responses = list(responses)
         self.history: Any = None
@@ -78,7 +76,7 @@ def observed(
     row: Row, part: str, model: LanguageModel | Embedder, context_length: int = 512
 ) -> list[tuple[str, float]]:
     """Return the outcomes of a part of a row, with their scores."""
-    info = EmbeddingModelInstanceInfo.model_construct(context_length=context_length)
+    info = lms.EmbeddingModelInstanceInfo.model_construct(context_length=context_length)
     asking = Examiner(row, model, info, 10**6, 10**6)
     for case in row.cases:
         if case.part == part:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.client.certify.serving import CACHE
-from lmstudio_integrations.types.cards import Observation
-from lmstudio_integrations.types.chat import Chat
 from tests.client.certify.canned import CannedModel, observed, response, row_of
 
 THINKS = {"when": {"last": "^Name word 1|^Now name word"}, "then": [{"reasoning": "A list."}, {"text": "River."}]}
@@ -40,7 +39,7 @@ def test_a_model_that_always_reasons_gets_no_tokens_for_it_where_the_response_do
 def test_the_thoughts_are_in_the_messages_that_go_back() -> None:
     model = CannedModel([response(cached=100, thought="A list.")])
     observed(CACHE, "thoughts", model)
-    assert isinstance(model.history, Chat)
+    assert isinstance(model.history, lms.Chat)
     answers = [message for message in model.history.messages if message.role == "assistant"]
     assert [part.type for answer in answers for part in answer.content] == ["reasoning", "text"] * len(answers)
 
@@ -75,7 +74,7 @@ def test_most_of_the_turn_before_must_come_from_the_cache(cached: int | None, ou
 def test_the_line_of_the_card(lost: Sequence[str], advice: str | None) -> None:
     parts = ("turn", "tool result", "thoughts")
     observations = [
-        Observation(
+        lms.Observation(
             case=part,
             kind="verdict",
             outcome="lost" if part in lost else "reused",
@@ -90,5 +89,5 @@ def test_the_line_of_the_card(lost: Sequence[str], advice: str | None) -> None:
 
 
 def test_the_line_of_a_server_that_does_not_report_it() -> None:
-    summary = CACHE.summarize([Observation(case="turn", kind="verdict", outcome="not reported")] * 9)
+    summary = CACHE.summarize([lms.Observation(case="turn", kind="verdict", outcome="not reported")] * 9)
     assert summary == ("not reported 9", None)

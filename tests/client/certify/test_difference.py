@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.client.certify.difference import (
     ERROR_LEVEL,
     LOOKS,
@@ -15,7 +16,7 @@ from lmstudio_integrations.client.certify.difference import (
     chance_of_worse,
     smallest_loss,
 )
-from lmstudio_integrations.types.cards import TOO_FEW, CardRow, Observation
+from lmstudio_integrations.types.cards import TOO_FEW
 
 
 def by_enumeration(cases: Sequence[tuple[Sequence[float], Sequence[float]]]) -> float:
@@ -57,16 +58,16 @@ def test_a_number_must_differ_by_more_than_the_margin() -> None:
     assert chance_of_better([([10.0] * 4, [12.6] * 16)], 1.25) < 0.001
 
 
-def verdicts(scores: Sequence[float], case: str = "case/{}", row: Any = "tools") -> CardRow:
+def verdicts(scores: Sequence[float], case: str = "case/{}", row: Any = "tools") -> lms.CardRow:
     """Return a row with a verdict for each score."""
     observed = [
-        Observation(case=case.format(index), kind="verdict", outcome="right" if score else "wrong", score=score)
+        lms.Observation(case=case.format(index), kind="verdict", outcome="right" if score else "wrong", score=score)
         for index, score in enumerate(scores)
     ]
-    return CardRow(name=row, observations=tuple(observed))
+    return lms.CardRow(name=row, observations=tuple(observed))
 
 
-def compare(old: CardRow, measurements: Sequence[CardRow], apart: Sequence[Any] = ()) -> dict[str, Any]:
+def compare(old: lms.CardRow, measurements: Sequence[lms.CardRow], apart: Sequence[Any] = ()) -> dict[str, Any]:
     """Compare a row with as many measurements as are requested, the last one again and again."""
     comparison = Comparison([old], [measurements[0]], apart)
     while comparison.undecided():
@@ -115,7 +116,7 @@ def test_the_smallest_change_that_is_named_is_found_and_a_smaller_one_is_not() -
 
 def test_parts_are_compared_apart_if_the_row_says_so() -> None:
     case, row = "{}/1", "honesty"
-    old = CardRow(
+    old = lms.CardRow(
         name="honesty",
         observations=tuple(
             each.model_copy(update={"case": name})
@@ -150,9 +151,11 @@ def test_parts_are_compared_apart_if_the_row_says_so() -> None:
 def test_what_a_question_does_not_observe_any_more_is_lost_if_it_was_asked_and_a_repetition_confirms_it(
     asked: list[Any], again: list[float], verdict: str | None
 ) -> None:
-    def speed(**cases: float) -> CardRow:
-        observed = [Observation(case=case, kind="number", outcome=f"{of} ms", score=of) for case, of in cases.items()]
-        return CardRow(name="speed", observations=tuple(observed))
+    def speed(**cases: float) -> lms.CardRow:
+        observed = [
+            lms.Observation(case=case, kind="number", outcome=f"{of} ms", score=of) for case, of in cases.items()
+        ]
+        return lms.CardRow(name="speed", observations=tuple(observed))
 
     old, new = speed(alone=5.0, **{"at once/8": 10.0}), speed(alone=5.0)
     comparison = Comparison([old], [new], ["speed"], asked)
@@ -164,8 +167,10 @@ def test_what_a_question_does_not_observe_any_more_is_lost_if_it_was_asked_and_a
     assert verdict != "worse" or changes["at once"].now == "not observed"
 
 
-def fact(outcome: str, score: float = 0.0) -> CardRow:
-    return CardRow(name="window", observations=(Observation(case="loaded", kind="fact", outcome=outcome, score=score),))
+def fact(outcome: str, score: float = 0.0) -> lms.CardRow:
+    return lms.CardRow(
+        name="window", observations=(lms.Observation(case="loaded", kind="fact", outcome=outcome, score=score),)
+    )
 
 
 @pytest.mark.parametrize(
@@ -178,7 +183,7 @@ def fact(outcome: str, score: float = 0.0) -> CardRow:
         ([fact("2048", 2048), fact("4096", 4096)], "noise"),
     ],
 )
-def test_a_fact_has_changed_if_it_is_confirmed_once(measured: list[CardRow], verdict: str) -> None:
+def test_a_fact_has_changed_if_it_is_confirmed_once(measured: list[lms.CardRow], verdict: str) -> None:
     assert compare(fact("4096", 4096), measured)["loaded"].verdict == verdict
 
 
@@ -188,7 +193,7 @@ def test_two_cards_of_an_unchanged_model_differ_as_rarely_as_promised() -> None:
     for _ in range(60):
         likely = [chance.choice([0.6, 0.9, 0.99]) for _ in range(40)]
 
-        def measure(likely: Sequence[float] = likely) -> CardRow:
+        def measure(likely: Sequence[float] = likely) -> lms.CardRow:
             return verdicts([int(chance.random() < each) for each in likely])
 
         alarms += compare(measure(), [measure() for _ in range(LOOKS[-1])])[""].verdict in {"worse", "better"}

@@ -7,8 +7,8 @@ from itertools import count
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.client.certify.answers import EMBEDDING, TEXTS
-from lmstudio_integrations.types.cards import Observation
 from tests.client.certify.canned import CannedEmbedder, observed, row_of
 
 NUMBERS = count()
@@ -75,5 +75,5 @@ def test_what_is_checked(part: str, vector_of: Callable[[str], list[float]], out
     ],
 )
 def test_the_advice(part: str, outcome: str, advice: str | None) -> None:
-    observation = Observation(case=part, kind="verdict", outcome=outcome)
+    observation = lms.Observation(case=part, kind="verdict", outcome=outcome)
     assert EMBEDDING.summarize([observation]) == (f"0 of 1 right ({outcome} 1)", advice)

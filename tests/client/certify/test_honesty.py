@@ -5,10 +5,10 @@ from typing import Any, cast
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.client.certify.examiner import Examiner
 from lmstudio_integrations.client.certify.serving import BEGINNINGS, SETTINGS
 from lmstudio_integrations.client.transport.flows import Flow, run
-from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
 from tests.client.certify.canned import row_of
 from tests.support.certified.rules import HONESTY
 
@@ -44,29 +44,29 @@ class _Server:
 
     repetition = 0
 
-    def __init__(self, *results: PredictionResult) -> None:
+    def __init__(self, *results: lms.PredictionResult) -> None:
         self.requests: list[dict[str, Any]] = []
         self._results = iter(results)
 
     def vary(self, text: str) -> str:
         return text
 
-    def complete(self, prompt: str, max_tokens: int, **settings: Any) -> Flow[PredictionResult]:
+    def complete(self, prompt: str, max_tokens: int, **settings: Any) -> Flow[lms.PredictionResult]:
         yield from ()
         self.requests.append(settings)
         return next(self._results)
 
 
-def _result(text: str, *tokens: dict[str, Any], predicted: int = 8, reason: str = "eosFound") -> PredictionResult:
-    end = PredictionEnd({"stopReason": reason, "predictedTokensCount": predicted}, {}, {}, {})
-    return PredictionResult(text, "", end, raw_content=text, tokens=tokens)
+def _result(text: str, *tokens: dict[str, Any], predicted: int = 8, reason: str = "eosFound") -> lms.PredictionResult:
+    end = lms.PredictionEnd({"stopReason": reason, "predictedTokensCount": predicted}, {}, {}, {})
+    return lms.PredictionResult(text, "", end, raw_content=text, tokens=tokens)
 
 
 def _token(number: int, **more: Any) -> dict[str, Any]:
     return {"text": "x", "id": number, "logProb": -0.5, "candidates": [], **more}
 
 
-_CASES: list[tuple[str, list[PredictionResult], bool | None]] = [
+_CASES: list[tuple[str, list[lms.PredictionResult], bool | None]] = [
     ("seed", [_result("a b"), _result("a b")], True),
     ("seed", [_result("a b"), _result("a c")], False),
     ("stop string", [_result("one two three"), _result("one ")], True),
@@ -90,7 +90,9 @@ _CASES: list[tuple[str, list[PredictionResult], bool | None]] = [
 
 
 @pytest.mark.parametrize(("name", "results", "kept"), _CASES)
-def test_a_setting_is_kept_if_the_texts_show_it(name: str, results: list[PredictionResult], kept: bool | None) -> None:
+def test_a_setting_is_kept_if_the_texts_show_it(
+    name: str, results: list[lms.PredictionResult], kept: bool | None
+) -> None:
     setting = next(each for each in SETTINGS if each.part == name)
 
     assert run(setting.check(cast("Examiner", _Server(*results)), "a text")) is kept

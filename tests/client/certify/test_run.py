@@ -11,12 +11,6 @@ from lmstudio_integrations import AsyncClient, Card, Client
 from lmstudio_integrations.client.api.official import own_default_client
 from lmstudio_integrations.client.certify.run import all_rows, tokens_of
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.errors import (
-    LMStudioInsufficientResourcesError,
-    LMStudioModelNotFoundError,
-    LMStudioOSError,
-    LMStudioValueError,
-)
 from tests.support.certified.rules import TOOLS
 
 KEY = "asked"
@@ -64,20 +58,20 @@ def test_a_busy_instance_is_an_error_that_names_it(client: Client) -> None:
     with model.respond_stream("wait for it") as stream:
         fragments = iter(stream)
         next(fragments)
-        with pytest.raises(LMStudioValueError, match="'mine' is in use"):
+        with pytest.raises(lms.LMStudioValueError, match="'mine' is in use"):
             quick(client)
 
 
 def test_a_model_that_does_not_fit_is_not_loaded() -> None:
     models = [{"key": KEY, "memory_gib": 6}, {"key": "other", "memory_gib": 6, "preload": True}]
     with Emulator(catalog={"model": models, "memory_gib": 8}) as server, Client(server.address) as client:
-        with pytest.raises(LMStudioInsufficientResourcesError, match="lms load asked"):
+        with pytest.raises(lms.LMStudioInsufficientResourcesError, match="lms load asked"):
             quick(client)
         assert loaded(client) == ["other"]
 
 
 def test_an_unknown_model_is_an_error(client: Client) -> None:
-    with pytest.raises(LMStudioModelNotFoundError):
+    with pytest.raises(lms.LMStudioModelNotFoundError):
         client.certify("askd")
 
 
@@ -110,19 +104,19 @@ def test_a_card_is_read_as_it_was_written_and_one_of_another_format_or_model_is_
     path.write_text(card.to_json(), encoding="utf-8")
     assert Card.read(path) == card
     path.write_text(card.model_copy(update={"format_version": 0}).to_json(), encoding="utf-8")
-    with pytest.raises(LMStudioValueError, match="format 0"):
+    with pytest.raises(lms.LMStudioValueError, match="format 0"):
         quick(client, against=path)
     other = card.model_copy(update={"model": card.model.model_copy(update={"key": "other"})})
-    with pytest.raises(LMStudioValueError, match="of 'other', not of 'asked'"):
+    with pytest.raises(lms.LMStudioValueError, match="of 'other', not of 'asked'"):
         quick(client, against=other)
 
 
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
-        (None, LMStudioOSError, "cannot read the card"),
-        (b"{}", LMStudioValueError, "is no card"),
-        (b"\x80", LMStudioValueError, "is no card"),
+        (None, lms.LMStudioOSError, "cannot read the card"),
+        (b"{}", lms.LMStudioValueError, "is no card"),
+        (b"\x80", lms.LMStudioValueError, "is no card"),
     ],
 )
 def test_a_file_that_is_no_card_is_an_error(
@@ -139,7 +133,7 @@ def test_a_file_that_is_no_card_is_an_error(
     ("rows", "message"), [(["tool"], "no row 'tool'.*'tools'"), ([], "at least one of"), ("tools", "rows")]
 )
 def test_rows_that_there_are_not_are_an_error(client: Client, rows: Any, message: str) -> None:
-    with pytest.raises(LMStudioValueError, match=message):
+    with pytest.raises(lms.LMStudioValueError, match=message):
         client.certify(KEY, rows=rows)
 
 
@@ -202,14 +196,14 @@ def test_a_model_that_is_unloaded_meanwhile_ends_the_card(client: Client) -> Non
             client.llm.unload("mine")
 
     cards: list[Card] = []
-    with pytest.raises(LMStudioModelNotFoundError):
+    with pytest.raises(lms.LMStudioModelNotFoundError):
         client.certify(KEY, rows=["tools"], on_progress=unload, on_row=cards.append)
     assert {each.outcome for each in cards[-1].row("tools").observations} == {"right"}
 
 
 def test_rows_of_the_other_kind_of_model_are_an_error() -> None:
     with Emulator([ModelEntry(key="vectors", kind="embedding")]) as server, Client(server.address) as client:
-        with pytest.raises(LMStudioValueError, match="'vectors' is of the kind 'embedding'"):
+        with pytest.raises(lms.LMStudioValueError, match="'vectors' is of the kind 'embedding'"):
             client.certify("vectors", rows=["tools"])
         assert client.certify("vectors", quick=True).row("embedding").share > 0
 

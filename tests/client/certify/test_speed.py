@@ -8,13 +8,12 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.certify.serving import SPEED
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.types.cards import CardRow, Observation
 from tests.support.certified.rules import SPEED as STORIES
 
 STORY = {"last": "^Write a long story"}
 
 
-def measure(drafts: tuple[str, ...] = (), **fields: Any) -> CardRow:
+def measure(drafts: tuple[str, ...] = (), **fields: Any) -> lms.CardRow:
     models: list[Any] = [{"key": "good", "rules": STORIES, **fields}, "small"]
     with Emulator(models) as server, lms.Client(server.address) as client:
         (row,) = client.certify("good", rows=["speed"], drafts=drafts).rows
@@ -58,9 +57,9 @@ def test_a_server_that_fails_is_an_observation() -> None:
     assert row.summary.endswith("; rejected 2")
 
 
-def number(case: str, value: float, unit: str = "tokens/s") -> Observation:
+def number(case: str, value: float, unit: str = "tokens/s") -> lms.Observation:
     score = 1 / value if unit == "s" else value
-    return Observation(case=case, kind="number", outcome=f"{value:g} {unit}", score=score)
+    return lms.Observation(case=case, kind="number", outcome=f"{value:g} {unit}", score=score)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +74,7 @@ def number(case: str, value: float, unit: str = "tokens/s") -> Observation:
 def test_the_best_number_of_slots(rates: dict[int, float], slots: int, best: int, advice: str | None) -> None:
     observations = [
         *(number("alone" if count == 1 else f"at once/{count}", rate) for count, rate in rates.items()),
-        Observation(case="slots", kind="fact", outcome=str(slots), score=slots),
+        lms.Observation(case="slots", kind="fact", outcome=str(slots), score=slots),
     ]
     summary = SPEED.summarize(observations)
     assert summary.advice == advice

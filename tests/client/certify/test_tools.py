@@ -2,46 +2,29 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from lmstudio_integrations.client.certify.tools import REQUESTS
-from lmstudio_integrations.types.cards import CardRow
 from tests.client.certify.canned import row_of
-from tests.support.certified.rules import TOOLS
+from tests.support.certified.rules import TOOLS, Rule, as_text, calling, with_texts
 
-Step = dict[str, Any]
-
-
-def measure(change: Callable[[Step], Step], *, quick: bool = False) -> CardRow:
-    """Return the row of a model that makes each call in another way."""
-    rules = [{**rule, "then": [change(step) if "tool" in step else step for step in rule["then"]]} for rule in TOOLS]
-    return row_of("tools", *rules, quick=quick)
-
-
-def as_text(step: Step) -> Step:
-    call = {"name": step["tool"], "arguments": step["arguments"]}
-    return {"text": f"<tool_call>{json.dumps(call)}</tool_call>"}
-
-
-def with_texts(step: Step) -> Step:
-    arguments = {name: str(value) if isinstance(value, int) else value for name, value in step["arguments"].items()}
-    return {**step, "arguments": arguments}
+Change = Callable[[Rule], list[Rule]]
+"""Returns the steps that take the place of a call."""
 
 
 @pytest.mark.parametrize(
     ("change", "outcome", "advice"),
     [
         (as_text, "in the text", "rescue_tool_calls=True"),
-        (lambda step: {**step, "malformed": '{"city": '}, "malformed", "another model"),
-        (lambda _step: {"text": "I cannot."}, "no call", "another model"),
-        (lambda step: {**step, "tool": "other"}, "wrong tool", "another model"),
-        (lambda step: {**step, "arguments": {}}, "wrong arguments", "another model"),
+        (lambda step: [{**step, "malformed": '{"city": '}], "malformed", "another model"),
+        (lambda _step: [{"text": "I cannot."}], "no call", "another model"),
+        (lambda step: [{**step, "tool": "other"}], "wrong tool", "another model"),
+        (lambda step: [{**step, "arguments": {}}], "wrong arguments", "another model"),
     ],
 )
-def test_a_failure_is_named_by_what_the_model_did(change: Callable[[Step], Step], outcome: str, advice: str) -> None:
-    row = measure(change, quick=True)
+def test_a_failure_is_named_by_what_the_model_did(change: Change, outcome: str, advice: str) -> None:
+    row = row_of("tools", *calling(change), quick=True)
     assert row.advice is not None
     assert advice in row.advice
     found = {each.outcome for each in row.failures}
@@ -50,13 +33,13 @@ def test_a_failure_is_named_by_what_the_model_did(change: Callable[[Step], Step]
 
 
 def test_a_good_model_has_all_of_them_right() -> None:
-    row = measure(lambda step: step)
+    row = row_of("tools", *TOOLS)
     assert (row.summary, row.advice, row.failures) == ("40 of 40 right", None, [])
     assert len({each.case.partition("/")[0] for each in row.observations}) == 9
 
 
 def test_calls_that_can_be_mended_are_counted_apart() -> None:
-    row = measure(with_texts)
+    row = row_of("tools", *calling(with_texts))
     mended = [each for each in row.failures if each.outcome == "mended"]
     assert len(mended) == len(row.failures) > 4
     assert json.loads(mended[0].detail) == [{"set_timer": {"minutes": "12"}}]

@@ -7,16 +7,11 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.certify.serving import WINDOW
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.types.cards import CardRow
 from tests.client.certify.canned import CannedModel, observed, response
-from tests.faults.actions import warning
+from tests.faults.actions import UNKNOWN_ENDPOINT, warning
 from tests.faults.proxy import ALWAYS, Injection, Proxy, ProxyThread
 
 Rules = list[dict[str, Any]]
-
-UNKNOWN_ENDPOINT = warning(
-    {"rpcCall": ("Received rpcCall for unknown endpoint, endpoint = {endpoint}", "rpcEndpointUnknown")}
-)
 
 
 def serve(**fields: Any) -> Emulator:
@@ -24,14 +19,14 @@ def serve(**fields: Any) -> Emulator:
     return Emulator(catalog={"model": [{"key": "good", "kib_per_token": 256, **fields}], "memory_gib": 8})
 
 
-def measure(server: Emulator, address: str | None = None) -> CardRow:
+def measure(server: Emulator, address: str | None = None) -> lms.CardRow:
     with lms.Client(address or server.address) as client:
         (row,) = client.certify("good", rows=["window"]).rows
     assert not server.loaded()
     return row
 
 
-def facts(row: CardRow) -> dict[str, str]:
+def facts(row: lms.CardRow) -> dict[str, str]:
     return {each.case: each.outcome for each in row.observations if each.kind == "fact"}
 
 
@@ -66,7 +61,7 @@ def test_what_was_read_decides_whether_the_prompt_was_cut(tokens: int, outcome: 
 
 
 def test_a_server_that_does_not_estimate_does_not_say_what_fits() -> None:
-    unknown = Injection("estimateModelUsage request", UNKNOWN_ENDPOINT, ALWAYS)
+    unknown = Injection("estimateModelUsage request", warning(UNKNOWN_ENDPOINT), ALWAYS)
     with (
         serve(context_length=600) as server,
         ProxyThread() as proxies,

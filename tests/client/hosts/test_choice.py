@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.client.hosts.hosts import choose
-from lmstudio_integrations.types.hosts import HostStatus
 
 STATUSES = st.builds(
-    lambda available, state, in_flight, parallel: HostStatus(
+    lambda available, state, in_flight, parallel: lms.HostStatus(
         host="",
         available=available,
         loaded=state == "loaded",
@@ -26,7 +26,7 @@ STATUSES = st.builds(
 )
 HOSTS = st.lists(STATUSES, min_size=1, max_size=5)
 
-LOADED = HostStatus(host="", loaded=True, downloaded=True, parallel=2)
+LOADED = lms.HostStatus(host="", loaded=True, downloaded=True, parallel=2)
 FAILED = replace(LOADED, has_failed=True)
 FULL = replace(LOADED, in_flight=2)
 LOADING = replace(LOADED, loaded=False, loading=True)
@@ -62,7 +62,7 @@ AWAY = replace(LOADED, available=False)
     ],
 )
 def test_a_free_slot_comes_first_then_the_shortest_queue_then_the_order_of_the_hosts(
-    hosts: list[HostStatus], expected: tuple[int, int | None]
+    hosts: list[lms.HostStatus], expected: tuple[int, int | None]
 ) -> None:
     assert choose(hosts) == expected
 
@@ -79,13 +79,13 @@ def test_a_free_slot_comes_first_then_the_shortest_queue_then_the_order_of_the_h
     ],
 )
 def test_among_equals_the_host_that_has_the_conversation_in_its_cache_gets_it(
-    hosts: list[HostStatus], cached: list[int], chosen: int
+    hosts: list[lms.HostStatus], cached: list[int], chosen: int
 ) -> None:
     assert choose(hosts, cached=cached)[0] == chosen
 
 
 @given(HOSTS, st.booleans(), st.data())
-def test_every_choice_is_allowed(hosts: list[HostStatus], may_load: bool, data: st.DataObject) -> None:
+def test_every_choice_is_allowed(hosts: list[lms.HostStatus], may_load: bool, data: st.DataObject) -> None:
     excluded = data.draw(st.sets(st.integers(0, len(hosts) - 1), max_size=len(hosts) - 1))
     number, load = choose(hosts, may_load=may_load, excluded=excluded)
     assert number not in excluded
@@ -103,7 +103,7 @@ def test_every_choice_is_allowed(hosts: list[HostStatus], may_load: bool, data: 
 
 
 @given(HOSTS, st.booleans())
-def test_a_free_slot_is_never_wasted(hosts: list[HostStatus], may_load: bool) -> None:
+def test_a_free_slot_is_never_wasted(hosts: list[lms.HostStatus], may_load: bool) -> None:
     number, load = choose(hosts, may_load=may_load)
     if any(each.available and each.loaded and each.has_free_slot for each in hosts):
         assert hosts[number].loaded
@@ -112,13 +112,13 @@ def test_a_free_slot_is_never_wasted(hosts: list[HostStatus], may_load: bool) ->
 
 
 @given(HOSTS)
-def test_a_call_never_waits_for_a_load_while_the_model_is_loaded_elsewhere(hosts: list[HostStatus]) -> None:
+def test_a_call_never_waits_for_a_load_while_the_model_is_loaded_elsewhere(hosts: list[lms.HostStatus]) -> None:
     if any(each.available and each.loaded for each in hosts):
         assert hosts[choose(hosts)[0]].loaded
 
 
 @given(HOSTS)
-def test_a_load_starts_only_when_every_slot_is_taken(hosts: list[HostStatus]) -> None:
+def test_a_load_starts_only_when_every_slot_is_taken(hosts: list[lms.HostStatus]) -> None:
     number, load = choose(hosts)
     starts = load is not None or (hosts[number].downloaded and not hosts[number].loaded and not hosts[number].loading)
     usable = [each for each in hosts if each.available] or hosts

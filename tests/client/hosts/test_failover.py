@@ -5,12 +5,11 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.client.hosts.host import HostRecord
 from lmstudio_integrations.client.hosts.hosts import FailoverOperation, Hosts
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.listener import NOBODY
-from lmstudio_integrations.errors import LMStudioConnectionLostError
-from lmstudio_integrations.types.hosts import HostStatus
 from tests.support.virtual_time import in_virtual_time
 
 
@@ -42,7 +41,7 @@ async def test_the_total_timeout_begins_again_with_a_retry_and_not_with_another_
     operation = FailoverOperation(available, hosts)
     for _ in range(3):
         run(operation.next_attempt())
-        operation.should_retry(LMStudioConnectionLostError("gone"))
+        operation.should_retry(lms.LMStudioConnectionLostError("gone"))
         await asyncio.sleep(10)
     assert [round(each - begun[0]) for each in begun] == [0, 0, 20]
 
@@ -53,13 +52,13 @@ class _HostsOfOneModel(Hosts):
 
 
 def test_a_response_that_arrives_while_a_host_is_chosen_counts_for_the_next_choice() -> None:
-    model, late = SimpleNamespace(state=SimpleNamespace(policy="get_or_load")), HostRecord(HostStatus(host="b"))
+    model, late = SimpleNamespace(state=SimpleNamespace(policy="get_or_load")), HostRecord(lms.HostStatus(host="b"))
 
-    def status() -> HostStatus:
+    def status() -> lms.HostStatus:
         late.checked_at = 0.0  # the host responds as soon as it has been read
-        return HostStatus(host="b", available=True)
+        return lms.HostStatus(host="b", available=True)
 
-    busy = HostStatus(host="a", available=True, loaded=True, downloaded=True, in_flight=1)
+    busy = lms.HostStatus(host="a", available=True, loaded=True, downloaded=True, in_flight=1)
     hosts: list[Any] = [
         SimpleNamespace(status=lambda: busy, record=HostRecord(busy, checked_at=0.0), model=model),
         SimpleNamespace(status=status, record=late, model=model),

@@ -6,14 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.client.hosts.host import ABSENCE, REFRESH, HostRecord, conversation_of
-from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint
-from lmstudio_integrations.types.hosts import HostStatus
 from tests.support.virtual_time import in_virtual_time
 
-ERROR = LMStudioTimeoutError("It does not respond")
-NOTHING = HostStatus(host="a")
+ERROR = lms.LMStudioTimeoutError("It does not respond")
+NOTHING = lms.HostStatus(host="a")
 LOADED = replace(NOTHING, loaded=True, downloaded=True, parallel=2)
 
 

@@ -23,9 +23,9 @@ from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.base import Engine
 from lmstudio_integrations.langchain import ChatLMStudio
-from lmstudio_integrations.types.memory_plans import GIB, LoadedModel, MemoryPlan, PlannedModel
+from lmstudio_integrations.types.memory_plans import GIB
 from tests.client.fake import context_of, wait_until
-from tests.faults.actions import replace, reset, warning
+from tests.faults.actions import UNKNOWN_ENDPOINT, replace, reset, warning
 from tests.faults.proxy import (
     ALWAYS,
     Action,
@@ -143,7 +143,7 @@ def test_anything_else_is_rejected(item: Any) -> None:
         parse_item(item)
 
 
-def planned(fit: Any, **members: Any) -> PlannedModel:
+def planned(fit: Any, **members: Any) -> lms.PlannedModel:
     known: dict[str, Any] = {
         "model_key": "a",
         "kind": "llm",
@@ -152,7 +152,7 @@ def planned(fit: Any, **members: Any) -> PlannedModel:
         "memory_bytes": GIB,
         "basis": "estimated",
     }
-    return PlannedModel(fit=fit, **known | members)
+    return lms.PlannedModel(fit=fit, **known | members)
 
 
 @pytest.mark.parametrize(
@@ -169,12 +169,12 @@ def planned(fit: Any, **members: Any) -> PlannedModel:
         (planned("too_large", largest_context_length=256), "does not fit (estimated); 256 tokens would"),
     ],
 )
-def test_a_verdict_says_what_it_rests_on(model: PlannedModel, verdict: str) -> None:
+def test_a_verdict_says_what_it_rests_on(model: lms.PlannedModel, verdict: str) -> None:
     assert model.verdict == verdict
 
 
 def test_a_plan_is_shown_as_a_table() -> None:
-    plan = MemoryPlan(
+    plan = lms.MemoryPlan(
         host="localhost:1234",
         device="studio",
         capacity_bytes=16 * GIB,
@@ -183,8 +183,8 @@ def test_a_plan_is_shown_as_a_table() -> None:
             planned("fits_after_eviction", context_length=None, memory_bytes=None, slots=1, evicts=("b",)),
         ),
         loaded=(
-            LoadedModel(identifier="b", model_key="b", context_length=2048, memory_bytes=GIB // 2),
-            LoadedModel(identifier="c", model_key="c", context_length=512, stays_because="it has requests"),
+            lms.LoadedModel(identifier="b", model_key="b", context_length=2048, memory_bytes=GIB // 2),
+            lms.LoadedModel(identifier="c", model_key="c", context_length=512, stays_because="it has requests"),
         ),
     )
     assert str(plan).splitlines() == [
@@ -257,9 +257,9 @@ def evictions(client: Any) -> list[tuple[str, str, bool]]:
     return [(each.identifier, each.evicted_for, each.loaded_again) for each in seen_by(client).evictions]
 
 
-async def plan_of(client: Any, item: str, **options: Any) -> PlannedModel:
+async def plan_of(client: Any, item: str, **options: Any) -> lms.PlannedModel:
     (model,) = (await client.plan([item], **options)).models
-    assert isinstance(model, PlannedModel)
+    assert isinstance(model, lms.PlannedModel)
     return model
 
 
@@ -292,7 +292,7 @@ async def test_a_plan_says_whether_models_fit() -> None:
         ("too_large", "estimated", (), 2048),
     ]
     assert [(model.context_length, model.memory_bytes) for model in found[2:4]] == [(None, 7 * GIB), (2048, 10 * GIB)]
-    assert plan.loaded == (LoadedModel(identifier="a", model_key="a", context_length=4096, memory_bytes=4 * GIB),)
+    assert plan.loaded == (lms.LoadedModel(identifier="a", model_key="a", context_length=4096, memory_bytes=4 * GIB),)
 
 
 async def test_models_of_a_plan_share_the_memory_and_leave_what_belongs_to_it() -> None:
@@ -461,10 +461,6 @@ async def test_a_refused_load_is_not_repeated_although_the_plan_goes_on_to_permi
 
 # What the server does not say -----------------------------------------------------------------------------------------
 
-UNKNOWN_ENDPOINT = warning(
-    {"rpcCall": ("Received rpcCall for unknown endpoint, endpoint = {endpoint}", "rpcEndpointUnknown")}
-)
-
 
 def says(result: object) -> Action:
     return replace(lambda message: {**message, "result": result})
@@ -487,7 +483,7 @@ async def test_a_server_that_does_not_say_everything_is_planned_as_well(
     endpoint: str, odd: object, fits: str, stays: str | None
 ) -> None:
     for fault in (
-        Injection(f"{endpoint} request", UNKNOWN_ENDPOINT, ALWAYS),
+        Injection(f"{endpoint} request", warning(UNKNOWN_ENDPOINT), ALWAYS),
         Injection(f"{endpoint} first packet", says(odd), ALWAYS),
     ):
         async with serving(entry("a", 6), entry("c", 5), faults=[fault]) as (_, client):
@@ -500,7 +496,7 @@ async def test_a_server_that_does_not_say_everything_is_planned_as_well(
 
 
 async def test_without_estimates_a_refusal_makes_room() -> None:
-    faults = [Injection("estimateModelUsage request", UNKNOWN_ENDPOINT, ALWAYS)]
+    faults = [Injection("estimateModelUsage request", warning(UNKNOWN_ENDPOINT), ALWAYS)]
     async with serving(*SIZES, faults=faults) as (server, client):
         await fit(client, "a")
         with pytest.warns(lms.LMStudioEvictionWarning):

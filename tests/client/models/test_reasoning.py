@@ -11,24 +11,16 @@ from typing import Any, NamedTuple
 import jinja2
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.client.models.reasoning import replay_of, sent_messages
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.emulator.engines.base import EngineError
-from lmstudio_integrations.errors import (
-    LMStudioError,
-    LMStudioModelNotFoundError,
-    LMStudioPromptTemplateError,
-    LMStudioServerError,
-    LMStudioUnsupportedError,
-)
 from lmstudio_integrations.protocol.kv_config import collapse
 from lmstudio_integrations.types.chat import text_part
-from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.reasoning import (
     REJECTED_REASONING,
     ReasoningOptions,
-    ReasoningReplay,
     SendReasoning,
     Tags,
     Treatment,
@@ -81,7 +73,7 @@ class Server:
     render: Callable[[Any], str] | None = None
     takes_templates: bool = False
     lacks: tuple[str, ...] = ()
-    errors: list[LMStudioError] = field(default_factory=list[LMStudioError])
+    errors: list[lms.LMStudioError] = field(default_factory=list[lms.LMStudioError])
     calls: list[str] = field(default_factory=list[str])
 
     def call(
@@ -90,7 +82,7 @@ class Server:
         yield from ()
         self.calls.append(endpoint)
         if endpoint in self.lacks:
-            raise LMStudioUnsupportedError(f"{label}: unknown endpoint")
+            raise lms.LMStudioUnsupportedError(f"{label}: unknown endpoint")
         if self.errors:
             raise self.errors.pop(0)
         if endpoint == "getBasePredictionConfig":
@@ -114,7 +106,7 @@ class Server:
         try:
             prompt = render(parameter["history"]["messages"])
         except (EngineError, jinja2.TemplateError) as error:
-            raise LMStudioPromptTemplateError(str(error)) from None
+            raise lms.LMStudioPromptTemplateError(str(error)) from None
         return read({"formatted": prompt})
 
 
@@ -122,7 +114,7 @@ def jinja(source: str) -> dict[str, Any]:
     return {"type": "jinja", "jinjaPromptTemplate": {"template": source}, "stopStrings": ["<|end|>"]}
 
 
-def measured(server: Server, tags: Tags | None = None, instance: Instance | None = None) -> ReasoningReplay:
+def measured(server: Server, tags: Tags | None = None, instance: Instance | None = None) -> lms.ReasoningReplay:
     found: Any = server
     return run(replay_of(found, instance or Instance("m"), tags))
 
@@ -148,7 +140,7 @@ def test_each_treatment_is_found_in_each_place(tags: Tags) -> None:
         template = partial(by_place, tags=tags, current=SHOWN[current], earlier=SHOWN[earlier], answer=SHOWN[answer])
         # A template that omits a thought has a notion of thoughts, so that it takes what it copies for one.
         right = "kept" if (current, earlier) == ("copied", "stripped") else current
-        assert measured(Server(template), tags) == ReasoningReplay(right, earlier, answer)
+        assert measured(Server(template), tags) == lms.ReasoningReplay(right, earlier, answer)
 
 
 def kept_in_turn(said: Said) -> str:
@@ -163,100 +155,77 @@ def analysis_of_current_calls(said: Said, tags: Tags) -> str:
     return "" if said.is_call and not said.is_current else template_functions.channels(said, tags)
 
 
-def everywhere(treatment: Treatment) -> ReasoningReplay:
-    return ReasoningReplay(treatment, treatment, treatment)
+def everywhere(treatment: Treatment) -> lms.ReasoningReplay:
+    return lms.ReasoningReplay(treatment, treatment, treatment)
 
 
-TEMPLATES: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
-    "thoughts of the turn": (kept_in_turn, THINK, ReasoningReplay("kept", "stripped", "stripped")),
-    "a thought behind its text": (
-        template_functions.behind,
-        THINK,
-        everywhere("misplaced"),
-    ),
-    "a thought without tags behind an empty one": (
-        lambda said: "<think></think>{}\n---\n{}".format(*template_functions.split(said.text)),
-        THINK,
-        everywhere("misplaced"),
-    ),
-    "an end tag on a line of its own": (
-        lambda said: f"</think>\n{said.text}",
-        THINK,
-        everywhere("misplaced"),
-    ),
-    "tags of the template's own": (
-        lambda said: "<<{}>>{}".format(*template_functions.split(said.text)),
-        THINK,
-        everywhere("kept"),
-    ),
-    "a thought in the text, without tags": (
-        lambda said: "{}\n{}".format(*template_functions.split(said.text)),
-        THINK,
-        everywhere("misplaced"),
-    ),
-    "a line break less before a thought": (
-        lambda said: said.text.replace("<think>\n", "<think>"),
-        THINK,
-        everywhere("kept"),
-    ),
-    "a thought without the line breaks around it": (
-        lambda said: re.sub(r"<think>\n*(.*?)\n*</think>\n*", r"<think>\1</think>", said.text, flags=re.DOTALL),
-        THINK,
-        everywhere("kept"),
-    ),
-    "a thought behind an empty one with tags of the template's own": (
-        lambda said: f"<|open|>think<|sep|><|close|>think<|sep|><|open|>response<|sep|>{said.text}",
-        THINK,
-        everywhere("misplaced"),
-    ),
-    "a thought behind an end tag of the template's own": (
-        lambda said: f"</mm:think>{said.text}",
-        THINK,
-        everywhere("misplaced"),
-    ),
-    "a thought behind an empty channel": (
-        lambda said: f"<|channel>thought\n<channel|>{said.text}",
-        THINK,
-        everywhere("misplaced"),
-    ),
-    "a mode of thinking behind each message of the user": (
-        lambda said: f"/think\n{said.text}",
-        THINK,
-        everywhere("copied"),
-    ),
+ALIKE: dict[Treatment, dict[str, Template]] = {
+    "misplaced": {
+        "a thought behind its text": template_functions.behind,
+        "a thought without tags behind an empty one": lambda said: "<think></think>{}\n---\n{}".format(
+            *template_functions.split(said.text)
+        ),
+        "an end tag on a line of its own": lambda said: f"</think>\n{said.text}",
+        "a thought in the text, without tags": lambda said: "{}\n{}".format(*template_functions.split(said.text)),
+        "a thought behind an empty one with tags of the template's own": lambda said: (
+            f"<|open|>think<|sep|><|close|>think<|sep|><|open|>response<|sep|>{said.text}"
+        ),
+        "a thought behind an end tag of the template's own": lambda said: f"</mm:think>{said.text}",
+        "a thought behind an empty channel": lambda said: f"<|channel>thought\n<channel|>{said.text}",
+        "a start tag twice": lambda said: said.text.replace("<think>\n", "<think>\n<think>"),
+    },
+    "kept": {
+        "tags of the template's own": lambda said: "<<{}>>{}".format(*template_functions.split(said.text)),
+        "a line break less before a thought": lambda said: said.text.replace("<think>\n", "<think>"),
+        "a thought without the line breaks around it": lambda said: re.sub(
+            r"<think>\n*(.*?)\n*</think>\n*", r"<think>\1</think>", said.text, flags=re.DOTALL
+        ),
+    },
+    "copied": {
+        "a mode of thinking behind each message of the user": lambda said: f"/think\n{said.text}",
+        "only answers to results are stripped": lambda said: (
+            template_functions.stripped(said) if said.is_answer_to_result else said.text
+        ),
+    },
+}
+"""Templates that do the same with each thought between `<think>` and `</think>`, by what that is."""
+
+OTHERS: dict[str, tuple[Template, Tags, lms.ReasoningReplay]] = {
+    "thoughts of the turn": (kept_in_turn, THINK, lms.ReasoningReplay("kept", "stripped", "stripped")),
     "answers behind a line break": (
         lambda said: said.text if said.is_call else f"\n{template_functions.stripped(said)}",
         THINK,
-        ReasoningReplay("copied", "copied", "stripped"),
+        lms.ReasoningReplay("copied", "copied", "stripped"),
     ),
-    "only answers to results are stripped": (
-        lambda said: template_functions.stripped(said) if said.is_answer_to_result else said.text,
-        THINK,
-        everywhere("copied"),
-    ),
-    "no text beside calls": (text_of_calls_is_omitted, THINK, ReasoningReplay("stripped", "stripped", "copied")),
+    "no text beside calls": (text_of_calls_is_omitted, THINK, lms.ReasoningReplay("stripped", "stripped", "copied")),
     "channels of the turn": (
         partial(analysis_of_current_calls, tags=HARMONY),
         HARMONY,
-        ReasoningReplay("kept", "stripped", "copied", is_bare=True),
+        lms.ReasoningReplay("kept", "stripped", "copied", is_bare=True),
     ),
     "channels": (
         partial(template_functions.channels, tags=HARMONY),
         HARMONY,
-        ReasoningReplay("kept", "kept", "copied", is_bare=True),
+        lms.ReasoningReplay("kept", "kept", "copied", is_bare=True),
     ),
     "channels, tags that it does not know": (
         template_functions.lenient_channels,
         THINK,
-        ReasoningReplay("kept", "kept", "copied", is_bare=True),
+        lms.ReasoningReplay("kept", "kept", "copied", is_bare=True),
     ),
     "tags are rejected": (template_functions.rejected, THINK, REJECTED_REASONING),
+}
+
+TEMPLATES = OTHERS | {
+    name: (template, THINK, everywhere(treatment))
+    for treatment, some in ALIKE.items()
+    for name, template in some.items()
 }
 """Templates, the tags of the thoughts, and what they do. Those of real models follow below."""
 
 
 @pytest.mark.parametrize(("template", "tags", "expected"), TEMPLATES.values(), ids=TEMPLATES)
-def test_what_templates_do(template: Template, tags: Tags, expected: ReasoningReplay) -> None:
+def test_what_templates_do(template: Template, tags: Tags, expected: lms.ReasoningReplay) -> None:
     server = Server(template)
     assert measured(server, tags) == expected
     assert server.calls == [RENDER]
@@ -279,7 +248,7 @@ def with_calls(assistant: str) -> Server:
 def test_a_thought_that_takes_the_place_of_a_call_is_not_sent() -> None:
     server, instance = with_calls(f"{{% if message.content %}}{TEXT}{{% else %}}{CALL}{{% endif %}}"), Instance("m")
     found = measured(server, THINK, instance)
-    assert found == ReasoningReplay("misplaced", "misplaced", "stripped")
+    assert found == lms.ReasoningReplay("misplaced", "misplaced", "stripped")
     assert server.calls == [RENDER] * 2
     assert sent(server, instance, conversation(*THREE)) == [WITHOUT[0], ALL[1], WITHOUT[2]]
 
@@ -287,7 +256,7 @@ def test_a_thought_that_takes_the_place_of_a_call_is_not_sent() -> None:
 def test_a_thought_that_only_the_last_message_shows_is_not_sent() -> None:
     shown = "{% if loop.index0 > messages | length - 3 %}{{ message.content }}{% else %}"
     server, instance = with_calls(f"{shown}{TEXT}{{% endif %}}{CALL}"), Instance("m")
-    assert measured(server, THINK, instance) == ReasoningReplay("misplaced", "stripped", "stripped")
+    assert measured(server, THINK, instance) == lms.ReasoningReplay("misplaced", "stripped", "stripped")
     assert sent(server, instance, conversation(*THREE)) == [*ALL[:2], WITHOUT[2]]
 
 
@@ -333,7 +302,7 @@ def sent(
     server: Server, instance: Instance, messages: Any, mode: SendReasoning = "auto", parsing: Any = None
 ) -> list[str]:
     """Return the texts of the assistant as they are sent."""
-    return answers(sent_by(server, instance, messages, mode, LlmPredictionConfig(reasoning_parsing=parsing)))
+    return answers(sent_by(server, instance, messages, mode, lms.LlmPredictionConfig(reasoning_parsing=parsing)))
 
 
 def sent_by(
@@ -341,10 +310,10 @@ def sent_by(
     instance: Instance,
     messages: Sequence[Mapping[str, Any]],
     mode: SendReasoning = "auto",
-    settings: LlmPredictionConfig | None = None,
+    settings: lms.LlmPredictionConfig | None = None,
 ) -> Sequence[Mapping[str, Any]]:
     """Return messages as they are sent."""
-    config = settings or LlmPredictionConfig()
+    config = settings or lms.LlmPredictionConfig()
     return run(sent_messages(server, instance, messages, ReasoningOptions(mode), config)).messages
 
 
@@ -387,9 +356,9 @@ def test_the_tags_of_a_model_that_has_thought_are_known() -> None:
 
 @pytest.mark.parametrize("written", [{}, {THINK: None}])
 def test_an_error_that_concerns_the_whole_request_is_raised(written: dict[Tags, None]) -> None:
-    server, instance = Server(errors=[LMStudioModelNotFoundError("gone")]), Instance("m")
+    server, instance = Server(errors=[lms.LMStudioModelNotFoundError("gone")]), Instance("m")
     instance.reasoning.written.update(written)
-    with pytest.raises(LMStudioModelNotFoundError):
+    with pytest.raises(lms.LMStudioModelNotFoundError):
         sent(server, instance, conversation(*THREE))
     assert sent(server, instance, conversation(*THREE)) == ALL
 
@@ -408,7 +377,7 @@ def test_tags_that_a_model_has_written_stay_and_replace_others_if_the_server_nam
 
 
 def test_another_failure_is_not_taken_for_what_the_template_does() -> None:
-    server, instance = Server(tags=THINK, errors=[LMStudioServerError("the server is busy")]), Instance("m")
+    server, instance = Server(tags=THINK, errors=[lms.LMStudioServerError("the server is busy")]), Instance("m")
     instance.reasoning.written[THINK] = None
     assert sent(server, instance, conversation(*THREE)) == WITHOUT
     assert sent(server, instance, conversation(*THREE)) == ALL
@@ -495,7 +464,7 @@ def test_the_tags_of_a_thought(thought: dict[str, Any], tags: Tags | None, parsi
 
 def test_tags_that_are_set_by_their_wire_key_are_those_of_the_request() -> None:
     parsing = {"enabled": True, "startString": "[THINK]", "endString": "[/THINK]"}
-    settings = LlmPredictionConfig(raw={"llm.prediction.reasoning.parsing": parsing})
+    settings = lms.LlmPredictionConfig(raw={"llm.prediction.reasoning.parsing": parsing})
     found = answers(sent_by(Server(), Instance("m"), conversation(part("one")), "always", settings))
     assert found[0] == "[THINK]one[/THINK]I look."
 
@@ -519,34 +488,37 @@ def test_a_call_whose_thought_is_omitted_has_no_empty_text() -> None:
     assert found["content"] == [call]
 
 
-def test_thoughts_and_texts_stay_in_their_order() -> None:
-    message = {"role": "assistant", "content": [part("1"), text_part("a"), part("2"), part("3"), text_part("b")]}
-    (found,) = sent_by(Server(), Instance("m"), [message], "always")
-    assert found == {
-        "role": "assistant",
-        "content": [text_part("<think>1</think>a<think>2</think><think>3</think>b")],
-    }
-    (found,) = sent_by(Server(), Instance("m"), [message], False)
-    assert found == {"role": "assistant", "content": [text_part("ab")]}
+TEXTS: list[tuple[list[dict[str, Any]], str, str]] = [
+    (
+        [part("1"), text_part("a"), part("2"), part("3"), text_part("b")],
+        "<think>1</think>a<think>2</think><think>3</think>b",
+        "ab",
+    ),
+    *(
+        ([part("1"), text_part(text)], f"<think>1</think>{text}", kept)
+        for text, kept in (
+            ("\n\n  a\n", "  a\n"),
+            (" \n\t\n a", " a"),
+            ("  a\n\nb", "  a\n\nb"),
+            ("a", "a"),
+            ("\n \n", ""),
+        )
+    ),
+    ([text_part("a"), part("1"), text_part("\n\nb")], "a<think>1</think>\n\nb", "a\n\nb"),
+]
+"""Contents of a message, and its text with and without the thoughts; blank lines behind the first one go with it."""
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("\n\n  a\n", "  a\n"), (" \n\t\n a", " a"), ("  a\n\nb", "  a\n\nb"), ("a", "a"), ("\n \n", "")],
-    ids=repr,
-)
-def test_blank_lines_behind_an_omitted_thought_go_with_it(text: str, expected: str) -> None:
-    message = {"role": "assistant", "content": [part("1"), text_part(text)]}
-    (found,) = sent_by(Server(), Instance("m"), [message], False)
-    assert found["content"] == [text_part(expected)]
-    (found,) = sent_by(Server(), Instance("m"), [message], "always")
-    assert found["content"] == [text_part(f"<think>1</think>{text}")]
-
-
-def test_blank_lines_between_texts_stay() -> None:
-    message = {"role": "assistant", "content": [text_part("a"), part("1"), text_part("\n\nb")]}
-    (found,) = sent_by(Server(), Instance("m"), [message], False)
-    assert found["content"] == [text_part("a\n\nb")]
+@pytest.mark.parametrize(("content", "with_thoughts", "without"), TEXTS)
+def test_thoughts_and_texts_become_one_text_in_their_order(
+    content: list[dict[str, Any]], with_thoughts: str, without: str
+) -> None:
+    message = {"role": "assistant", "content": content}
+    modes: list[tuple[SendReasoning, str]] = [("always", with_thoughts), (False, without)]
+    for mode, text in modes:
+        assert sent_by(Server(), Instance("m"), [message], mode) == [
+            {"role": "assistant", "content": [text_part(text)]}
+        ]
 
 
 def test_what_has_no_thought_is_sent_as_it_is() -> None:
@@ -569,7 +541,7 @@ def keeping(
     server: Any, instance: Instance, thoughts: Sequence[dict[str, Any]] = THREE, **settings: Any
 ) -> tuple[list[str], dict[str, Any]]:
     """Return the texts of the assistant as they are sent, and the settings that go with them."""
-    options, own = ReasoningOptions(keep=True), LlmPredictionConfig(**settings)
+    options, own = ReasoningOptions(keep=True), lms.LlmPredictionConfig(**settings)
     found = run(sent_messages(server, instance, conversation(*thoughts), options, own))
     return answers(found.messages), found.template.to_fields()
 
@@ -657,22 +629,22 @@ MANUAL = {"type": "manual", "manualPromptTemplate": {"beforeUser": "Q: ", "after
 
 
 def test_a_manual_template_that_does_not_keep_them_is_an_error_that_says_so() -> None:
-    with pytest.raises(LMStudioUnsupportedError, match="a switch in it, but it is no Jinja template"):
+    with pytest.raises(lms.LMStudioUnsupportedError, match="a switch in it, but it is no Jinja template"):
         keeping(Server(kept_in_turn), Instance("m"), prompt_template=MANUAL)
 
 
 @pytest.mark.parametrize(("server", "expected"), NOT_KEPT.values(), ids=NOT_KEPT)
 def test_a_template_that_cannot_be_made_to_keep_them_is_an_error(server: Server, expected: str) -> None:
-    with pytest.raises(LMStudioUnsupportedError) as raised:
+    with pytest.raises(lms.LMStudioUnsupportedError) as raised:
         keeping(server, Instance("m"))
     assert expected in str(raised.value)
 
 
 def test_a_failure_to_ask_is_not_taken_for_what_the_template_does() -> None:
-    server, instance = Server(tags=THINK, errors=[LMStudioServerError("the server is busy")]), Instance("m")
+    server, instance = Server(tags=THINK, errors=[lms.LMStudioServerError("the server is busy")]), Instance("m")
     instance.reasoning.written[THINK] = None
     for _ in range(2):
-        with suppress(LMStudioServerError):
+        with suppress(lms.LMStudioServerError):
             found = keeping(server, instance)
     assert found == (ALL, {})
 
@@ -708,7 +680,7 @@ def test_a_template_that_reads_a_field_gets_thoughts_there_on_request() -> None:
     server, instance = field_server(), Instance("m")
     messages = conversation(*(part(text, WHITE) for text in ("one", "two", "three")))
     assert sent(server, instance, messages) == WITHOUT
-    found = run(sent_messages(server, instance, messages, ReasoningOptions(keep=True), LlmPredictionConfig()))  # type: ignore[arg-type]
+    found = run(sent_messages(server, instance, messages, ReasoningOptions(keep=True), lms.LlmPredictionConfig()))  # type: ignore[arg-type]
     source = found.template.to_fields()["llm.prediction.promptTemplate"]["jinjaPromptTemplate"]["template"]
     assert source == f"{move_thoughts(THINK)}{READS_FIELD}"
     prompt = chat_templates.renderer(source)(found.messages)
@@ -716,7 +688,7 @@ def test_a_template_that_reads_a_field_gets_thoughts_there_on_request() -> None:
     plain = chat_templates.renderer(READS_FIELD)(conversation())
     assert re.sub("one|two|three", "", prompt) == plain
     asked = [*server.calls]
-    run(sent_messages(server, instance, messages, ReasoningOptions(keep=True), LlmPredictionConfig()))  # type: ignore[arg-type]
+    run(sent_messages(server, instance, messages, ReasoningOptions(keep=True), lms.LlmPredictionConfig()))  # type: ignore[arg-type]
     assert server.calls == asked, "it was measured again"
 
 
@@ -726,13 +698,13 @@ def test_such_a_template_decides_which_turns_it_shows() -> None:
     source = fields["llm.prediction.promptTemplate"]["jinjaPromptTemplate"]["template"]
     assert texts == ALL
     assert source.endswith(CURRENT)
-    replay = run(replay_of(server, instance, THINK, LlmPredictionConfig.from_fields(fields)))  # type: ignore[arg-type]
-    assert replay == ReasoningReplay("kept", "stripped", "stripped")
+    replay = run(replay_of(server, instance, THINK, lms.LlmPredictionConfig.from_fields(fields)))  # type: ignore[arg-type]
+    assert replay == lms.ReasoningReplay("kept", "stripped", "stripped")
 
 
 def test_a_template_that_reads_thoughts_from_the_text_as_well_is_left_as_it_is() -> None:
     server = field_server(chat_templates.TEMPLATES["keeps_running_turn"].source + "{# reasoning_content #}")
-    with pytest.raises(LMStudioUnsupportedError, match="does not keep the reasoning"):
+    with pytest.raises(lms.LMStudioUnsupportedError, match="does not keep the reasoning"):
         keeping(server, Instance("m"))
 
 
@@ -749,7 +721,7 @@ UNCLEAR: dict[str, Server] = {
 
 @pytest.mark.parametrize("server", UNCLEAR.values(), ids=UNCLEAR)
 def test_thoughts_are_not_moved_where_anything_is_unclear(server: Server) -> None:
-    with pytest.raises(LMStudioUnsupportedError, match="does not keep the reasoning"):
+    with pytest.raises(lms.LMStudioUnsupportedError, match="does not keep the reasoning"):
         keeping(server, Instance("m"))
     assert sent(server, Instance("m"), conversation(*THREE)) == WITHOUT
 

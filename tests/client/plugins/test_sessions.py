@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -16,11 +15,11 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.plugins.sessions import PluginSession, RemoteTool, ToolCallbacks, spec_of
-from lmstudio_integrations.client.plugins.sync import PluginTool
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.types.functions import Tool, ToolCallContext, ToolFunctionDef
+from lmstudio_integrations.types.functions import Tool
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, wait_until
 from tests.support.gate import Gate
+from tests.support.threads import together
 
 SECONDS = 600.0
 FAILED = {"content": [{"type": "text", "text": "no such city"}], "isError": True}
@@ -41,7 +40,7 @@ class Plugin:
         """Fail."""
         raise ValueError("no api token is loaded")
 
-    async def wait(self, context: ToolCallContext) -> str:
+    async def wait(self, context: lms.ToolCallContext) -> str:
         """Wait until the test lets it go on."""
         context.status("waiting")
         context.warn("for long")
@@ -283,18 +282,12 @@ def test_a_forgotten_session_is_closed(server: Emulator, forget: str) -> None:
 
 def test_a_session_is_shared_by_threads_and_loops(server: Emulator) -> None:
     with lms.Client(server.address) as client, client.plugins.tools("mcp/sums") as session:
-        echo, results = named(session, "echo"), dict[int, Any]()
+        echo = named(session, "echo")
 
-        def call(number: int) -> None:
-            content = asyncio.run(echo.implementation(value=number)) if number % 2 else echo(value=number)
-            results[number] = int(content.text) if number % 2 else content
+        def call(number: int) -> Any:
+            return int(asyncio.run(echo.implementation(value=number)).text) if number % 2 else echo(value=number)
 
-        threads = [threading.Thread(target=call, args=(number,)) for number in range(20)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(SECONDS)
-        assert results == {number: number for number in range(20)}
+        assert together(20, call) == [*range(20)]
 
 
 @pytest.mark.parametrize(
@@ -303,7 +296,7 @@ def test_a_session_is_shared_by_threads_and_loops(server: Emulator) -> None:
 )
 async def test_act_takes_the_tools(client: Any, session: Any, question: str, reply: str) -> None:
     tools = session.tools
-    assert all(isinstance(tool, ToolFunctionDef) for tool in tools)
+    assert all(isinstance(tool, lms.ToolFunctionDef) for tool in tools)
     messages: list[Any] = []
     model = await client.llm.model("m")
     await model.act(question, tools, on_message=messages.append)
@@ -419,7 +412,7 @@ def test_a_schema_that_python_cannot_check_is_still_shown_to_the_model(caplog: p
     definition = {"type": "function", "function": {"name": "look_up", "parameters": parameters}}
     context = lms.Client("localhost:1").llm.lazy_model()._model.context
     session = PluginSession(context, spec_of("mcp/words", None), ToolCallbacks())
-    tool = PluginTool._of(RemoteTool(session, Tool.from_dict(definition), "look_up"), context)
+    tool = lms.PluginTool._of(RemoteTool(session, Tool.from_dict(definition), "look_up"), context)
     assert tool.to_tool().function.parameters == parameters
     assert tool.check({"word": 5}) == {"word": 5}
     assert "are not checked" in caplog.text

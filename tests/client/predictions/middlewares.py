@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.plan import Plan
@@ -10,18 +11,16 @@ from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.chat import WireHistory
-from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.results import PredictionEnd
 
 
 def plan_with(tools: Sequence[Any] = (), *, keeps_misfits: bool = False) -> Plan:
     """Return the plan of a prediction that offers tools."""
-    settings = LlmPredictionConfig(raw_tools={"type": "toolArray", "tools": list(tools)})
+    settings = lms.LlmPredictionConfig(raw_tools={"type": "toolArray", "tools": list(tools)})
     return Plan(settings, history=WireHistory.of_prompt("hi"), keeps_misfits=keeps_misfits)
 
 
-def end() -> PredictionEnd:
-    return PredictionEnd({"stopReason": "eosFound"}, {}, {}, {})
+def end() -> lms.PredictionEnd:
+    return lms.PredictionEnd({"stopReason": "eosFound"}, {}, {}, {})
 
 
 def passed(middleware: Middleware, batches: Sequence[Events], ask: Ask | None = None) -> tuple[Accumulator, Events]:

@@ -15,7 +15,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.models.model import Retries
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.client.fake import Socket, authenticate, fake_server, receive, send
+from tests.client.fake import Socket, authenticate, fake_server, hang_up, receive, send, until_stopped
 from tests.client.prediction_frames import END, INFO, joined, loaded_handle, packet
 from tests.support.endless import ENDLESS
 from tests.support.gate import AT_THE_GATE, Gate
@@ -32,11 +32,6 @@ RULES: tuple[dict[str, Any], ...] = (
 def server(gate: Gate) -> Iterator[Emulator]:
     with Emulator([ModelEntry(key="chatty", rules=RULES)], engines=gate.engines()) as running:
         yield running
-
-
-async def _wait_until_stopped(server: Emulator) -> None:
-    """Wait, without blocking this loop, until the server has stopped the last generation."""
-    await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped")
 
 
 async def _at_the_gate(stream: Any, gate: Gate) -> "asyncio.Future[str]":
@@ -59,7 +54,7 @@ async def test_the_reader_of_a_stream_that_is_closed_elsewhere_gets_an_error(
         await asyncio.wait_for(reader, 600)
     with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
         stream.result()
-    await _wait_until_stopped(server)
+    await until_stopped(server)
 
 
 SECOND_READERS: dict[str, Callable[[Any], Awaitable[Any]]] = {
@@ -125,7 +120,7 @@ async def test_ending_the_loop_early_stops_the_server_and_the_stream_has_no_end(
     stream = model.respond_stream("for ever")
     async for _fragment in stream:
         break
-    await _wait_until_stopped(server)
+    await until_stopped(server)
     with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
         await joined(stream)
     with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
@@ -189,12 +184,7 @@ async def test_a_cancelled_stream_is_not_requested_again(method: str, endpoint: 
 
 @pytest.mark.parametrize("moment", ["before the pause", "in the pause"])
 async def test_cancelling_a_stream_ends_the_pause_before_a_retry(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
-    async def disconnect(socket: Socket) -> None:
-        await authenticate(socket)
-        await receive(socket)
-        await socket.close()
-
-    async with fake_server(disconnect) as address, lms.AsyncClient(address) as client:
+    async with fake_server(hang_up) as address, lms.AsyncClient(address) as client:
         stream = loaded_handle(client).with_retries(1).respond_stream("Hi")
 
         # The delay is chosen after the check of whether the stream was cancelled, and before the failed call is reset.

@@ -14,7 +14,6 @@ from lmstudio_integrations.client.predictions.entries import context_check
 from lmstudio_integrations.client.predictions.entries.context_check import ContextCheck
 from lmstudio_integrations.client.predictions.middleware import Ask
 from lmstudio_integrations.client.transport.flows import run
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd
 from tests.client.predictions.middlewares import plan_with
 
 LIMIT = 1000
@@ -55,8 +54,8 @@ def check(monkeypatch: pytest.MonkeyPatch) -> Check:
         ask = Ask()
         ask.operation = cast("Any", None)  # only the count uses it
         ask.instance, ask.parameter = Instance("m"), request
-        ask.raw.add_all([] if is_empty else [LlmPredictionFragment("Yes")])
-        end = PredictionEnd(
+        ask.raw.add_all([] if is_empty else [lms.LlmPredictionFragment("Yes")])
+        end = lms.PredictionEnd(
             {"promptTokensCount": read, "predictedTokensCount": written},
             {"contextLength": LIMIT, "modelKey": "m"},
             {},

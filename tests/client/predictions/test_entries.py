@@ -17,6 +17,7 @@ from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.types.chat import WireHistory
+from tests.client.prediction_frames import weather
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "look", "parameters": PARAMETERS}}
@@ -107,11 +108,6 @@ def server() -> Iterator[Emulator]:
     }
     with Emulator([ModelEntry(key="m", rules=(rule,))]) as running:
         yield running
-
-
-def weather(city: str) -> str:
-    """Return the weather of a city."""
-    return f"Rain in {city}."
 
 
 @pytest.mark.leaf

@@ -13,7 +13,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.emulator.server.handlers import SERVED
-from tests.client.prediction_frames import joined
+from tests.client.prediction_frames import joined, weather
 from tests.support.adapters import LANGUAGE_MODELS, Adapter
 from tests.support.requested import chosen
 
@@ -29,11 +29,6 @@ async def responded(model: Any) -> str:
 
 async def completed(model: Any) -> str:
     return await joined(model.complete_stream("count", config=lms.LlmPredictionConfig(logit_bias=BIAS)))
-
-
-def weather(city: str) -> str:
-    """Return the weather of a city."""
-    return f"Rain in {city}."
 
 
 async def acted(model: Any) -> str:

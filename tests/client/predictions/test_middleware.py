@@ -12,7 +12,6 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.predictions import prediction
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd
 from tests.support.gate import AT_THE_GATE, Gate
 
 RULES: list[dict[str, Any]] = [
@@ -67,13 +66,15 @@ class Louder(Middleware):
 
     def events(self, batch: Events, ask: Ask) -> Events:
         return [
-            replace(each, content=each.content.upper()) if type(each) is LlmPredictionFragment else each
+            replace(each, content=each.content.upper()) if type(each) is lms.LlmPredictionFragment else each
             for each in batch
         ]
 
-    def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Any:
+    def finish(self, batch: Events, end: lms.PredictionEnd, ask: Ask) -> Any:
         yield from ()
-        return [*self.events(batch, ask), LlmPredictionFragment("!")], replace(end, stats={**end.stats, "loud": True})
+        return [*self.events(batch, ask), lms.LlmPredictionFragment("!")], replace(
+            end, stats={**end.stats, "loud": True}
+        )
 
 
 @every_way
@@ -96,7 +97,7 @@ class Again(Middleware):
     prompt: str
     log: list[str]
     fallback: bool = False
-    _ends: list[PredictionEnd] = field(default_factory=list[PredictionEnd])
+    _ends: list[lms.PredictionEnd] = field(default_factory=list[lms.PredictionEnd])
 
     def parameter(self, wire: Any, ask: Ask) -> Any:
         yield from ()
@@ -106,7 +107,7 @@ class Again(Middleware):
         message = {"role": "user", "content": [{"type": "text", "text": self.prompt}]}
         return {**wire, "history": {"messages": [message]}}
 
-    def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Any:
+    def finish(self, batch: Events, end: lms.PredictionEnd, ask: Ask) -> Any:
         yield from ()
         self.log.append(f"{self.prompt} finishes")
         if self._ends or ask.asked_by is self:
@@ -114,7 +115,7 @@ class Again(Middleware):
         self._ends.append(end)
         return batch, None
 
-    def recover(self, error: lms.LMStudioError, ask: Ask) -> tuple[Events, PredictionEnd] | None:
+    def recover(self, error: lms.LMStudioError, ask: Ask) -> tuple[Events, lms.PredictionEnd] | None:
         self.log.append(f"{self.prompt} failed")
         return ([], self._ends[0]) if self.fallback and self._ends else None
 
@@ -181,7 +182,7 @@ async def test_what_has_arrived_stays_if_its_own_ask_is_never_sent(
         def events(self, batch: Events, ask: Ask) -> Events:
             return []
 
-        def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Any:
+        def finish(self, batch: Events, end: lms.PredictionEnd, ask: Ask) -> Any:
             batch, found = yield from super().finish(batch, end, ask)
             return [*ask.raw.fragments], found
 
@@ -204,7 +205,7 @@ async def test_a_cancel_ends_what_one_waits_for_after_the_response(
 ) -> None:
     @dataclass(eq=False)
     class Waits(Middleware):
-        def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Any:
+        def finish(self, batch: Events, end: lms.PredictionEnd, ask: Ask) -> Any:
             if moment == "before it waits":
                 stream.cancel()
             else:
@@ -224,7 +225,7 @@ async def test_a_stream_that_is_closed_elsewhere_just_before_its_result_is_made_
 ) -> None:
     @dataclass(eq=False)
     class Closes(Middleware):
-        def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Any:
+        def finish(self, batch: Events, end: lms.PredictionEnd, ask: Ask) -> Any:
             yield from ()
             closing = threading.Thread(target=asyncio.run, args=[stream.aclose()])
             closing.start()
@@ -242,7 +243,7 @@ async def test_a_stream_that_is_closed_elsewhere_just_before_its_result_is_made_
         await read()
     with pytest.raises(lms.LMStudioCancelledError):
         stream.result()
-    assert PredictionEnd not in kinds
+    assert lms.PredictionEnd not in kinds
 
 
 @every_way

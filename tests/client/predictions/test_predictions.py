@@ -10,13 +10,12 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.files.uploads import PendingHistory, PendingImage
 from lmstudio_integrations.client.models.model import ModelOperation
-from lmstudio_integrations.emulator import Emulator, ModelEntry, Preset
-from lmstudio_integrations.emulator.models.catalog import Catalog
+from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry, Preset
 from lmstudio_integrations.emulator.server.handlers import SERVED
 from lmstudio_integrations.types.chat import WireHistory
 from tests.client.both import make_client
-from tests.client.fake import Socket, authenticate, fake_server, receive, send_together, wait_until
-from tests.client.prediction_frames import END, INFO, fragment, joined, loaded_handle, packet
+from tests.client.fake import Socket, fake_server, receive, send_together, until_stopped, wait_until
+from tests.client.prediction_frames import END, INFO, fragment, joined, loaded_handle, packet, responds, weather
 
 __all__ = ["make_client"]
 
@@ -24,11 +23,6 @@ CIRCULAR: list[Any] = []
 CIRCULAR.append(CIRCULAR)
 WEATHER: dict[str, Any] = {"type": "toolArray", "tools": [{"type": "function", "function": {"name": "weather"}}]}
 PROGRESS = packet({"type": "promptProcessingProgress", "progress": 0.5})
-
-
-async def _stopped(server: Emulator) -> None:
-    """Wait, without blocking this loop, until the server has stopped the last generation."""
-    await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped", 600)
 
 
 async def _drain(stream: AsyncIterator[Any]) -> None:
@@ -161,11 +155,6 @@ async def test_a_preset_that_does_not_exist_is_named(model: Any) -> None:
     assert "the server has no presets" in str(caught.value)
 
 
-def weather(city: str) -> str:
-    """Report the weather."""
-    return f"It rains in {city}."
-
-
 REQUIRED: dict[str, Any] = {"tool_choice": {"type": "generic", "mode": "required"}}
 
 
@@ -256,7 +245,7 @@ async def test_dropping_a_stream_that_has_begun_stops_the_server(
     gc.disable()  # without the garbage collector
     try:
         del stream
-        await _stopped(server)
+        await until_stopped(server)
     finally:
         gc.enable()
 
@@ -306,7 +295,7 @@ async def test_closing_the_client_ends_its_streams(client: Any, model: Any, serv
     await client.aclose()
     with pytest.raises(lms.LMStudioConnectionLostError, match="client was closed"):
         await _drain(iterator)
-    await _stopped(server)
+    await until_stopped(server)
 
 
 # Failures and retries -------------------------------------------------------------------------------------------------
@@ -318,7 +307,7 @@ async def test_an_error_in_a_callback_reaches_the_caller_and_stops_the_server(mo
 
     with pytest.raises(ZeroDivisionError):
         await model.respond("for ever", on_prediction_fragment=fail)
-    await _stopped(server)
+    await until_stopped(server)
 
 
 async def test_a_stream_that_failed_gives_its_error_as_its_result(model: Any) -> None:
@@ -386,23 +375,6 @@ async def test_unloading_loads_nothing(client: Any, server: Emulator) -> None:
 
 
 # Frame by frame -------------------------------------------------------------------------------------------------------
-
-Behavior = Callable[[Socket], Awaitable[None]]
-
-
-def responds(*first: object, later: Sequence[object] = (), after: asyncio.Event | None = None) -> Behavior:
-    """Return a server that responds with frames, which arrive together, and with later ones after an event."""
-
-    async def behave(socket: Socket) -> None:
-        await authenticate(socket)
-        await receive(socket)
-        send_together(socket, first)
-        if after is not None:
-            await after.wait()
-            send_together(socket, later)
-
-    return behave
-
 
 together_or_not = pytest.mark.parametrize("together", [True, False])
 

@@ -18,19 +18,8 @@ from lmstudio_integrations.client.predictions.repetition import Repetition, is_r
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.types.chat import WireHistory
-from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.results import (
-    LlmPredictionFragment,
-    PredictionEnd,
-    PredictionEvent,
-    PromptProgress,
-    ToolCallArguments,
-    ToolCallEnd,
-    ToolCallName,
-    ToolCallStart,
-)
 from tests.client.fake import Socket, authenticate, fake_server, receive, send
-from tests.client.prediction_frames import END, fragment, loaded_handle, packet
+from tests.client.prediction_frames import END, fragment, loaded_handle, packet, weather
 from tests.client.predictions.legitimate_texts import TEXTS
 from tests.client.predictions.middlewares import passed
 from tests.support.gate import AT_THE_GATE, Gate
@@ -39,10 +28,10 @@ LOOPS: list[dict[str, str]] = json.loads(Path(__file__).with_name("loops.json").
 SENTENCE = "Let me think about it again. "
 PLACE: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "weather", "parameters": PLACE}}
-TOOLS = LlmPredictionConfig(raw_tools={"type": "toolArray", "tools": [TOOL]})
-REQUIRED_TOOL = TOOLS.merged(LlmPredictionConfig(tool_choice={"type": "generic", "mode": "required"}))
-JSON = LlmPredictionConfig(structured={"type": "json"})
-PLAIN = LlmPredictionConfig()
+TOOLS = lms.LlmPredictionConfig(raw_tools={"type": "toolArray", "tools": [TOOL]})
+REQUIRED_TOOL = TOOLS.merged(lms.LlmPredictionConfig(tool_choice={"type": "generic", "mode": "required"}))
+JSON = lms.LlmPredictionConfig(structured={"type": "json"})
+PLAIN = lms.LlmPredictionConfig()
 
 MOST = 8_000 + 256 + 64
 """Characters after which a loop of a short block is stopped: the rule, up to the next look, a fragment."""
@@ -71,7 +60,7 @@ class Cancelled:
 def find_stop(
     text: str,
     channel: str = "text",
-    settings: LlmPredictionConfig = TOOLS,
+    settings: lms.LlmPredictionConfig = TOOLS,
     *,
     limit: bool | int = True,
     prompt: str = "",
@@ -81,12 +70,12 @@ def find_stop(
     ask = asking(Cancelled())
     ask.parameter = {"history": WireHistory.of_prompt(prompt).to_dict(), "predictionConfigStack": stack_of(settings)}
     if channel == "arguments":
-        middleware.events([ToolCallStart("1"), ToolCallName("weather")], ask)
+        middleware.events([lms.ToolCallStart("1"), lms.ToolCallName("weather")], ask)
     for at in range(0, len(text), 64):
         content = text[at : at + 64]
-        event: PredictionEvent = ToolCallArguments(content)
+        event: lms.PredictionEvent = lms.ToolCallArguments(content)
         if channel != "arguments":
-            event = LlmPredictionFragment(content, reasoning_type="none" if channel == "text" else channel)
+            event = lms.LlmPredictionFragment(content, reasoning_type="none" if channel == "text" else channel)
         ask.raw.add_all([event])
         middleware.events([event], ask)
         if middleware.repetition is not None:
@@ -127,7 +116,12 @@ def test_a_block_of_many_characters_is_found(size: int, channel: str) -> None:
 
 def test_the_same_call_without_end_is_found() -> None:
     middleware, ask = watching(), asking(Cancelled())
-    call: Events = [ToolCallStart("1"), ToolCallName("f"), ToolCallArguments("{}"), ToolCallEnd("1", "f", {})]
+    call: Events = [
+        lms.ToolCallStart("1"),
+        lms.ToolCallName("f"),
+        lms.ToolCallArguments("{}"),
+        lms.ToolCallEnd("1", "f", {}),
+    ]
     passed(middleware, [call] * 2_500, ask)
     assert middleware.repetition is not None
     assert middleware.repetition[0] == "tool calls"
@@ -136,7 +130,9 @@ def test_the_same_call_without_end_is_found() -> None:
 
 @pytest.mark.parametrize(("channel", "settings"), [("text", PLAIN), ("text", TOOLS), ("arguments", TOOLS)])
 @pytest.mark.parametrize("texts", TEXTS.values(), ids=TEXTS)
-def test_a_legitimate_text_is_not_stopped(texts: Sequence[str], channel: str, settings: LlmPredictionConfig) -> None:
+def test_a_legitimate_text_is_not_stopped(
+    texts: Sequence[str], channel: str, settings: lms.LlmPredictionConfig
+) -> None:
     """A text in arguments is a string of JSON."""
     for text in texts:
         written = json.dumps({"content": text}, ensure_ascii=False) if channel == "arguments" else text
@@ -144,7 +140,7 @@ def test_a_legitimate_text_is_not_stopped(texts: Sequence[str], channel: str, se
 
 
 REVIEWS = json.dumps([{"label": "other", "reason": "the review names no topic", "relevant": False}] * 300)
-UNTOUCHED: dict[str, tuple[str, str, LlmPredictionConfig, bool | int]] = {
+UNTOUCHED: dict[str, tuple[str, str, lms.LlmPredictionConfig, bool | int]] = {
     "a loop in a plain response": (SENTENCE * 900, "text", PLAIN, True),
     "equal items in a format": (REVIEWS, "text", JSON, True),
     "equal items in a format, with a number": (REVIEWS, "text", JSON, 1_000),
@@ -169,12 +165,12 @@ UNTOUCHED: dict[str, tuple[str, str, LlmPredictionConfig, bool | int]] = {
 
 
 @pytest.mark.parametrize("case", UNTOUCHED.values(), ids=UNTOUCHED)
-def test_what_is_not_watched_is_not_stopped(case: tuple[str, str, LlmPredictionConfig, bool | int]) -> None:
+def test_what_is_not_watched_is_not_stopped(case: tuple[str, str, lms.LlmPredictionConfig, bool | int]) -> None:
     text, channel, settings, limit = case
     assert find_stop(text, channel, settings, limit=limit) is None
 
 
-LIMITS: dict[str, tuple[str, bool | int, LlmPredictionConfig, tuple[int, int]]] = {
+LIMITS: dict[str, tuple[str, bool | int, lms.LlmPredictionConfig, tuple[int, int]]] = {
     "the default": (SENTENCE * 900, True, TOOLS, (8_000, MOST)),
     "a lower limit": (SENTENCE * 20, 300, PLAIN, (300, 556)),
     "a higher one, reached": (SENTENCE * 900, 20_000, PLAIN, (20_000, 20_256)),
@@ -188,7 +184,7 @@ LIMITS: dict[str, tuple[str, bool | int, LlmPredictionConfig, tuple[int, int]]] 
 
 @pytest.mark.parametrize(("text", "limit", "settings", "expected"), LIMITS.values(), ids=LIMITS)
 def test_the_limit_is_that_of_the_rule_or_given(
-    text: str, limit: bool | int, settings: LlmPredictionConfig, expected: tuple[int, int]
+    text: str, limit: bool | int, settings: lms.LlmPredictionConfig, expected: tuple[int, int]
 ) -> None:
     stop = find_stop(text, limit=limit, settings=settings)
     assert stop is not None
@@ -200,11 +196,6 @@ def test_a_repetition_begins_where_the_text_has_it_however_long_that_is() -> Non
     stop = find_stop(before + SENTENCE * 300)
     assert stop is not None
     assert abs(stop.repetition.start - len(before)) < len(SENTENCE)
-
-
-def weather(city: str) -> str:
-    """Return the weather of a city."""
-    return f"Rain in {city}."
 
 
 PROMPTS = {
@@ -242,12 +233,12 @@ def test_anything_but_a_switch_or_a_number_is_an_error(value: Any) -> None:
 # What becomes of the response -----------------------------------------------------------------------------------------
 
 
-def ended(stop_reason: str | None) -> PredictionEnd:
-    return PredictionEnd({} if stop_reason is None else {"stopReason": stop_reason}, {}, {}, {})
+def ended(stop_reason: str | None) -> lms.PredictionEnd:
+    return lms.PredictionEnd({} if stop_reason is None else {"stopReason": stop_reason}, {}, {}, {})
 
 
-def text(content: str = SENTENCE * 80, kind: str = "none", *, is_markup: bool = False) -> LlmPredictionFragment:
-    return LlmPredictionFragment(content, reasoning_type=kind, is_structural=is_markup)
+def text(content: str = SENTENCE * 80, kind: str = "none", *, is_markup: bool = False) -> lms.LlmPredictionFragment:
+    return lms.LlmPredictionFragment(content, reasoning_type=kind, is_structural=is_markup)
 
 
 def watching(**options: Any) -> StopOnRepetition:
@@ -262,7 +253,7 @@ def asking(call: Cancelled) -> Ask:
 class Case(NamedTuple):
     """A response, and what is expected of it: the stop reason, where the repetition begins, how often it cancels."""
 
-    batches: Sequence[Sequence[PredictionEvent]]
+    batches: Sequence[Sequence[lms.PredictionEvent]]
     sent: str | None
     stop_reason: str
     start: int | None = None
@@ -271,9 +262,9 @@ class Case(NamedTuple):
 
 
 LOOP: Events = [text(), text(), text(), text()]
-CALL: Events = [ToolCallStart("1"), ToolCallArguments('{"a": "' + SENTENCE * 300)]
-FIRST_CALL: Events = [ToolCallStart("0"), ToolCallArguments("x" * 300)]
-COMPLETE = ToolCallEnd("1", "look", {})
+CALL: Events = [lms.ToolCallStart("1"), lms.ToolCallArguments('{"a": "' + SENTENCE * 300)]
+FIRST_CALL: Events = [lms.ToolCallStart("0"), lms.ToolCallArguments("x" * 300)]
+COMPLETE = lms.ToolCallEnd("1", "look", {})
 EMPTY_THOUGHT = [text("<think>", "reasoningStartTag"), text("</think>", "reasoningEndTag")]
 STOPPED = "userStopped"
 CASES = {
@@ -288,15 +279,15 @@ CASES = {
     ),
     "arguments": Case([CALL], STOPPED, "repetition", 8),
     "white space in arguments": Case(
-        [[ToolCallStart("1"), ToolCallArguments("{" + " " * 8_000)]], STOPPED, "repetition", 2
+        [[lms.ToolCallStart("1"), lms.ToolCallArguments("{" + " " * 8_000)]], STOPPED, "repetition", 2
     ),
     "arguments in the same batch as other ones": Case([[*FIRST_CALL, COMPLETE, *CALL]], STOPPED, "repetition", 309),
     "arguments after other ones": Case([FIRST_CALL, [COMPLETE, *CALL]], STOPPED, "repetition", 309),
     "no statistics": Case([LOOP], None, "repetition", 0),
     "the server had ended it": Case([LOOP], "eosFound", "eosFound"),
-    "the server had called": Case([LOOP, [ToolCallStart("1"), COMPLETE]], "toolCalls", "toolCalls"),
+    "the server had called": Case([LOOP, [lms.ToolCallStart("1"), COMPLETE]], "toolCalls", "toolCalls"),
     "the caller has cancelled it, too": Case([LOOP], STOPPED, STOPPED, is_cancelled=True),
-    "no repetition": Case([[text("Hi")], [PromptProgress(1.0)]], "eosFound", "eosFound", None, 0),
+    "no repetition": Case([[text("Hi")], [lms.PromptProgress(1.0)]], "eosFound", "eosFound", None, 0),
 }
 
 
@@ -322,7 +313,7 @@ def test_only_a_response_that_was_stopped_says_so(case: Case, caplog: pytest.Log
 
 def test_a_model_that_is_stopped_is_one_warning() -> None:
     def stop(model: str) -> None:
-        end = PredictionEnd({"stopReason": STOPPED}, {"modelKey": model}, {}, {})
+        end = lms.PredictionEnd({"stopReason": STOPPED}, {"modelKey": model}, {}, {})
         passed(watching(), [LOOP, [end]], asking(Cancelled()))
 
     with warnings.catch_warnings(record=True) as found:
@@ -447,7 +438,7 @@ async def test_the_callers_cancel_stays_one() -> None:
         await cancelled.wait()
         await send(socket, packet({**END, "stats": {"stopReason": STOPPED}}))
 
-    def cancel_at_the_end(fragment: LlmPredictionFragment) -> None:
+    def cancel_at_the_end(fragment: lms.LlmPredictionFragment) -> None:
         if fragment.content == "Well.":
             stream.cancel()
             cancelled.set()

@@ -12,7 +12,6 @@ from lmstudio_integrations.client.predictions.entries import think_first
 from lmstudio_integrations.client.predictions.entries.think_first import ThinkFirst
 from lmstudio_integrations.emulator import Emulator, ModelEntry, PredictionRecord
 from lmstudio_integrations.emulator.server.handlers import SERVED
-from lmstudio_integrations.types.config import LlmPredictionConfig
 from tests.support import recurrent_model
 from tests.support.chat_templates import TEMPLATES, grammar_of
 from tests.support.gate import AT_THE_GATE, Gate
@@ -335,7 +334,7 @@ def test_a_real_model_continues_its_thought_by_grammar(
     template, served = REAL[name], real[name]
     written = template.write("Why? " * 20, "Well, it is so.")
     # The model knows nothing, so a grammar writes its free response as well.
-    monkeypatch.setattr(think_first, "_WITHOUT_FORMAT", LlmPredictionConfig.from_fields(grammar_of(written)))
+    monkeypatch.setattr(think_first, "_WITHOUT_FORMAT", lms.LlmPredictionConfig.from_fields(grammar_of(written)))
     config = {"enable_thinking": True, "repeat_penalty": False, "raw": template.prediction_fields}
     served.ask("Hi", response_format=grammar_of(GIVEN)["llm.prediction.structured"], config=config)
     result = served.ask("Where? " * 20, config=config)

@@ -17,16 +17,8 @@ from lmstudio_integrations.client.predictions.tool_loop.runners import ToolCallR
 from lmstudio_integrations.client.transport.flows import call_back, run
 from lmstudio_integrations.client.transport.mailboxes import current_thread_or_task
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.types.results import (
-    PredictionEvent,
-    ToolCallArguments,
-    ToolCallEnd,
-    ToolCallFailed,
-    ToolCallName,
-    ToolCallStart,
-)
 from tests.client.both import Awaited, make_client
-from tests.client.fake import Socket, authenticate, fake_server, receive, send
+from tests.client.fake import Socket, authenticate, fake_server, receive, send, until_stopped
 from tests.client.prediction_frames import END as FINISHED
 from tests.client.prediction_frames import INFO, loaded_handle, packet
 from tests.client.predictions.test_act import RULES, add, results_of, shout
@@ -229,7 +221,7 @@ async def test_callbacks_about_tool_calls_do_not_keep_an_unloaded_model_from_its
     assert endpoints == ["predict", "getOrLoad", "predict"]
 
 
-START, END, ARGUMENTS = ToolCallStart("c1"), ToolCallEnd("c1", "add", {"a": 1}), '{\n  "a": 1\n}'
+START, END, ARGUMENTS = lms.ToolCallStart("c1"), lms.ToolCallEnd("c1", "add", {"a": 1}), '{\n  "a": 1\n}'
 UNSTREAMED = ("start 0", "name_received 0: add", f"argument_fragment 0: {ARGUMENTS}", "end 0")
 
 
@@ -238,29 +230,29 @@ UNSTREAMED = ("start 0", "name_received 0: add", f"argument_fragment 0: {ARGUMEN
     [
         ([START, END], UNSTREAMED),
         ([END], UNSTREAMED),
-        ([START, END, ToolCallName("late"), ToolCallArguments("late")], UNSTREAMED),
+        ([START, END, lms.ToolCallName("late"), lms.ToolCallArguments("late")], UNSTREAMED),
         (
-            [START, ToolCallName("add"), ToolCallArguments("{"), ToolCallArguments("}"), END],
+            [START, lms.ToolCallName("add"), lms.ToolCallArguments("{"), lms.ToolCallArguments("}"), END],
             ("start 0", "name_received 0: add", "argument_fragment 0: {", "argument_fragment 0: }", "end 0"),
         ),
         (
-            [START, START, ToolCallName("add"), ToolCallArguments("{")],
+            [START, START, lms.ToolCallName("add"), lms.ToolCallArguments("{")],
             (
                 *("start 0", "failure 0: the model gave the call up for another one", "start 1"),
                 *("name_received 1: add", "argument_fragment 1: {"),
             ),
         ),
         (
-            [ToolCallFailed({"title": "no JSON"}, "{"), START],
+            [lms.ToolCallFailed({"title": "no JSON"}, "{"), START],
             ("start 0", "failure 0: Failed to parse tool call request: no JSON", "start 1"),
         ),
     ],
 )
-def test_each_call_starts_once_and_ends_once(events: Sequence[PredictionEvent], expected: Sequence[str]) -> None:
+def test_each_call_starts_once_and_ends_once(events: Sequence[lms.PredictionEvent], expected: Sequence[str]) -> None:
     steps: list[str] = []
 
     def record(name: str, number: int, argument: object) -> Any:
-        shown = "" if isinstance(argument, ToolCallStart | ToolCallEnd) else f": {argument}"
+        shown = "" if isinstance(argument, lms.ToolCallStart | lms.ToolCallEnd) else f": {argument}"
         return call_back(name, steps.append, f"{name.removeprefix('on_tool_call_request_')} {number}{shown}")
 
     reports = ToolCallReports(record, lambda _: None, first_id=0)
@@ -314,7 +306,7 @@ async def test_a_task_that_is_cancelled_in_an_async_callback_stops_the_server(se
         responding.cancel()
         with pytest.raises(asyncio.CancelledError):
             await responding
-        await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped", 600)
+        await until_stopped(server)
 
 
 # Contexts -------------------------------------------------------------------------------------------------------------

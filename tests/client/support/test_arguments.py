@@ -37,6 +37,8 @@ CONSTRUCTING: list[tuple[str, dict[str, Any]]] = [
     ("max_message_bytes .* 0", {"max_message_bytes": 0}),
     ("timeout .* '5'", {"timeout": "5"}),
     ("idle_timeout .* nan", {"idle_timeout": float("nan")}),
+    ("idle_timeout .* -1", {"idle_timeout": -1}),
+    ("connect_timeout .* -1", {"connect_timeout": -1}),
     ("timeout must be a positive number of seconds.* got 1000", {"timeout": HUGE}),
     ("keep_idle must be 0 or a positive number of seconds.* got 1000", {"keep_idle": HUGE}),
     ("max_message_bytes must be between 1 and .* got 1000", {"max_message_bytes": HUGE}),

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -12,15 +11,14 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.embeddings import EmbeddingRequest
 from lmstudio_integrations.client.telemetry import CONTENT_VARIABLE, DISABLED_VARIABLE
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
-from tests.client.fake import Socket, authenticate, fake_server, receive, send_together
+from tests.client.fake import fake_server
 from tests.client.models.test_retries import Fickle
-from tests.client.prediction_frames import END, fragment, joined, loaded_handle, packet
+from tests.client.prediction_frames import END, fragment, joined, loaded_handle, packet, responds, weather
 from tests.support.embedding import embed_texts
 from tests.support.pauses import replace_pauses
 from tests.support.telemetry import (
@@ -34,6 +32,7 @@ from tests.support.telemetry import (
     telemetry,
     traced,
 )
+from tests.support.threads import together
 
 __all__ = ["model", "telemetry", "traced"]
 
@@ -115,11 +114,7 @@ async def test_a_stream_is_one_span_from_its_request_to_its_end(traced: Any, tel
 
 
 async def test_a_stream_that_arrives_at_once_has_a_first_chunk(telemetry: Telemetry) -> None:
-    async def behave(socket: Socket) -> None:
-        await authenticate(socket)
-        await receive(socket)
-        send_together(socket, [fragment("Hi"), packet(END)])
-
+    behave = responds(fragment("Hi"), packet(END))
     async with fake_server(behave) as host, lms.AsyncClient(host) as client:
         await joined(loaded_handle(client).respond_stream("hi"))
     assert (telemetry.span("chat chatty").attributes or {})["gen_ai.response.time_to_first_chunk"]
@@ -136,10 +131,6 @@ async def test_a_completion_is_a_text_completion(traced: Any, telemetry: Telemet
 
 
 async def test_each_round_of_the_tool_loop_is_a_span(traced: Any, telemetry: Telemetry) -> None:
-    def weather(city: str) -> str:
-        """Return the weather of a city."""
-        return f"rain in {city}"
-
     await traced.act("weather", [weather], max_prediction_rounds=2)
     reasons = [attributes_of(span)["gen_ai.response.finish_reasons"] for span in telemetry.spans]
     assert telemetry.names == ["chat chatty"] * 2
@@ -273,20 +264,14 @@ async def test_a_stream_that_is_read_in_parts_does_not_change_the_current_span(
 
 
 def test_predictions_of_several_threads_have_their_own_parents(server: Emulator, telemetry: Telemetry) -> None:
-    with Client(server.address) as client:
+    with lms.Client(server.address) as client:
         model = client.llm.model("chatty")
-        together = threading.Barrier(4)
 
-        def work(name: str) -> None:
-            with telemetry.start_span(name):
-                together.wait(600)
+        def work(number: int) -> None:
+            with telemetry.start_span(f"thread {number}"):
                 model.respond("count")
 
-        threads = [threading.Thread(target=work, args=[f"thread {number}"]) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(600)
+        together(4, work)
     chats = [span for span in telemetry.spans if span.name == "chat chatty"]
     parents = {span.context.span_id for span in telemetry.spans if span.name.startswith("thread") and span.context}
     assert len(chats) == len(parents) == 4
@@ -362,7 +347,11 @@ async def test_a_stream_is_traced_if_the_provider_is_configured_before_it_is_rea
 # Content
 
 
-async def test_prompts_and_responses_are_not_recorded_by_default(traced: Any, telemetry: Telemetry) -> None:
+@pytest.mark.parametrize("value", ["", "EVENT_ONLY"])
+async def test_prompts_and_responses_are_not_recorded_unless_they_are_requested(
+    traced: Any, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv(CONTENT_VARIABLE, value)
     result = await traced.respond("think about a private text")
     await traced.complete("a private text")
     assert result.content
@@ -383,11 +372,3 @@ async def test_content_is_recorded_on_request(
     reasoning, text = json.loads(attributes["gen_ai.output.messages"])[0]["parts"]
     assert reasoning == {"type": "reasoning", "content": result.reasoning_content}
     assert text == {"type": "text", "content": result.content}
-
-
-async def test_content_is_not_recorded_for_other_values(
-    traced: Any, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(CONTENT_VARIABLE, "EVENT_ONLY")
-    await traced.respond("a private text")
-    assert "private" not in telemetry.everything()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.client.telemetry import (
     input_content,
     output_content,
@@ -15,31 +16,22 @@ from lmstudio_integrations.client.telemetry import (
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types._config_base import wire_keys
-from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.results import (
-    LlmPredictionFragment,
-    PredictionEnd,
-    PredictionEvent,
-    PredictionResult,
-    ToolCallEnd,
-    ToolCallStart,
-)
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
 
 
 def parameter(config: dict[str, Any], messages: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    stack = stack_of(LlmPredictionConfig.parse(config))
+    stack = stack_of(lms.LlmPredictionConfig.parse(config))
     return {"predictionConfigStack": stack, "history": {"messages": messages or []}}
 
 
-def result(stop_reason: str, *events: PredictionEvent) -> PredictionResult:
+def result(stop_reason: str, *events: lms.PredictionEvent) -> lms.PredictionResult:
     accumulator = Accumulator()
-    accumulator.add_all([*events, PredictionEnd({"stopReason": stop_reason}, {}, {}, {})])
+    accumulator.add_all([*events, lms.PredictionEnd({"stopReason": stop_reason}, {}, {}, {})])
     return accumulator.result()
 
 
-CALL = (ToolCallStart("c1"), ToolCallEnd("c1", "add", {"a": 1}, None))
+CALL = (lms.ToolCallStart("c1"), lms.ToolCallEnd("c1", "add", {"a": 1}, None))
 
 
 def test_only_settings_that_are_set_are_attributes() -> None:
@@ -68,7 +60,7 @@ def test_only_settings_that_are_set_are_attributes() -> None:
     ],
 )
 def test_stop_reasons_are_in_the_words_of_the_conventions(
-    stop_reason: str, events: tuple[PredictionEvent, ...], expected: str
+    stop_reason: str, events: tuple[lms.PredictionEvent, ...], expected: str
 ) -> None:
     attributes = result_attributes(result(stop_reason, *events))
     assert attributes["gen_ai.response.finish_reasons"] == [expected]
@@ -107,14 +99,14 @@ def test_messages_have_the_form_of_the_conventions() -> None:
 
 
 def test_a_text_to_continue_is_a_message_of_the_user() -> None:
-    raw = {"rawPrompt": "Once", "predictionConfigStack": stack_of(LlmPredictionConfig())}
+    raw = {"rawPrompt": "Once", "predictionConfigStack": stack_of(lms.LlmPredictionConfig())}
     assert input_content(raw) == {
         "gen_ai.input.messages": '[{"role": "user", "parts": [{"type": "text", "content": "Once"}]}]'
     }
 
 
 def test_a_response_is_one_message_with_its_tool_calls() -> None:
-    fragment = LlmPredictionFragment("Let me add.", 3, False, "none", False, None)
+    fragment = lms.LlmPredictionFragment("Let me add.", 3, False, "none", False, None)
     (message,) = json.loads(output_content(result("toolCalls", fragment, *CALL))["gen_ai.output.messages"])
     assert message == {
         "role": "assistant",
@@ -128,7 +120,7 @@ def test_a_response_is_one_message_with_its_tool_calls() -> None:
 
 def test_every_attribute_of_a_setting_stands_on_the_page() -> None:
     page = Path("docs/guides/logs-and-traces.md").read_text(encoding="utf-8")
-    names = [row.attribute[0] for row in wire_keys(LlmPredictionConfig).values() if row.attribute]
+    names = [row.attribute[0] for row in wire_keys(lms.LlmPredictionConfig).values() if row.attribute]
     shortened = {name: f"`.{name.rpartition('.')[2]}`" for name in names}
     assert names
     assert [name for name in names if f"`{name}`" not in page and shortened[name] not in page] == []

@@ -11,8 +11,6 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.trace import StatusCode
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.api.asynchronous import AsyncClient
-from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.telemetry import SPANS
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import on_io_thread, wait_until
@@ -23,6 +21,7 @@ from tests.support.telemetry import (
     telemetry,
     traced,
 )
+from tests.support.threads import together
 
 __all__ = ["model", "telemetry", "traced"]
 
@@ -91,15 +90,17 @@ async def test_a_closed_stream_ends_its_span_once_and_is_no_error(traced: Any, t
     await anext(stream)
     await stream.aclose()
     await stream.aclose()
+    del stream  # which ends it once more
     span = telemetry.span("chat chatty")
     attributes = attributes_of(span)
     assert span.status.status_code == StatusCode.UNSET
     assert "error.type" not in attributes
     assert "gen_ai.response.finish_reasons" not in attributes
+    assert [point.count for point in telemetry.points("gen_ai.client.operation.duration")] == [1]
 
 
 def test_a_break_in_a_loop_ends_the_span(server: Emulator, telemetry: Telemetry) -> None:
-    with Client(server.address) as client:
+    with lms.Client(server.address) as client:
         model = client.llm.model("chatty")
         for _ in model.respond_stream("for ever"):
             assert "chat chatty" not in telemetry.names
@@ -119,7 +120,7 @@ async def test_a_stream_that_is_collected_ends_its_span(traced: Any, telemetry: 
 def test_a_finalizer_at_the_end_of_the_process_records_nothing(
     telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    span = SPANS.on_start("Chat response", Client("127.0.0.1:1").llm.lazy_model()._model.context.target, None)
+    span = SPANS.on_start("Chat response", lms.Client("127.0.0.1:1").llm.lazy_model()._model.context.target, None)
     monkeypatch.setattr(sys, "is_finalizing", lambda: True)
     span.on_end(None)
     assert not telemetry.names
@@ -139,20 +140,10 @@ async def test_a_connection_is_reported_once(telemetry: Telemetry) -> None:
 def test_a_span_is_ended_once_by_many_who_close_the_stream_at_the_same_time(
     server: Emulator, telemetry: Telemetry
 ) -> None:
-    with Client(server.address) as client:
+    with lms.Client(server.address) as client:
         stream = client.llm.model("chatty").respond_stream("for ever")
         next(stream)
-        together = threading.Barrier(8)
-
-        def close() -> None:
-            together.wait(600)
-            stream.close()
-
-        threads = [threading.Thread(target=close) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(600)
+        together(8, lambda _: stream.close())
     assert telemetry.names.count("chat chatty") == 1
 
 
@@ -166,7 +157,7 @@ async def test_a_finalizer_that_runs_inside_the_sdk_ends_the_span_in_another_thr
             ended_in[span.name] = threading.current_thread().name
 
     telemetry.traces.add_span_processor(Threads())
-    async with AsyncClient(server.address) as client:
+    async with lms.AsyncClient(server.address) as client:
         model = await client.llm.model("chatty")
         streams = [model.respond_stream("for ever")]
         await streams[0].start()

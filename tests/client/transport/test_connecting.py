@@ -110,12 +110,6 @@ async def test_an_unreachable_server_is_named_in_the_error_and_may_come_up() -> 
             assert (await client.llm.model("chatty")).identifier == "chatty"
 
 
-@pytest.mark.parametrize("name", ["idle_timeout", "connect_timeout"])
-def test_an_invalid_timeout_is_rejected(name: str) -> None:
-    with pytest.raises(lms.LMStudioValueError, match=name):
-        lms.Client(None, None, **{name: -1})  # type: ignore[arg-type]  # one of the timeouts
-
-
 # Tokens ---------------------------------------------------------------------------------------------------------------
 
 

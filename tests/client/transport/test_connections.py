@@ -24,7 +24,16 @@ from lmstudio_integrations.client.transport.mailboxes import IOTask, LoopMailbox
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.protocol.endpoints import rpc
-from tests.client.fake import Socket, authenticate, context_of, fake_server, receive, send_result
+from tests.client.fake import (
+    Socket,
+    authenticate,
+    context_of,
+    fake_server,
+    hang_up,
+    receive,
+    respond_to_calls,
+    send_result,
+)
 from tests.support.virtual_time import in_virtual_time
 
 
@@ -36,9 +45,9 @@ class Server:
         opened: How many of them are open.
     """
 
-    def __init__(self, behave: Callable[[Socket], Awaitable[None]] | None = None) -> None:
+    def __init__(self, behave: Callable[[Socket], Awaitable[None]] = respond_to_calls) -> None:
         self.accepted = self.opened = 0
-        self._behave = behave or self.respond
+        self._behave = behave
 
     async def __call__(self, socket: Socket) -> None:
         self.accepted += 1
@@ -48,12 +57,6 @@ class Server:
             await socket.wait_closed()
         finally:
             self.opened -= 1
-
-    @staticmethod
-    async def respond(socket: Socket) -> None:
-        await authenticate(socket)
-        while True:
-            await send_result(socket, [])
 
 
 async def test_clients_with_the_same_credentials_share_their_sockets(server: Emulator) -> None:
@@ -70,7 +73,7 @@ async def test_a_short_connect_timeout_of_one_caller_does_not_affect_another() -
 
     async def behave(socket: Socket) -> None:
         await accepting.wait()
-        await Server.respond(socket)
+        await respond_to_calls(socket)
 
     server = Server(behave)
     async with (
@@ -134,12 +137,7 @@ async def test_a_call_works_at_each_moment_at_which_an_idle_connection_closes() 
 
 @in_virtual_time
 async def test_cancelling_a_finished_call_opens_no_connection() -> None:
-    async def behave(socket: Socket) -> None:
-        await authenticate(socket)
-        await receive(socket)
-        await socket.close()
-
-    server = Server(behave)
+    server = Server(hang_up)
     async with fake_server(server) as address:
         client = lms.AsyncClient(address)
         (call,) = Operation(context_of(client)).start("llm", rpc("llm", "listLoaded"), None, label="Model list")

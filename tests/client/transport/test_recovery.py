@@ -9,7 +9,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.connections import PING_TIMEOUT, QUIET
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.client.fake import Socket, authenticate, fake_server, receive, send
+from tests.client.fake import Socket, fake_server, respond_to_calls
 from tests.support.virtual_time import freeze, in_virtual_time, serving
 
 RULES: Any = [{"then": [{"text": "One two "}, {"wait": 3}, {"text": "three four. You said {last}"}]}]
@@ -72,11 +72,8 @@ async def test_no_call_that_was_held_back_is_lost_with_its_socket(*, is_broken: 
     sockets: list[Socket] = []
 
     async def behave(socket: Socket) -> None:
-        await authenticate(socket)
         sockets.append(socket)
-        while True:
-            call = await receive(socket)
-            await send(socket, {"type": "rpcResult", "callId": call["callId"], "result": []})
+        await respond_to_calls(socket)
 
     async with fake_server(behave) as address, lms.AsyncClient(address) as client:
         assert await client.llm.list_loaded() == []

@@ -1,30 +1,30 @@
 """What all engines read alike from the settings of a prediction."""
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.generation import (
     Tags,
     overlap,
     reasoning_tags,
     stop_strings,
 )
-from lmstudio_integrations.types.config import LlmPredictionConfig
 
 
 def test_settings_choose_how_reasoning_is_separated() -> None:
     other = {"enabled": True, "startString": "[[", "endString": "]]"}
-    assert reasoning_tags(LlmPredictionConfig(reasoning_parsing=other)) == Tags("[[", "]]")
-    assert reasoning_tags(LlmPredictionConfig()) == Tags("<think>", "</think>")
-    assert not reasoning_tags(LlmPredictionConfig(reasoning_parsing={"enabled": False})).enabled
-    assert not reasoning_tags(LlmPredictionConfig(reasoning_parsing={"enabled": True, "startString": ""})).enabled
+    assert reasoning_tags(lms.LlmPredictionConfig(reasoning_parsing=other)) == Tags("[[", "]]")
+    assert reasoning_tags(lms.LlmPredictionConfig()) == Tags("<think>", "</think>")
+    assert not reasoning_tags(lms.LlmPredictionConfig(reasoning_parsing={"enabled": False})).enabled
+    assert not reasoning_tags(lms.LlmPredictionConfig(reasoning_parsing={"enabled": True, "startString": ""})).enabled
 
 
 def test_all_stop_strings_count() -> None:
-    config = LlmPredictionConfig(
+    config = lms.LlmPredictionConfig(
         stop_strings=["a"], tool_call_stop_strings=["b"], prompt_template={"type": "manual", "stopStrings": ["c"]}
     )
     assert stop_strings(config) == ["a", "b", "c"]
-    malformed = LlmPredictionConfig(prompt_template={"type": "manual", "stopStrings": ["", 7]})
+    malformed = lms.LlmPredictionConfig(prompt_template={"type": "manual", "stopStrings": ["", 7]})
     assert stop_strings(malformed) == ["7"]
-    assert stop_strings(LlmPredictionConfig(prompt_template={"type": "manual", "stopStrings": 7})) == []
+    assert stop_strings(lms.LlmPredictionConfig(prompt_template={"type": "manual", "stopStrings": 7})) == []
 
 
 def test_the_longest_possible_start_of_a_string_overlaps() -> None:

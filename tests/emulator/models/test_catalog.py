@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations import Client
-from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.engines.scripted.rules import (
     Answers,
@@ -23,13 +23,7 @@ from lmstudio_integrations.emulator.engines.scripted.rules import (
     Wait,
     When,
 )
-from lmstudio_integrations.emulator.models.catalog import (
-    BUNDLED,
-    Catalog,
-    describe,
-    load,
-    parse_model,
-)
+from lmstudio_integrations.emulator.models.catalog import BUNDLED, describe, load, parse_model
 from lmstudio_integrations.errors import LMStudioModelLoadError, LMStudioValueError
 from tests.docs.snippets import blocks, read
 

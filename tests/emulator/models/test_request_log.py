@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.emulator import Catalog, Emulator, Limits, ModelEntry, Preset
-from lmstudio_integrations.emulator.models.request_log import PredictionRecord
+from lmstudio_integrations.emulator import Catalog, Emulator, Limits, ModelEntry, PredictionRecord, Preset
 from tests.emulator.bare_client import TIMEOUT, Wire, named, prediction_request, stack, wire
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"

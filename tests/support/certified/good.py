@@ -1,7 +1,6 @@
 """A scripted model that passes every row of the card, and servers that are worse in one way each."""
 
 import dataclasses
-import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +14,18 @@ from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.functions import Tool
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
-from tests.support.certified.rules import HONESTY, REASONING, SPEED, TOOLS, VISION, Rule, decisions
+from tests.support.certified.rules import (
+    HONESTY,
+    REASONING,
+    SPEED,
+    TOOLS,
+    VISION,
+    Rule,
+    as_text,
+    calling,
+    decisions,
+    with_texts,
+)
 
 KEY = "acme/good"
 
@@ -74,20 +84,7 @@ def entry(rules: Sequence[Rule] = RULES, **fields: Any) -> ModelEntry:
 
 def _for_each_call(change: Callable[[Rule], list[Rule]]) -> tuple[Rule, ...]:
     """Return the rules with other steps in the place of each tool call."""
-    changed = [
-        {**rule, "then": [new for step in rule["then"] for new in (change(step) if "tool" in step else [step])]}
-        for rule in TOOLS
-    ]
-    return (*changed, *RULES[len(TOOLS) :])
-
-
-def _as_text(step: Rule) -> list[Rule]:
-    return [{"text": f"<tool_call>{json.dumps({'name': step['tool'], 'arguments': step['arguments']})}</tool_call>"}]
-
-
-def _with_texts(step: Rule) -> list[Rule]:
-    texts = {name: str(value) if isinstance(value, int) else value for name, value in step["arguments"].items()}
-    return [{**step, "arguments": texts}]
+    return (*calling(change), *RULES[len(TOOLS) :])
 
 
 def _malformed(step: Rule) -> list[Rule]:
@@ -146,8 +143,8 @@ _CUT: Rule = {"when": {"last": "^Which of these words"}, "then": [{"fault": "tru
 _EMPTY: Rule = {"when": {"last": "^Which of these words"}, "then": [{"fault": "empty"}]}
 
 REGRESSIONS: dict[str, Regression] = {
-    "tool calls stay in the text": Regression("tools", {"rules": _for_each_call(_as_text)}),
-    "arguments are texts": Regression("tools", {"rules": _for_each_call(_with_texts)}),
+    "tool calls stay in the text": Regression("tools", {"rules": _for_each_call(as_text)}),
+    "arguments are texts": Regression("tools", {"rules": _for_each_call(with_texts)}),
     "only the first of several calls is made": Regression("tools", {"rules": _only_first(RULES)}),
     "tools are called again after their result": Regression("tools", {"rules": tuple(map(_calls_again, RULES))}),
     "tool calls are malformed": Regression(

@@ -1,7 +1,8 @@
 """The rules of a scripted model that is good at each row of the card; the others need none."""
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lmstudio_integrations.client.certify.decisions import MESSAGES
@@ -39,6 +40,26 @@ def _rules() -> Iterator[Rule]:
 
 
 TOOLS = tuple(_rules())
+
+
+def calling(change: Callable[[Rule], list[Rule]]) -> tuple[Rule, ...]:
+    """Return these rules with other steps in the place of each tool call."""
+    return tuple(
+        {**rule, "then": [new for step in rule["then"] for new in (change(step) if "tool" in step else [step])]}
+        for rule in TOOLS
+    )
+
+
+def as_text(step: Rule) -> list[Rule]:
+    """Return a call that is left in the text."""
+    return [{"text": f"<tool_call>{json.dumps({'name': step['tool'], 'arguments': step['arguments']})}</tool_call>"}]
+
+
+def with_texts(step: Rule) -> list[Rule]:
+    """Return a call whose numbers are texts."""
+    texts = {name: str(value) if isinstance(value, int) else value for name, value in step["arguments"].items()}
+    return [{**step, "arguments": texts}]
+
 
 LONG_THOUGHT = "Let me think. " * 20
 REASONING: tuple[Rule, ...] = (

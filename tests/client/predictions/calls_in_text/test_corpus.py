@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.client.predictions.calls_in_text.read_calls import ReadCalls
 from lmstudio_integrations.types._json_schemas import ArgumentSchema
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent
 from tests.client.predictions.middlewares import end, passed, plan_with
 
 _FOLDER = Path(__file__).parent
@@ -30,13 +30,13 @@ def offered(case: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"type": "function", "function": tool} for tool in tools]
 
 
-def events(case: dict[str, Any]) -> list[PredictionEvent]:
+def events(case: dict[str, Any]) -> list[lms.PredictionEvent]:
     """Return the response as events. Reasoning that a text follows has ended."""
-    found: list[PredictionEvent] = []
+    found: list[lms.PredictionEvent] = []
     if case["reasoning"]:
-        found.append(LlmPredictionFragment(case["reasoning"], reasoning_type="reasoning"))
+        found.append(lms.LlmPredictionFragment(case["reasoning"], reasoning_type="reasoning"))
     if case["text"].strip():
-        found.append(LlmPredictionFragment(case["text"]))
+        found.append(lms.LlmPredictionFragment(case["text"]))
     return [*found, end()]
 
 
@@ -86,6 +86,6 @@ def test_texts_stay_as_they_are() -> None:
         written = case["text"] if case["text"].strip() else ""
         assert (result.content, result.reasoning_content) == (written, case["reasoning"]), case["id"]
         assert not result.tool_call_requests, case["id"]
-        assert "".join(e.content for e in delivered if isinstance(e, LlmPredictionFragment)) == (
+        assert "".join(e.content for e in delivered if isinstance(e, lms.LlmPredictionFragment)) == (
             case["reasoning"] + written
         )

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.client.predictions.calls_in_text.formats import OfferedTool, elements_of
 from lmstudio_integrations.client.predictions.calls_in_text.read_calls import ReadCalls
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, ToolCallEnd, ToolCallFailed
 from tests.client.predictions.calls_in_text.test_corpus import offered
 from tests.client.predictions.middlewares import end, passed, plan_with
 
@@ -19,13 +19,13 @@ _DEFINITION = '{"name": "list_models", "description": "Lists", "parameters": {"t
 def read(text: str, tools: list[Any] | None = None) -> tuple[list[Any], int]:
     """Return the arguments of the calls in a text, and how many calls failed."""
     plan = plan_with(tools or offered({"tools": _TOOLS}))
-    batches: list[list[PredictionEvent]] = [[LlmPredictionFragment(each)] for each in text]
-    whole: list[list[PredictionEvent]] = [[LlmPredictionFragment(text)], [end()]]
+    batches: list[list[lms.PredictionEvent]] = [[lms.LlmPredictionFragment(each)] for each in text]
+    whole: list[list[lms.PredictionEvent]] = [[lms.LlmPredictionFragment(text)], [end()]]
     _, delivered = passed(ReadCalls(plan), [*batches, [end()]])
-    found = [each.arguments for each in delivered if isinstance(each, ToolCallEnd)]
+    found = [each.arguments for each in delivered if isinstance(each, lms.ToolCallEnd)]
     _, delivered = passed(ReadCalls(plan), whole)
-    assert [each.arguments for each in delivered if isinstance(each, ToolCallEnd)] == found
-    return found, sum(isinstance(each, ToolCallFailed) for each in delivered)
+    assert [each.arguments for each in delivered if isinstance(each, lms.ToolCallEnd)] == found
+    return found, sum(isinstance(each, lms.ToolCallFailed) for each in delivered)
 
 
 @pytest.mark.parametrize(

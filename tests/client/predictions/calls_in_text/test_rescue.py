@@ -10,18 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.client.predictions.calls_in_text import call_parser, formats, lenient_json, parser
 from lmstudio_integrations.client.predictions.calls_in_text.read_calls import ReadCalls
 from lmstudio_integrations.client.predictions.middleware import Ask
 from lmstudio_integrations.types._json_schemas import ArgumentSchema
 from lmstudio_integrations.types.reasoning import USUAL_TAGS
-from lmstudio_integrations.types.results import (
-    LlmPredictionFragment,
-    PredictionEvent,
-    PromptProgress,
-    ToolCallEnd,
-    ToolCallFailed,
-)
 from tests.client.predictions.calls_in_text.test_corpus import _TOOLS, cases, offered
 from tests.client.predictions.middlewares import end, passed, plan_with
 
@@ -42,14 +36,14 @@ def _texts(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def _outcome(case: dict[str, Any], fragments: list[str]) -> Any:
-    batches: list[list[PredictionEvent]] = [[LlmPredictionFragment(each)] for each in fragments]
+    batches: list[list[lms.PredictionEvent]] = [[lms.LlmPredictionFragment(each)] for each in fragments]
     accumulator, delivered = passed(ReadCalls(plan_with(offered(case))), [*batches, [end()]])
     result = accumulator.result()
-    text = "".join(each.content for each in delivered if isinstance(each, LlmPredictionFragment))
+    text = "".join(each.content for each in delivered if isinstance(each, lms.LlmPredictionFragment))
     assert text == result.content
-    calls = [(each.name, each.arguments) for each in delivered if isinstance(each, ToolCallEnd)]
+    calls = [(each.name, each.arguments) for each in delivered if isinstance(each, lms.ToolCallEnd)]
     assert calls == [(each.name, each.arguments) for each in result.tool_call_requests]
-    return text, calls, [each.error for each in delivered if isinstance(each, ToolCallFailed)]
+    return text, calls, [each.error for each in delivered if isinstance(each, lms.ToolCallFailed)]
 
 
 @settings(max_examples=100)
@@ -190,10 +184,10 @@ def test_text_flows_until_a_call_may_begin(before: str, later: list[str]) -> Non
     reader, ask, shown = ReadCalls(plan_with(offered(_ADD))), Ask(), list[str]()
     fragments = ("See", " <b", "r> ", "now", before[3:], "<tool", '_call>{"na', 'me": 1}', " means that", ".")
     for fragment in fragments:
-        batch: list[PredictionEvent] = [LlmPredictionFragment(fragment), PromptProgress(0.5)]
+        batch: list[lms.PredictionEvent] = [lms.LlmPredictionFragment(fragment), lms.PromptProgress(0.5)]
         _, released = passed(reader, [batch], ask)
-        shown.append("".join(each.content for each in released if isinstance(each, LlmPredictionFragment)))
-        assert PromptProgress(0.5) in released
+        shown.append("".join(each.content for each in released if isinstance(each, lms.LlmPredictionFragment)))
+        assert lms.PromptProgress(0.5) in released
     assert shown == ["See", " <b", "r> ", "now", *later]
 
 
@@ -223,8 +217,8 @@ def test_reasoning_that_never_ended_may_end_with_a_call(
     parts: list[tuple[str, str]], expected: tuple[str | None, str, int]
 ) -> None:
     for size in (1, 1000):
-        batch: list[PredictionEvent] = [
-            LlmPredictionFragment(text[at : at + size], reasoning_type=kind)
+        batch: list[lms.PredictionEvent] = [
+            lms.LlmPredictionFragment(text[at : at + size], reasoning_type=kind)
             for kind, text in parts
             for at in range(0, len(text), size)
         ]
@@ -236,9 +230,9 @@ def test_reasoning_that_never_ended_may_end_with_a_call(
 
 def test_tokens_of_the_markup_are_dropped_with_it() -> None:
     tokens = [{"text": "So.\n"}, {"text": "<tool_call>"}]
-    fragments: list[PredictionEvent] = [LlmPredictionFragment("So.\n<tool_call>", tokens=tokens)]
+    fragments: list[lms.PredictionEvent] = [lms.LlmPredictionFragment("So.\n<tool_call>", tokens=tokens)]
     accumulator, _ = passed(
-        ReadCalls(plan_with(offered(_ADD))), [[*fragments, LlmPredictionFragment(_CALL[11:])], [end()]]
+        ReadCalls(plan_with(offered(_ADD))), [[*fragments, lms.LlmPredictionFragment(_CALL[11:])], [end()]]
     )
     result = accumulator.result()
     assert (result.content, result.tokens, len(result.tool_call_requests)) == ("So.\n", ({"text": "So.\n"},), 1)
@@ -246,5 +240,5 @@ def test_tokens_of_the_markup_are_dropped_with_it() -> None:
 
 def test_a_schema_that_is_none_fits_nothing() -> None:
     definition = {"type": "function", "function": {"name": "add", "parameters": {"type": "no type"}}}
-    accumulator, _ = passed(ReadCalls(plan_with([definition])), [[LlmPredictionFragment(_CALL)], [end()]])
+    accumulator, _ = passed(ReadCalls(plan_with([definition])), [[lms.LlmPredictionFragment(_CALL)], [end()]])
     assert accumulator.result().tool_call_requests == ()

@@ -8,7 +8,6 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.predictions.decisions.states import state_of, state_text
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioUnsupportedError, LMStudioValueError
 
 RULES: list[dict[str, Any]] = [
     {"when": {"last": "refund\\?"}, "then": [{"probabilities": {"yes": 0.6, "Yes": 0.2, "no": 0.2}}]},
@@ -117,7 +116,7 @@ async def test_an_answer_made_of_a_sliver_of_the_probability_says_so() -> None:
 
 async def test_a_text_is_no_letter() -> None:
     """Its other tokens have the article " a", which is not the letter."""
-    with pytest.raises(LMStudioUnsupportedError, match="with none of A, B, C"):
+    with pytest.raises(lms.LMStudioUnsupportedError, match="with none of A, B, C"):
         await answer_of({"then": "This is it."}, TEAM)
     letters = {" a": 0.5, "A": 0.2, " A": 0.1, "B": 0.1, "C": 0.1}
     answer = await answer_of({"then": [{"probabilities": letters}]}, TEAM, permutations=1)
@@ -132,20 +131,25 @@ async def test_one_order_has_no_spread(model: Any) -> None:
 @pytest.mark.parametrize(
     ("state", "questions", "error", "text"),
     [
-        (STATE, {"a": {**TEAM, "instructions": "mumble"}, "b": REFUND}, LMStudioUnsupportedError, "none of A, B, C"),
-        ("word " * 400, {"a": REFUND}, LMStudioContextOverflowError, "take 4.* of 300 tokens; shorten the state"),
-        ("  ", {"a": REFUND}, LMStudioValueError, "the state is empty"),
-        (STATE, {}, LMStudioValueError, "questions must be"),
+        (
+            STATE,
+            {"a": {**TEAM, "instructions": "mumble"}, "b": REFUND},
+            lms.LMStudioUnsupportedError,
+            "none of A, B, C",
+        ),
+        ("word " * 400, {"a": REFUND}, lms.LMStudioContextOverflowError, "take 4.* of 300 tokens; shorten the state"),
+        ("  ", {"a": REFUND}, lms.LMStudioValueError, "the state is empty"),
+        (STATE, {}, lms.LMStudioValueError, "questions must be"),
         (
             STATE,
             {"a": {**TEAM, "criteria": dict.fromkeys("abcdefghijklmnopqrstuvwxyz?")}},
-            LMStudioValueError,
+            lms.LMStudioValueError,
             "27 options",
         ),
         (
             STATE,
             {"a": {"type": "score", "instructions": "?", "criteria": ["x"]}},
-            LMStudioValueError,
+            lms.LMStudioValueError,
             "a: criteria must",
         ),
     ],
@@ -160,7 +164,7 @@ async def test_what_cannot_be_decided_is_one_clear_error(
 
 
 async def test_an_unknown_argument_is_an_error(model: Any) -> None:
-    with pytest.raises(LMStudioValueError, match="permutation"):
+    with pytest.raises(lms.LMStudioValueError, match="permutation"):
         await model.decide(STATE, {"a": REFUND}, permutation=2)
 
 
@@ -185,7 +189,7 @@ def test_a_state_is_text(state: Any, text: str) -> None:
 
 async def test_a_state_with_an_image_is_rejected(model: Any) -> None:
     parts = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
-    with pytest.raises(LMStudioValueError, match="of the type 'image_url'"):
+    with pytest.raises(lms.LMStudioValueError, match="of the type 'image_url'"):
         await model.decide([{"role": "user", "content": parts}], {"refund": REFUND})
-    with pytest.raises(LMStudioValueError, match="must be text or JSON"):
+    with pytest.raises(lms.LMStudioValueError, match="must be text or JSON"):
         state_of({"a": object()})

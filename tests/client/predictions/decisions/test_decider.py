@@ -16,18 +16,6 @@ from lmstudio_integrations.client.predictions.decisions.systemone import PATH, p
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.transport.connect.addresses import Target, context_trusting
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.errors import (
-    LMStudioAuthenticationError,
-    LMStudioConnectionLostError,
-    LMStudioModelNotFoundError,
-    LMStudioProtocolError,
-    LMStudioServerError,
-    LMStudioTimeoutError,
-    LMStudioUnreachableError,
-    LMStudioUnsupportedError,
-    LMStudioValueError,
-    LMStudioWrongModelKindError,
-)
 from tests.client.both import make_client
 from tests.support.certificates import LOCALHOST
 from tests.support.ports import free_port
@@ -101,7 +89,7 @@ async def test_memory_of_decision_models_is_planned(client: Any) -> None:
 async def test_errors_name_the_kind_that_a_model_is_of(client: Any) -> None:
     kinds = {"judge": "decision", "chat": "llm", "v": "embedding"}
     for key, asked in (("judge", "llm"), ("judge", "embedding"), ("chat", "decision"), ("v", "decision")):
-        with pytest.raises(LMStudioWrongModelKindError) as caught:
+        with pytest.raises(lms.LMStudioWrongModelKindError) as caught:
             await getattr(client, asked).model(key)
         assert f'use client.{kinds[key]}.model("{key}")' in str(caught.value)
 
@@ -118,17 +106,17 @@ async def test_errors_name_the_kind_that_a_model_is_of(client: Any) -> None:
 )
 async def test_what_is_invalid_is_not_sent(client: Any, state: Any, questions: Any, text: str) -> None:
     model = client.decision.lazy_model("judge")
-    with pytest.raises(LMStudioValueError, match=text):
+    with pytest.raises(lms.LMStudioValueError, match=text):
         await model.decide(state, questions)
     assert await client.list_loaded_models() == []
 
 
 async def test_errors_of_the_server_are_passed_on(client: Any) -> None:
     model = await client.decision.model("judge")
-    with pytest.raises(LMStudioServerError, match="Decision: It is not in the mood"):
+    with pytest.raises(lms.LMStudioServerError, match="Decision: It is not in the mood"):
         await model.decide("fail", QUESTIONS)
     for name, other in (("queue_timeout", {}), ("timeout", {"queue_timeout": None})):
-        with pytest.raises(LMStudioTimeoutError, match=f"{name} expired after 0.05 s") as caught:
+        with pytest.raises(lms.LMStudioTimeoutError, match=f"{name} expired after 0.05 s") as caught:
             await model.with_timeouts(**{name: 0.05, **other}).decide("for ever", QUESTIONS)
         assert caught.value.timeout_name == name
 
@@ -158,7 +146,7 @@ async def test_a_server_with_tokens_gets_the_one_of_the_client(make_client: Any)
 async def test_without_httpx_one_sentence_says_what_is_missing(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = await client.decision.model("judge")
     monkeypatch.setitem(sys.modules, post.__module__, None)
-    with pytest.raises(LMStudioUnsupportedError, match=r"over HTTP, which needs .*install"):
+    with pytest.raises(lms.LMStudioUnsupportedError, match=r"over HTTP, which needs .*install"):
         await model.decide("money", QUESTIONS)
 
 
@@ -186,24 +174,29 @@ async def ask(web: Web, token: str | None = None, **headers: str) -> Any:
 @pytest.mark.parametrize(
     ("status", "body", "kind", "text"),
     [
-        (400, {"error": {"message": "questions.a: no"}}, LMStudioServerError, "Decision: questions.a: no"),
-        (400, {"error": "no"}, LMStudioServerError, "Decision: no"),
-        (401, {"error": {"message": "no token"}}, LMStudioAuthenticationError, "no token; no API token was sent"),
-        (403, b"forbidden", LMStudioAuthenticationError, "status 403"),
-        (404, {"error": {"message": "No model"}}, LMStudioModelNotFoundError, "Decision: No model"),
-        (404, b"<html>", LMStudioUnsupportedError, "has no /v1/systemone"),
-        (405, b"", LMStudioUnsupportedError, "update LM Studio, or let the proxy"),
-        (200, b"Unexpected endpoint", LMStudioUnsupportedError, "has no /v1/systemone"),
-        (501, {"error": {"message": "no images"}}, LMStudioUnsupportedError, "Decision: no images"),
-        (502, b"", LMStudioServerError, "status 502, ''"),
+        (400, {"error": {"message": "questions.a: no"}}, lms.LMStudioServerError, "Decision: questions.a: no"),
+        (400, {"error": "no"}, lms.LMStudioServerError, "Decision: no"),
+        (401, {"error": {"message": "no token"}}, lms.LMStudioAuthenticationError, "no token; no API token was sent"),
+        (403, b"forbidden", lms.LMStudioAuthenticationError, "status 403"),
+        (404, {"error": {"message": "No model"}}, lms.LMStudioModelNotFoundError, "Decision: No model"),
+        (404, b"<html>", lms.LMStudioUnsupportedError, "has no /v1/systemone"),
+        (405, b"", lms.LMStudioUnsupportedError, "update LM Studio, or let the proxy"),
+        (200, b"Unexpected endpoint", lms.LMStudioUnsupportedError, "has no /v1/systemone"),
+        (501, {"error": {"message": "no images"}}, lms.LMStudioUnsupportedError, "Decision: no images"),
+        (502, b"", lms.LMStudioServerError, "status 502, ''"),
         (
             200,
             {"error": "Unexpected endpoint"},
-            LMStudioUnsupportedError,
+            lms.LMStudioUnsupportedError,
             "/v1/systemone (Unexpected endpoint); update",
         ),
-        (200, {"error": {"message": "No such path"}}, LMStudioUnsupportedError, "/v1/systemone (No such path); update"),
-        (404, {"detail": "Not Found"}, LMStudioUnsupportedError, "status 404, '{"),
+        (
+            200,
+            {"error": {"message": "No such path"}},
+            lms.LMStudioUnsupportedError,
+            "/v1/systemone (No such path); update",
+        ),
+        (404, {"detail": "Not Found"}, lms.LMStudioUnsupportedError, "status 404, '{"),
     ],
 )
 async def test_each_status_has_its_error(web: Web, status: int, body: object, kind: type, text: str) -> None:
@@ -229,9 +222,9 @@ async def test_a_server_that_is_gone_or_goes_away(web: Web) -> None:
         request.connection.close()
 
     web.pages["/lm" + PATH] = hang_up
-    with pytest.raises(LMStudioConnectionLostError, match="was lost"):
+    with pytest.raises(lms.LMStudioConnectionLostError, match="was lost"):
         await ask(web)
-    with pytest.raises(LMStudioUnreachableError, match="not reachable at ws://"):
+    with pytest.raises(lms.LMStudioUnreachableError, match="not reachable at ws://"):
         await post(Target.of(f"127.0.0.1:{free_port()}", None), TIMEOUTS, None, {})
 
 
@@ -243,7 +236,7 @@ async def test_certificates_are_checked() -> None:
         host = f"https://localhost:{web.port}"
         trusting = context_trusting(str(LOCALHOST))
         assert await post(Target.of(host, None, ssl_context=trusting), TIMEOUTS, None, {}) == {"answers": {}}
-        with pytest.raises(LMStudioUnreachableError, match="CERTIFICATE_VERIFY_FAILED"):
+        with pytest.raises(lms.LMStudioUnreachableError, match="CERTIFICATE_VERIFY_FAILED"):
             await post(Target.of(host, None), TIMEOUTS, None, {})
 
 
@@ -265,7 +258,7 @@ async def test_a_response_of_another_form_is_an_error(
     monkeypatch.setattr("lmstudio_integrations.client.predictions.decisions.systemone.post", respond)
     async with lms.AsyncClient(server.address) as client:
         model = await client.decision.model("judge")
-        with pytest.raises(LMStudioProtocolError, match=f"cannot be read.*{text}"):
+        with pytest.raises(lms.LMStudioProtocolError, match=f"cannot be read.*{text}"):
             await model.decide("money", {"a": QUESTIONS["a"]})
 
 
@@ -328,7 +321,7 @@ async def test_an_answer_that_does_not_fit_its_question_is_an_error_that_names_i
     monkeypatch.setattr("lmstudio_integrations.client.predictions.decisions.systemone.post", respond)
     async with lms.AsyncClient(server.address) as client:
         model = await client.decision.model("judge")
-        with pytest.raises(LMStudioProtocolError, match=re.escape(text)) as caught:
+        with pytest.raises(lms.LMStudioProtocolError, match=re.escape(text)) as caught:
             await model.decide("money", {"it": question})
         assert "in the answer to the question 'it'" in str(caught.value)
 
@@ -360,9 +353,9 @@ async def test_labels_have_the_order_in_which_they_were_asked(
 async def test_arguments_for_language_models_are_errors(client: Any, given: dict[str, Any]) -> None:
     model = client.decision.lazy_model("judge")
     (name,) = given
-    with pytest.raises(LMStudioValueError, match=f"{name} is for language models: .*; leave out {name}="):
+    with pytest.raises(lms.LMStudioValueError, match=f"{name} is for language models: .*; leave out {name}="):
         await model.decide("money", QUESTIONS, **given)
-    with pytest.raises(LMStudioValueError, match="permutation"):
+    with pytest.raises(lms.LMStudioValueError, match="permutation"):
         await model.decide("money", QUESTIONS, permutation=2)
     assert len((await model.decide("money", QUESTIONS, permutations=1, max_concurrency=None)).answers) == 3
 
@@ -378,7 +371,7 @@ async def test_a_server_that_answers_no_questions_is_unsupported_in_its_own_word
     model = {"key": "judge", "kind": "decision", "rule": [{"then": [{"error": words, "status": status}]}]}
     with Emulator([model]) as server:
         async with make_client(server.address, None) as client:
-            with pytest.raises(LMStudioUnsupportedError, match=re.escape(words)) as caught:
+            with pytest.raises(lms.LMStudioUnsupportedError, match=re.escape(words)) as caught:
                 await (await client.decision.model("judge")).decide("money", QUESTIONS)
         assert "update LM Studio" in str(caught.value)
         assert "TTL" not in str(caught.value)

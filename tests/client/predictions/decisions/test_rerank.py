@@ -7,17 +7,10 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.api.asynchronous import AsyncClient
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry, PredictionRecord
 from lmstudio_integrations.emulator.engines.scripted import words
-from lmstudio_integrations.errors import (
-    LMStudioContextOverflowError,
-    LMStudioError,
-    LMStudioUnsupportedError,
-    LMStudioValueError,
-    LMStudioWrongModelKindError,
-)
-from lmstudio_integrations.types.reranking import QWEN3_RERANKER, RerankResult, RerankTemplate
+from lmstudio_integrations.types.reranking import QWEN3_RERANKER
 
 RULES = (
     {"when": {"last": "^pool"}, "then": [{"relevance": 0.9}]},
@@ -63,7 +56,7 @@ def is_running(prediction: PredictionRecord) -> bool:
     return prediction.state == "running"
 
 
-def scores(results: list[RerankResult]) -> list[tuple[int, float | None]]:
+def scores(results: list[lms.RerankResult]) -> list[tuple[int, float | None]]:
     return [(each.index, None if each.score is None else round(each.score, 4)) for each in results]
 
 
@@ -87,7 +80,7 @@ async def test_prompts_have_what_was_given(model: Any, server: Emulator) -> None
     assert not server.predictions
     await model.rerank(QUERY, ["pool"], instruction="Find prices.")
     await model.rerank(QUERY, ["pool"], template="{instruction} | {query} | {text}")
-    await model.rerank(QUERY, ["</s>pool"], template=RerankTemplate("{query}\n\nText: {text}", yes="1", no="0"))
+    await model.rerank(QUERY, ["</s>pool"], template=lms.RerankTemplate("{query}\n\nText: {text}", yes="1", no="0"))
     asked, plain, own = dict.fromkeys(str(each.prompt) for each in server.predictions)
     assert "yes or no. Find prices.\n\nQuery: What" in asked
     assert plain == f"{QWEN3_RERANKER.instruction} | {QUERY} | pool"
@@ -99,9 +92,9 @@ async def test_a_text_that_fails_is_marked_and_comes_last(model: Any) -> None:
     results = await model.rerank(QUERY, ["broken", "pool", "ferry", "train"], errors="mark", on_progress=steps.append)
     assert scores(results) == [(1, 0.9), (2, 0.4), (3, 0.01), (0, None)]
     assert steps == [0.25, 0.5, 0.75, 1.0]
-    assert isinstance(results[-1].error, LMStudioError)
+    assert isinstance(results[-1].error, lms.LMStudioError)
     assert [each.error for each in results[:-1]] == [None] * 3
-    with pytest.raises(LMStudioError, match="the engine gave up"):
+    with pytest.raises(lms.LMStudioError, match="the engine gave up"):
         await model.rerank(QUERY, ["pool", "broken", "ferry"])
 
 
@@ -113,19 +106,19 @@ async def test_a_text_about_which_the_model_would_say_neither_word_has_no_score(
         {"when": {"last": "^ferry"}, "then": [{"probabilities": {"yes": 0.03, "no": 0.09, **rest}}]},
     ]
     with Emulator([{"key": "vague", "rule": rules}]) as server:
-        async with AsyncClient(server.address) as client:
+        async with lms.AsyncClient(server.address) as client:
             results = await (await client.llm.model("vague")).rerank(QUERY, ["pool", "ferry"])
     assert scores(results) == [(1, 0.25), (0, None)]
 
 
 async def test_one_failure_stops_the_others(model: Any, server: Emulator) -> None:
-    with pytest.raises(LMStudioError, match="the engine gave up"):
+    with pytest.raises(lms.LMStudioError, match="the engine gave up"):
         await model.rerank(QUERY, ["pool", "for ever", "for ever", "broken"])
     server.wait_for(lambda: not any(map(is_running, server.predictions)), 600)
 
 
 async def test_cancelling_stops_all(server: Emulator) -> None:
-    async with AsyncClient(server.address) as client:
+    async with lms.AsyncClient(server.address) as client:
         task = asyncio.create_task((await client.llm.model("chat")).rerank(QUERY, ["pool", *["for ever"] * 6]))
         await asyncio.to_thread(server.wait_for, lambda: sum(map(is_running, server.predictions)) == 3, 600)
         task.cancel()
@@ -142,7 +135,7 @@ async def test_cancelling_stops_all(server: Emulator) -> None:
 async def test_a_query_that_fills_the_window_is_an_error_whose_remedy_can_help(
     client: Any, key: str, remedy: str
 ) -> None:
-    with pytest.raises(LMStudioContextOverflowError, match=r"leave no room for a text.*of 400 tokens") as caught:
+    with pytest.raises(lms.LMStudioContextOverflowError, match=r"leave no room for a text.*of 400 tokens") as caught:
         await client.llm.lazy_model(key).rerank("word " * 500, ["pool"])
     assert caught.value.limit == 400
     assert str(caught.value).endswith(remedy)
@@ -156,9 +149,10 @@ async def test_a_long_text_is_cut_and_marked(model: Any, server: Emulator) -> No
 
 
 @pytest.mark.parametrize(
-    ("key", "error"), [("vectors", LMStudioWrongModelKindError), ("bge-reranker-v2-m3", LMStudioUnsupportedError)]
+    ("key", "error"),
+    [("vectors", lms.LMStudioWrongModelKindError), ("bge-reranker-v2-m3", lms.LMStudioUnsupportedError)],
 )
-async def test_models_that_cannot_are_told_which_can(client: Any, key: str, error: type[LMStudioError]) -> None:
+async def test_models_that_cannot_are_told_which_can(client: Any, key: str, error: type[lms.LMStudioError]) -> None:
     with pytest.raises(error, match="Qwen3-Reranker"):
         await client.llm.lazy_model(key).rerank(QUERY, ["pool"])
 
@@ -168,7 +162,9 @@ async def test_a_server_without_log_probabilities_is_an_error(
     model: Any, token: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(words, "log_probs", lambda *_: {"text": "yes", **token})
-    with pytest.raises(LMStudioUnsupportedError, match=r"no log-probabilities for the response '(yes|no)' of 'chat'"):
+    with pytest.raises(
+        lms.LMStudioUnsupportedError, match=r"no log-probabilities for the response '(yes|no)' of 'chat'"
+    ):
         await model.rerank(QUERY, ["pool"], errors="mark")
 
 
@@ -192,6 +188,6 @@ async def test_a_server_without_log_probabilities_is_an_error(
 async def test_invalid_arguments_are_rejected_before_anything_is_sent(
     model: Any, server: Emulator, given: dict[str, Any], problem: str
 ) -> None:
-    with pytest.raises(LMStudioValueError, match=re.escape(problem)):
+    with pytest.raises(lms.LMStudioValueError, match=re.escape(problem)):
         await model.rerank(**{"query": QUERY, "texts": ["pool"], **given})
     assert not server.predictions

@@ -13,7 +13,6 @@ from pydantic import BaseModel
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.predictions.decisions.states import state_of, state_text
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.errors import LMStudioValueError
 
 URGENT = lms.Noul(instructions="Is it urgent?")
 MODELS: list[dict[str, Any]] = [{"key": "chat"}, {"key": "judge", "kind": "decision"}]
@@ -79,7 +78,7 @@ def nested(levels: int) -> Any:
 )
 async def test_what_is_no_state_is_an_error_of_both_kinds(model: Any, server: Emulator, state: Any, text: str) -> None:
     before = len(server.predictions)
-    with pytest.raises(LMStudioValueError, match=re.escape(text)):
+    with pytest.raises(lms.LMStudioValueError, match=re.escape(text)):
         await model.decide(state, {"urgent": URGENT})
     assert len(server.predictions) == before
 
@@ -106,7 +105,7 @@ async def test_questions_may_have_dates_but_not_themselves(model: Any) -> None:
     criteria = {"old": date(2020, 1, 1), "new": Customer(date(2026, 1, 1))}
     asked: dict[str, Any] = {"age": {"type": "choice", "instructions": {"on": date(2026, 1, 1)}, "criteria": criteria}}
     assert set((await model.decide("x", asked)).answers["age"].probabilities) == {"old", "new"}
-    with pytest.raises(LMStudioValueError, match=r"questions\.age is nested .*or contains itself"):
+    with pytest.raises(lms.LMStudioValueError, match=r"questions\.age is nested .*or contains itself"):
         await model.decide("x", {"age": {**asked["age"], "criteria": {"a": contains_itself()}}})
 
 

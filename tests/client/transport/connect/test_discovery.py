@@ -193,11 +193,6 @@ def lm_studio_beside_bionic(machine: Machine) -> int:
     return machine.start("lmstudio")
 
 
-def llmster_beside_bionic(machine: Machine) -> int:
-    machine.start("bionic")
-    return machine.start("daemon")
-
-
 def llmster_without_a_record_beside_bionic(machine: Machine) -> int:
     machine.start("bionic")
     port = machine.start("daemon")
@@ -225,14 +220,6 @@ def bionic_beside_a_leftover_of_an_ended_one(machine: Machine) -> int:
     other = machine.start("bionic")
     machine.usual_ports.append(other)
     machine.write("lmstudio", {"port": other, "pid": ended_process()})
-    return machine.start("bionic")
-
-
-def bionic_beside_an_installed_lm_studio(machine: Machine) -> int:
-    """It is not started."""
-    installation = machine.write("lmstudio", "").with_name("app-install-location.json")
-    installation.write_text(json.dumps({"path": sys.executable, "argv": [], "cwd": str(machine.home)}))
-    machine.erase("lmstudio")
     return machine.start("bionic")
 
 
@@ -298,12 +285,10 @@ def nothing(machine: Machine) -> None:
         bionic_alone,
         lm_studio_alone,
         lm_studio_beside_bionic,
-        llmster_beside_bionic,
         llmster_without_a_record_beside_bionic,
         pytest.param(bionic_beside_what_an_ended_process_left, marks=pytest.mark.slow),
         bionic_beside_a_leftover_that_names_its_developers,
         pytest.param(bionic_beside_a_leftover_of_an_ended_one, marks=pytest.mark.slow),
-        bionic_beside_an_installed_lm_studio,
         bionic_beside_a_record_that_says_nothing,
         bionic_by_the_variable,
         a_variable_whose_file_has_gone,

@@ -4,13 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished, GenerateRequest, LoadRequest
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, LlamaCppModel
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_main import WorkerParameters
-from lmstudio_integrations.types.chat import Chat, ChatHistory
-from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.functions import Tool
-from lmstudio_integrations.types.results import LlmPredictionFragment
 
 CHAT, EMBEDDING = "smollm2-135m-instruct", "text-embedding-all-minilm-l6-v2"
 CONTEXT_LENGTH = 2048
@@ -28,7 +27,7 @@ FULL = WorkerParameters(
     cache_types=("q8_0", "f16"),
 )
 """Parameters of a worker, hardly one with its default."""
-STEADY = LlmPredictionConfig(
+STEADY = lms.LlmPredictionConfig(
     temperature=0, top_k_sampling=40, top_p_sampling=0.95, min_p_sampling=0.05, repeat_penalty=1.1, seed=1
 )
 ADD = Tool.from_dict(
@@ -82,8 +81,8 @@ async def load(**changes: Any) -> LlamaCppModel:
     return await LlamaCppEngine(threads=1, offline=True).load(load_request(**changes), lambda _: None)
 
 
-def chat_of(question: str, system: str = "You are a helpful assistant.") -> Chat:
-    chat = Chat(system)
+def chat_of(question: str, system: str = "You are a helpful assistant.") -> lms.Chat:
+    chat = lms.Chat(system)
     chat.add_user_message(question)
     return chat
 
@@ -92,8 +91,8 @@ def history_of(question: str, system: str = "You are a helpful assistant.") -> C
     return chat_of(question, system).to_history()
 
 
-def settings(**changes: Any) -> LlmPredictionConfig:
-    return STEADY.merged(LlmPredictionConfig(**changes))
+def settings(**changes: Any) -> lms.LlmPredictionConfig:
+    return STEADY.merged(lms.LlmPredictionConfig(**changes))
 
 
 async def run(model: LlamaCppModel, history: ChatHistory | None = None, **changes: Any) -> list[EngineEvent]:
@@ -112,7 +111,7 @@ async def rest_of(stream: AsyncIterator[EngineEvent]) -> list[EngineEvent]:
 
 
 def text_of(events: list[EngineEvent]) -> str:
-    return "".join(event.content for event in events if isinstance(event, LlmPredictionFragment))
+    return "".join(event.content for event in events if isinstance(event, lms.LlmPredictionFragment))
 
 
 def finished(events: list[EngineEvent]) -> Finished:

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.base import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import constraints
-from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.functions import Tool
 
 
@@ -27,7 +27,7 @@ def nested(levels: int) -> dict[str, Any]:
 )
 def test_what_would_be_ignored_is_rejected(structured: dict[str, Any], words: str) -> None:
     with pytest.raises(EngineError, match=words):
-        constraints.structured_output(LlmPredictionConfig(structured=structured))
+        constraints.structured_output(lms.LlmPredictionConfig(structured=structured))
 
 
 @pytest.mark.parametrize(

@@ -9,20 +9,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.base import EngineError, EngineEvent, Finished, GenerateRequest, Image
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppModel
-from lmstudio_integrations.types.chat import Chat
-from lmstudio_integrations.types.files import FileHandle
-from lmstudio_integrations.types.functions import ToolCallRequest, ToolCallResultPart
-from lmstudio_integrations.types.results import (
-    LlmPredictionFragment,
-    PromptProgress,
-    ToolCallArguments,
-    ToolCallEnd,
-    ToolCallFailed,
-    ToolCallName,
-    ToolCallStart,
-)
+from lmstudio_integrations.types.functions import ToolCallResultPart
 from tests.emulator.engines.llama_cpp.models import (
     ADD,
     CONTEXT_LENGTH,
@@ -50,16 +40,16 @@ async def chat_model() -> AsyncIterator[LlamaCppModel]:
     await model.close()
 
 
-def progress_of(events: list[EngineEvent]) -> list[PromptProgress]:
-    return [event for event in events if isinstance(event, PromptProgress)]
+def progress_of(events: list[EngineEvent]) -> list[lms.PromptProgress]:
+    return [event for event in events if isinstance(event, lms.PromptProgress)]
 
 
 def cached_tokens(events: list[EngineEvent]) -> int:
     return int((progress_of(events)[-1].details or {})["cachedTokenCount"])
 
 
-def fragments_of(events: list[EngineEvent]) -> list[LlmPredictionFragment]:
-    return [event for event in events if isinstance(event, LlmPredictionFragment)]
+def fragments_of(events: list[EngineEvent]) -> list[lms.LlmPredictionFragment]:
+    return [event for event in events if isinstance(event, lms.LlmPredictionFragment)]
 
 
 async def test_a_chat_response_has_text_and_token_counts(chat_model: LlamaCppModel) -> None:
@@ -193,9 +183,9 @@ async def test_structured_output_without_a_schema_is_json(chat_model: LlamaCppMo
     assert text_of(events).lstrip()[0] in '{["-0123456789tfn'
 
 
-def chat_with_image() -> Chat:
-    chat = Chat()
-    image = FileHandle(name="cat.png", identifier="1", size_bytes=4, file_type="image")
+def chat_with_image() -> lms.Chat:
+    chat = lms.Chat()
+    image = lms.FileHandle(name="cat.png", identifier="1", size_bytes=4, file_type="image")
     chat.add_user_message("What is this?", images=[image])
     return chat
 
@@ -233,14 +223,14 @@ async def test_the_template_omits_images_even_if_they_were_never_uploaded(chat_m
 async def test_a_required_tool_call_is_streamed(chat_model: LlamaCppModel) -> None:
     chat, tools = chat_of("What is 17 plus 25?"), [ADD, WEATHER]
     events = await run(chat_model, chat.to_history(), tools=tools, tool_choice="required")
-    start, name, *arguments, end, last = [event for event in events if not isinstance(event, PromptProgress)]
-    assert isinstance(start, ToolCallStart)
-    assert isinstance(end, ToolCallEnd)
+    start, name, *arguments, end, last = [event for event in events if not isinstance(event, lms.PromptProgress)]
+    assert isinstance(start, lms.ToolCallStart)
+    assert isinstance(end, lms.ToolCallEnd)
     assert isinstance(last, Finished)
-    assert (start.id, name) == (end.id, ToolCallName("add"))
+    assert (start.id, name) == (end.id, lms.ToolCallName("add"))
     assert (end.arguments or {}).keys() == {"a", "b"}
     assert (
-        json.loads("".join(event.content for event in arguments if isinstance(event, ToolCallArguments)))
+        json.loads("".join(event.content for event in arguments if isinstance(event, lms.ToolCallArguments)))
         == end.arguments
     )
     chat.add_assistant_response("", [end.to_request()])
@@ -250,7 +240,7 @@ async def test_a_required_tool_call_is_streamed(chat_model: LlamaCppModel) -> No
     )
     # A call goes back in the form of the template, and all that stands before it comes from the cache.
     assert cached_tokens(second) >= last.prompt_tokens - 1
-    (failed,) = [event for event in second if isinstance(event, ToolCallFailed)]
+    (failed,) = [event for event in second if isinstance(event, lms.ToolCallFailed)]
     assert "parse tool call" in str(failed.error["title"])
     assert finished(second).stop_reason == "maxPredictedTokensReached"
 
@@ -277,10 +267,10 @@ async def test_a_prompt_that_is_too_long_is_shortened(chat_model: LlamaCppModel)
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize(
-    ("question", "kind"), [("page " * 900, PromptProgress), ("Tell a long story.", LlmPredictionFragment)]
+    ("question", "kind"), [("page " * 900, lms.PromptProgress), ("Tell a long story.", lms.LlmPredictionFragment)]
 )
 async def test_closing_the_generator_frees_the_slot(
-    chat_model: LlamaCppModel, question: str, kind: type[PromptProgress | LlmPredictionFragment]
+    chat_model: LlamaCppModel, question: str, kind: type[lms.PromptProgress | lms.LlmPredictionFragment]
 ) -> None:
     stream = chat_model.generate(GenerateRequest(STEADY, history_of(question), context_length=CONTEXT_LENGTH))
     read = 0
@@ -332,7 +322,7 @@ async def test_a_template_without_calls_gets_them_as_texts_beside_its_own_tools(
     template = {"type": "jinja", "jinjaPromptTemplate": {"template": source}}
     model = await load(context_length=512, slots=1, fields={"llm.load.promptTemplate": template})
     chat = chat_of("What is 1 + 2?")
-    chat.add_assistant_response("", [ToolCallRequest(id="1", name="add", arguments={"a": 1, "b": 2})])
+    chat.add_assistant_response("", [lms.ToolCallRequest(id="1", name="add", arguments={"a": 1, "b": 2})])
     chat.add_tool_results([ToolCallResultPart(content="three", tool_call_id="1", name="add")])
     try:
         prompt = await model.apply_template(chat.to_history(), [ADD], STEADY)
@@ -390,7 +380,7 @@ async def test_read_in_small_steps_an_answer_does_not_depend_on_what_the_model_h
 async def test_a_template_given_at_load_knows_tools(tools_model: LlamaCppModel) -> None:
     assert tools_model.tools
     chat = chat_of("17 plus 25?")
-    chat.add_assistant_response("", [ToolCallRequest(id="7", name="add", arguments={"a": 17, "b": 25})])
+    chat.add_assistant_response("", [lms.ToolCallRequest(id="7", name="add", arguments={"a": 17, "b": 25})])
     chat.add_tool_results([ToolCallResultPart(content="42", tool_call_id="7")])
     formatted = await tools_model.apply_template(chat.to_history(), [ADD], STEADY)
     assert formatted.startswith("TOOLS [")

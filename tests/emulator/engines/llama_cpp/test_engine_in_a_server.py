@@ -8,18 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lmstudio_integrations.client.api.sync import LLM, Client
-from lmstudio_integrations.emulator.emulator import Emulator
+import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.base import LoadRequest, Progress
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, LlamaCppModel
-from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioModelCrashedError, LMStudioServerError
-from lmstudio_integrations.types.chat import Chat
-from lmstudio_integrations.types.config import LlmLoadModelConfig
 from tests.emulator.engines.llama_cpp.models import CHAT
 
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
-SMALL = LlmLoadModelConfig(context_length=256, max_parallel_predictions=1)
+SMALL = lms.LlmLoadModelConfig(context_length=256, max_parallel_predictions=1)
 MEMORY = 600_000_000
 DOUBLING = "{% set ns = namespace(x='xxxxxxxx') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"
 LOOPING = "{% for i in range(30000) %}" * 4 + "{% endfor %}" * 4
@@ -51,9 +48,9 @@ def engine() -> RecordingEngine:
 
 
 @pytest.fixture(scope="module")
-def client(engine: RecordingEngine) -> Iterator[Client]:
+def client(engine: RecordingEngine) -> Iterator[lms.Client]:
     """A client of a server whose workers have little memory; at the end, no worker is left."""
-    with Emulator([f"{CHAT}={CHAT}"], engines={"llama_cpp": engine}) as server, Client(server.address) as client:
+    with Emulator([f"{CHAT}={CHAT}"], engines={"llama_cpp": engine}) as server, lms.Client(server.address) as client:
         yield client
     for pid in engine.pids():
         with pytest.raises(ProcessLookupError):
@@ -61,14 +58,14 @@ def client(engine: RecordingEngine) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="module")
-def good(client: Client) -> LLM:
+def good(client: lms.Client) -> lms.LLM:
     """A model for those who do no harm."""
     return client.llm.load_new_instance(CHAT, "good", config=SMALL)
 
 
-def test_after_a_warm_start_the_first_question_processes_only_its_own_tokens(good: LLM) -> None:
+def test_after_a_warm_start_the_first_question_processes_only_its_own_tokens(good: lms.LLM) -> None:
     system = "You answer questions about the ferries of a small harbor, briefly and politely. " * 4
-    question = Chat(system)
+    question = lms.Chat(system)
     question.add_user_message("Where is pier 7?")
     good.warm(system)
     result = good.respond(question, config={"max_tokens": 1})
@@ -77,29 +74,29 @@ def test_after_a_warm_start_the_first_question_processes_only_its_own_tokens(goo
     assert 60 < prompt - own <= cached < prompt
 
 
-def test_a_prompt_that_does_not_fit_names_the_limit(good: LLM) -> None:
-    with pytest.raises(LMStudioContextOverflowError) as caught:
+def test_a_prompt_that_does_not_fit_names_the_limit(good: lms.LLM) -> None:
+    with pytest.raises(lms.LMStudioContextOverflowError) as caught:
         good.respond("word " * 400)
     assert caught.value.limit == 256
 
 
 def test_what_a_template_does_harms_only_its_own_model_which_comes_back_after_a_crash(
-    client: Client, good: LLM, engine: RecordingEngine
+    client: lms.Client, good: lms.LLM, engine: RecordingEngine
 ) -> None:
     template = {"type": "jinja", "jinjaPromptTemplate": {"template": ATTACKED}}
-    config = SMALL.merged(LlmLoadModelConfig(prompt_template=template))
+    config = SMALL.merged(lms.LlmLoadModelConfig(prompt_template=template))
     attacked = client.llm.load_new_instance(CHAT, "attacked", config=config)
     with ThreadPoolExecutor() as pool:
         if sys.platform == "linux":  # only it keeps the limit of memory
             attack = pool.submit(attacked.apply_prompt_template, "double")
             assert good.respond("Hi", config={"maxTokens": 2}).stats.predicted_tokens_count == 2
-            with pytest.raises(LMStudioServerError, match="bad_alloc"):
+            with pytest.raises(lms.LMStudioServerError, match="bad_alloc"):
                 attack.result(600)
         assert attacked.apply_prompt_template("fine") == "fine"
         attack = pool.submit(attacked.apply_prompt_template, "loop")
         assert good.respond("Hi", config={"maxTokens": 2}).stats.predicted_tokens_count == 2
         os.kill(engine.pids()[-1], signal.SIGKILL)
-        with pytest.raises(LMStudioModelCrashedError, match="Exit code: -9"):
+        with pytest.raises(lms.LMStudioModelCrashedError, match="Exit code: -9"):
             attack.result(600)
     assert [model.identifier for model in client.llm.list_loaded()] == ["good"]
     again = client.llm.load_new_instance(CHAT, "attacked", config=SMALL)

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.base import EngineError, GenerateRequest
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, LlamaCppModel
 from lmstudio_integrations.emulator.engines.llama_cpp.weights import CACHE_VARIABLE
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_main import WorkerParameters
-from lmstudio_integrations.types.results import LlmPredictionFragment
 from tests.emulator.engines.llama_cpp.models import CHAT, EMBEDDING, STEADY, history_of, load, load_request, rest_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
@@ -88,7 +88,7 @@ async def test_a_worker_that_dies_takes_its_prediction_with_it() -> None:
     try:
         stream = model.generate(GenerateRequest(STEADY, history_of("Tell a very long story."), context_length=512))
         async for event in stream:
-            if isinstance(event, LlmPredictionFragment):
+            if isinstance(event, lms.LlmPredictionFragment):
                 break
         os.kill(model._worker.pid, signal.SIGKILL)
         with pytest.raises(EngineError, match="has crashed without additional information") as caught:

@@ -5,12 +5,9 @@ from typing import Any
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.base import EngineError, EngineEvent, GenerateRequest, Image
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppModel
-from lmstudio_integrations.types.chat import Chat
-from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.files import FileHandle
-from lmstudio_integrations.types.results import LlmPredictionFragment
 
 
 class BrokenOff:
@@ -41,11 +38,11 @@ async def generate(worker: BrokenOff, request: GenerateRequest, *, error: str) -
 
 
 def image_request() -> GenerateRequest:
-    chat = Chat()
-    image = FileHandle(name="cat", identifier="c", size_bytes=4, file_type="image")
+    chat = lms.Chat()
+    image = lms.FileHandle(name="cat", identifier="c", size_bytes=4, file_type="image")
     chat.add_user_message("What?", images=[image])
     images = {"c": Image("cat", b"\x89PNG")}
-    return GenerateRequest(LlmPredictionConfig(), chat.to_history(), images=images, context_length=64)
+    return GenerateRequest(lms.LlmPredictionConfig(), chat.to_history(), images=images, context_length=64)
 
 
 async def test_a_vision_model_gets_the_image_and_the_seed_of_its_load() -> None:
@@ -57,5 +54,7 @@ async def test_a_vision_model_gets_the_image_and_the_seed_of_its_load() -> None:
 
 
 async def test_the_text_of_a_response_without_an_end_comes_before_the_error() -> None:
-    request = GenerateRequest(LlmPredictionConfig(), prompt="x", context_length=64)
-    assert LlmPredictionFragment("Once") in await generate(BrokenOff(), request, error="ended before it was complete")
+    request = GenerateRequest(lms.LlmPredictionConfig(), prompt="x", context_length=64)
+    assert lms.LlmPredictionFragment("Once") in await generate(
+        BrokenOff(), request, error="ended before it was complete"
+    )

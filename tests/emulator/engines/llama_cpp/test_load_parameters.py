@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.base import EngineError, LoadRequest
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, load_parameters
-from lmstudio_integrations.types.config import LlmLoadModelConfig
 from tests.emulator.engines.llama_cpp.gguf_files import METADATA, TENSORS, gguf, parameters
 
 
@@ -21,7 +21,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def fields_of(settings: dict[str, Any]) -> dict[str, Any]:
-    return LlmLoadModelConfig.parse(settings).to_fields()
+    return lms.LlmLoadModelConfig.parse(settings).to_fields()
 
 
 def test_a_projector_beside_a_model_gives_it_vision(path: Path) -> None:

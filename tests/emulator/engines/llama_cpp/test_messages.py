@@ -5,22 +5,22 @@ from typing import Any
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.base import EngineError, Image
 from lmstudio_integrations.emulator.engines.llama_cpp import request_body as converter
-from lmstudio_integrations.types.chat import Chat, ChatHistory
-from lmstudio_integrations.types.files import FileHandle
-from lmstudio_integrations.types.functions import Tool, ToolCallRequest, ToolCallResultPart
+from lmstudio_integrations.types.chat import ChatHistory
+from lmstudio_integrations.types.functions import Tool, ToolCallResultPart
 
-CAT = FileHandle(name="cat", identifier="c1", size_bytes=9, file_type="image")
+CAT = lms.FileHandle(name="cat", identifier="c1", size_bytes=9, file_type="image")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def conversation() -> ChatHistory:
-    chat = Chat("Be terse.")
+    chat = lms.Chat("Be terse.")
     chat.add_user_message("1+2?")
-    chat.add_assistant_response("Let me see.", [ToolCallRequest(id="7", name="add", arguments={"a": 1, "b": 2})])
+    chat.add_assistant_response("Let me see.", [lms.ToolCallRequest(id="7", name="add", arguments={"a": 1, "b": 2})])
     chat.add_tool_results([ToolCallResultPart(content="3", tool_call_id="7", name="add")])
-    chat.add_assistant_response("", [ToolCallRequest(name="done")])
+    chat.add_assistant_response("", [lms.ToolCallRequest(name="done")])
     chat.add_tool_results([ToolCallResultPart(content="ok"), ToolCallResultPart(content="good")])
     chat.add_user_message("And now?")
     return chat.to_history()
@@ -78,7 +78,7 @@ def test_adjacent_messages_of_one_role_become_one_which_keeps_all_calls() -> Non
 
 @pytest.mark.parametrize(("data", "media"), [(PNG, "image/png"), (b"?", "application/octet-stream")])
 def test_an_image_is_sent_inside_its_message(data: bytes, media: str) -> None:
-    chat = Chat("Look.")
+    chat = lms.Chat("Look.")
     chat.add_user_message("What?", images=[CAT])
     messages = converter.to_messages(chat.to_history(), native_tools=False, images={"c1": Image("cat", data)})
     url = f"data:{media};base64,{base64.b64encode(data).decode()}"

@@ -7,10 +7,10 @@ from typing import Literal, NamedTuple
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.base import GenerateRequest
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppModel
-from lmstudio_integrations.types.chat import Chat
-from lmstudio_integrations.types.functions import ToolCallRequest, ToolCallResultPart
+from lmstudio_integrations.types.functions import ToolCallResultPart
 from tests.emulator.engines.llama_cpp.models import ADD, STEADY, WEATHER, load
 
 pytestmark = pytest.mark.slow
@@ -48,7 +48,7 @@ async def load_family(name: str) -> LlamaCppModel:
     return await load(context_length=CONTEXT_LENGTH, slots=1, fields={"llm.load.promptTemplate": template})
 
 
-async def prompt_of(model: LlamaCppModel, chat: Chat, choice: Literal["auto", "required"]) -> str:
+async def prompt_of(model: LlamaCppModel, chat: lms.Chat, choice: Literal["auto", "required"]) -> str:
     """Return what the engine reads for the next message."""
     history = chat.to_history()
     request = GenerateRequest(STEADY, history, tools=TOOLS, tool_choice=choice, context_length=CONTEXT_LENGTH)
@@ -63,7 +63,7 @@ class Conversation:
         self._model = model
         self._family = family
         self._random = random.Random(seed)
-        self.chat = Chat(self._text() if self._random.random() < 0.7 else None)
+        self.chat = lms.Chat(self._text() if self._random.random() < 0.7 else None)
         self.choice: Literal["auto", "required"] = "auto"
 
     def ask(self) -> None:
@@ -77,7 +77,7 @@ class Conversation:
         draw, call_id = self._random, str(self._random.randrange(10**8, 10**9))
         text = self._text()
         arguments = {"a": draw.randrange(99), "b": draw.randrange(99), "é": [text, None, 0.5]}
-        call = ToolCallRequest(id=call_id, name="add", arguments=arguments)
+        call = lms.ToolCallRequest(id=call_id, name="add", arguments=arguments)
         if self.choice == "auto" and draw.random() < 0.5:
             self.chat.add_assistant_response(text)
             return self._family.opens + text

@@ -11,14 +11,12 @@ import pytest
 import pytest_asyncio
 from langchain_core.messages import BaseMessage, HumanMessage, ToolMessage
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.base import EngineError, EngineEvent
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppModel
 from lmstudio_integrations.langchain import ChatLMStudio
-from lmstudio_integrations.types.chat import Chat
-from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.functions import ToolCallRequest, ToolCallResultPart
-from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress, ToolCallEnd
+from lmstudio_integrations.types.functions import ToolCallResultPart
 from tests.emulator.bare_client import named, wire
 from tests.emulator.engines.llama_cpp.models import ADD, STEADY, chat_of, finished, load, run, text_of
 from tests.support import recurrent_model
@@ -36,20 +34,20 @@ class Loaded:
     model: LlamaCppModel
     template: Template
 
-    def settings(self, **fields: Any) -> LlmPredictionConfig:
+    def settings(self, **fields: Any) -> lms.LlmPredictionConfig:
         changed = self.template.prediction_fields | {f"llm.prediction.{key}": value for key, value in fields.items()}
-        return STEADY.merged(LlmPredictionConfig.from_fields(changed))
+        return STEADY.merged(lms.LlmPredictionConfig.from_fields(changed))
 
-    async def render(self, chat: Chat, config: LlmPredictionConfig | None = None) -> str:
+    async def render(self, chat: lms.Chat, config: lms.LlmPredictionConfig | None = None) -> str:
         return await self.model.apply_template(chat.to_history(), [ADD], config or self.settings())
 
-    async def count(self, chat: Chat, config: LlmPredictionConfig | None = None) -> int:
+    async def count(self, chat: lms.Chat, config: lms.LlmPredictionConfig | None = None) -> int:
         return len(await self.model.tokenize(await self.render(chat, config)))
 
-    async def respond(self, chat: Chat, config: LlmPredictionConfig) -> list[EngineEvent]:
+    async def respond(self, chat: lms.Chat, config: lms.LlmPredictionConfig) -> list[EngineEvent]:
         return await run(self.model, chat.to_history(), config=config, tools=[ADD], context_length=CONTEXT_LENGTH)
 
-    async def write(self, chat: Chat, text: str) -> list[EngineEvent]:
+    async def write(self, chat: lms.Chat, text: str) -> list[EngineEvent]:
         """Let the model write a text."""
         return await self.respond(chat, self.settings(structured=grammar_of(text)["llm.prediction.structured"]))
 
@@ -72,13 +70,15 @@ def jinja(source: str) -> dict[str, Any]:
     return {"type": "jinja", "jinjaPromptTemplate": {"template": source}, "stopStrings": []}
 
 
-def add_call(chat: Chat, text: str, number: int) -> None:
+def add_call(chat: lms.Chat, text: str, number: int) -> None:
     """Add a message with a call, and the result."""
-    chat.add_assistant_response(text, [ToolCallRequest(id=str(number), name="add", arguments={"a": number, "b": 1})])
+    chat.add_assistant_response(
+        text, [lms.ToolCallRequest(id=str(number), name="add", arguments={"a": number, "b": 1})]
+    )
     chat.add_tool_results([ToolCallResultPart(content=f"sum {number}", tool_call_id=str(number), name="add")])
 
 
-def conversation(*, call: str = "", answer: str = "", running_call: str = "") -> Chat:
+def conversation(*, call: str = "", answer: str = "", running_call: str = "") -> lms.Chat:
     """Return a conversation in which a turn has finished, and the next runs; texts are beside what they name."""
     chat = chat_of("First question.")
     add_call(chat, call, 1)
@@ -88,13 +88,13 @@ def conversation(*, call: str = "", answer: str = "", running_call: str = "") ->
     return chat
 
 
-async def outcomes(loaded: Loaded, sent: str, config: LlmPredictionConfig | None = None) -> Outcomes:
+async def outcomes(loaded: Loaded, sent: str, config: lms.LlmPredictionConfig | None = None) -> Outcomes:
     """Return what the template does with reasoning, of which the text is `HIDDEN`, in each place."""
     places = ("call", "answer", "running_call")
     return Outcomes(**{name: await outcome(loaded, conversation(**{name: sent}), sent, config) for name in places})
 
 
-async def outcome(loaded: Loaded, chat: Chat, sent: str, config: LlmPredictionConfig | None) -> Outcome:
+async def outcome(loaded: Loaded, chat: lms.Chat, sent: str, config: lms.LlmPredictionConfig | None) -> Outcome:
     template = loaded.template
     try:
         prompt = await loaded.render(chat, config)
@@ -121,7 +121,7 @@ async def test_each_template_treats_reasoning_as_its_table_says(loaded: Loaded) 
         switched = loaded.settings(promptTemplate=jinja(template.switched_source))
         assert await outcomes(loaded, with_other_white_space, switched) == template.switched
         chat = conversation(call=with_other_white_space)
-        events = await loaded.respond(chat, switched.merged(LlmPredictionConfig(max_tokens=1)))
+        events = await loaded.respond(chat, switched.merged(lms.LlmPredictionConfig(max_tokens=1)))
         assert finished(events).prompt_tokens == await loaded.count(chat, switched)
 
 
@@ -142,7 +142,7 @@ async def test_the_fragments_of_a_response_are_what_the_model_wrote(loaded: Load
     chat = chat_of(f"What is {start}?")
     for reasoning in ("\n so 1 < 2\n\n  ", ""):
         text = template.write(reasoning, "\n Yes. \n\n")
-        fragments = [each for each in await loaded.write(chat, text) if isinstance(each, LlmPredictionFragment)]
+        fragments = [each for each in await loaded.write(chat, text) if isinstance(each, lms.LlmPredictionFragment)]
         if template.opens:
             opening = fragments.pop(0)
             assert (opening.content, opening.tokens_count, opening.is_structural) == (template.start_tag, 0, True)
@@ -157,9 +157,9 @@ async def test_the_fragments_of_a_response_are_what_the_model_wrote(loaded: Load
 
 async def test_a_model_may_reason_before_it_writes_json_by_a_schema(loaded: Loaded) -> None:
     config = loaded.settings(structured={"type": "json", "jsonSchema": {"const": "yes"}})
-    limits = LlmPredictionConfig(max_tokens=60, reasoning_budget=5)
+    limits = lms.LlmPredictionConfig(max_tokens=60, reasoning_budget=5)
     events = await run(loaded.model, chat_of("A question.").to_history(), config=config.merged(limits))
-    kinds = [event.reasoning_type for event in events if isinstance(event, LlmPredictionFragment)]
+    kinds = [event.reasoning_type for event in events if isinstance(event, lms.LlmPredictionFragment)]
     assert text_of(events).strip("` \n").endswith('"yes"')
     assert not loaded.template.opens or (kinds[0], kinds[-1]) == ("reasoningStartTag", "none")
 
@@ -168,7 +168,7 @@ async def test_a_response_that_is_sent_back_whole_is_in_the_next_prompt_as_it_wa
     template, chat = loaded.template, chat_of("A question.")
     prompt, text = await loaded.render(chat), template.write("I should add.", "Let me see.", ("add", {"a": 3, "b": 1}))
     events = await loaded.write(chat, text)
-    (call,) = [event for event in events if isinstance(event, ToolCallEnd)]
+    (call,) = [event for event in events if isinstance(event, lms.ToolCallEnd)]
     assert (call.name, call.arguments) == ("add", {"a": 3, "b": 1})
     assert f"{text_of(events)}{call.raw_content}".endswith(text)
     chat.add_assistant_response(text_of(events), [call.to_request()])
@@ -215,7 +215,7 @@ WITHOUT_CHECKPOINT = 4
 """The last tokens of a prompt: llama.cpp makes its checkpoint before them."""
 
 
-def agent(template: Template, turns: int, *, without: int | None = None) -> Chat:
+def agent(template: Template, turns: int, *, without: int | None = None) -> lms.Chat:
     """Return a conversation with so many calls, perhaps one of them without its reasoning."""
     chat = chat_of("A question.")
     for turn in range(turns):
@@ -228,7 +228,7 @@ def reasoning_of(turn: int) -> str:
 
 
 def cached(events: list[EngineEvent]) -> int:
-    *_, progress = [event for event in events if isinstance(event, PromptProgress)]
+    *_, progress = [event for event in events if isinstance(event, lms.PromptProgress)]
     return int((progress.details or {})["cachedTokenCount"])
 
 

@@ -7,25 +7,25 @@ from typing import Any
 import jinja2
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.base import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import request_body
 from lmstudio_integrations.types._config_base import wire_keys
-from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.reasoning import Tags, move_thoughts
 
 
-def from_fields(**fields: Any) -> LlmPredictionConfig:
-    return LlmPredictionConfig.from_fields({f"llm.prediction.{key}": value for key, value in fields.items()})
+def from_fields(**fields: Any) -> lms.LlmPredictionConfig:
+    return lms.LlmPredictionConfig.from_fields({f"llm.prediction.{key}": value for key, value in fields.items()})
 
 
 def test_whatever_changes_probabilities_says_so() -> None:
     others = {"temperature", "top_k_sampling", "xtc_threshold", "seed", "reasoning_budget"}
-    rows = wire_keys(LlmPredictionConfig)
+    rows = wire_keys(lms.LlmPredictionConfig)
     assert {ours for ours, _, _ in request_body.SAMPLING if rows[ours].changes is None} == others
 
 
 def test_each_setting_gets_llama_cpps_name() -> None:
-    config = LlmPredictionConfig(
+    config = lms.LlmPredictionConfig(
         temperature=0.3,
         top_k_sampling=5,
         top_p_sampling=0.9,
@@ -97,25 +97,25 @@ def test_what_a_request_sets_changes_what_is_off(fields: dict[str, Any], changed
 
 def test_a_logit_bias_of_a_text_is_rejected_because_a_request_has_ids() -> None:
     with pytest.raises(EngineError, match="Invalid logit bias: a token must be an id, got ' yes'"):
-        request_body.sampling(LlmPredictionConfig(logit_bias={" yes": 1.0}))
+        request_body.sampling(lms.LlmPredictionConfig(logit_bias={" yes": 1.0}))
 
 
 LOADED = "{{ messages }}"
 
 
-def with_template(template: str) -> LlmPredictionConfig:
+def with_template(template: str) -> lms.LlmPredictionConfig:
     return from_fields(promptTemplate={"type": "jinja", "jinjaPromptTemplate": {"template": template}})
 
 
 def test_switches_before_the_loaded_template_are_arguments_of_it() -> None:
     config = with_template(f"{{%- set keep = true %}}\n{{% set clear = false -%}}\n{LOADED}")
-    thinking = LlmPredictionConfig(enable_thinking=False)
+    thinking = lms.LlmPredictionConfig(enable_thinking=False)
     assert request_body.template_arguments(config.merged(thinking), LOADED) == {
         "chat_template_kwargs": {"enable_thinking": False, "keep": True, "clear": False}
     }
     on_one_line = with_template(f"{{%- set keep = true %}}{LOADED}")
     assert request_body.template_arguments(on_one_line, LOADED) == {"chat_template_kwargs": {"keep": True}}
-    for without in (with_template(LOADED), LlmPredictionConfig()):
+    for without in (with_template(LOADED), lms.LlmPredictionConfig()):
         assert request_body.template_arguments(without, LOADED) == {}
 
 
@@ -157,7 +157,7 @@ def test_lines_that_move_thoughts_do_what_they_do_in_jinja(content: str, switch:
     environment = jinja2.Environment(autoescape=False)
     shown = environment.from_string(f"{move_thoughts(THINK)}{SHOW}").render(messages=messages).strip()
     assert shown == environment.from_string(SHOW).render(messages=moved).strip()
-    assert request_body.with_thoughts(messages, LlmPredictionConfig(), LOADED) == messages
+    assert request_body.with_thoughts(messages, lms.LlmPredictionConfig(), LOADED) == messages
 
 
 def test_a_template_of_prefixes_is_rejected() -> None:

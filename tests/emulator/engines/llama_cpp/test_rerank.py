@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations import LLM, Client, LlmLoadModelConfig
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.types.reranking import RerankTemplate
 from tests.emulator.engines.llama_cpp.models import load
 
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 WORDS = ["ferry", "pier", "dog", "ticket", "storm", "harbor", "price", "child", "bus", "beach", "leash", "free", "late"]
-EXAMPLES = RerankTemplate(
+EXAMPLES = lms.RerankTemplate(
     "Say yes if the text is about the query, else no.\n\n"
     "Query: fruit\nText: An apple a day.\nAbout it: yes\n\n"
     "Query: music\nText: The train is late.\nAbout it: no\n\n"
@@ -44,7 +44,7 @@ def model(server: Emulator) -> Iterator[LLM]:
         yield client.llm.model("chat", config=STEADY)
 
 
-async def asked_directly(prompts: Sequence[str], template: RerankTemplate) -> list[float]:
+async def asked_directly(prompts: Sequence[str], template: lms.RerankTemplate) -> list[float]:
     """Return the scores of prompts, from all tokens of the engine's vocabulary."""
     engine: Any = await load(context_length=256, slots=1, fields=STEADY.to_fields())
     scores: list[float] = []

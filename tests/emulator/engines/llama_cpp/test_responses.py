@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import ManualClock
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished
 from lmstudio_integrations.emulator.engines.generation import DEFAULT_TAGS, Tags, progress_details
 from lmstudio_integrations.emulator.engines.llama_cpp.responses import (
@@ -21,17 +23,7 @@ from lmstudio_integrations.emulator.engines.llama_cpp.responses import (
     read_chat,
     read_completion,
 )
-from lmstudio_integrations.emulator.models.clock import ManualClock
 from lmstudio_integrations.emulator.server.handlers.prediction import StatsCollector
-from lmstudio_integrations.types.results import (
-    LlmPredictionFragment,
-    PromptProgress,
-    ToolCallArguments,
-    ToolCallEnd,
-    ToolCallFailed,
-    ToolCallName,
-    ToolCallStart,
-)
 
 plain_text = partial(TextParser, Tags("<think>", "</think>", enabled=False))
 tagged_text = partial(TextParser, DEFAULT_TAGS)
@@ -42,7 +34,7 @@ def chat_chunk(**delta: Any) -> dict[str, Any]:
 
 
 def feed_all(reader: Any, texts: Iterable[str]) -> list[EngineEvent]:
-    events = [event for text in texts for event in reader.feed(LlmPredictionFragment(text))]
+    events = [event for text in texts for event in reader.feed(lms.LlmPredictionFragment(text))]
     return [*events, *reader.end()]
 
 
@@ -54,16 +46,16 @@ def outline(events: Iterable[EngineEvent]) -> list[tuple[str, str]]:
 
 def _named(event: EngineEvent) -> tuple[str, str]:
     match event:
-        case LlmPredictionFragment():
+        case lms.LlmPredictionFragment():
             assert event.is_structural == event.reasoning_type.endswith("Tag")
             return event.reasoning_type, event.content
-        case ToolCallName():
+        case lms.ToolCallName():
             return "name", event.name
-        case ToolCallArguments():
+        case lms.ToolCallArguments():
             return "arguments", event.content
-        case ToolCallEnd():
+        case lms.ToolCallEnd():
             return f"call of {event.name} with {json.dumps(event.arguments)}", str(event.raw_content)
-        case ToolCallFailed():
+        case lms.ToolCallFailed():
             return "failed call", str(event.raw_content)
         case _:
             return type(event).__name__, ""
@@ -144,25 +136,27 @@ def test_a_text_has_the_same_events_however_it_is_split(name: str, size: int) ->
     fragments = [text[at : at + size] for at in range(0, len(text), size)]
     events = feed_all(make(), fragments)
     assert outline(events) == expected
-    starts, ends = ([event.id for event in events if isinstance(event, kind)] for kind in (ToolCallStart, ToolCallEnd))
+    starts, ends = (
+        [event.id for event in events if isinstance(event, kind)] for kind in (lms.ToolCallStart, lms.ToolCallEnd)
+    )
     assert starts[: len(ends)] == ends
 
 
 def test_each_token_is_counted_once_and_the_tag_that_the_prompt_has_is_none() -> None:
     repeated = ["<think>\nso", " 1", "</thi", "nk> Yes"]  # llama.cpp repeats the tag, which the model has not written
     opening, *fragments = feed_all(TextParser(DEFAULT_TAGS, "<think>\n"), repeated)
-    assert opening == LlmPredictionFragment("<think>\n", 0, reasoning_type="reasoningStartTag", is_structural=True)
+    assert opening == lms.LlmPredictionFragment("<think>\n", 0, reasoning_type="reasoningStartTag", is_structural=True)
     assert outline(fragments) == [("reasoning", "so 1"), LAST, ("none", " Yes")]
-    assert sum(each.tokens_count for each in fragments if isinstance(each, LlmPredictionFragment)) == 4
+    assert sum(each.tokens_count for each in fragments if isinstance(each, lms.LlmPredictionFragment)) == 4
     empty = "<think>\n\n</think>\n\n"
     assert outline(feed_all(TextParser(DEFAULT_TAGS, empty), [f"{empty}Y", "es"])) == [("none", "Yes")]
 
 
 def test_tokens_with_probabilities_stay_with_their_text() -> None:
     reader = tagged_text()
-    assert list(reader.feed(LlmPredictionFragment("<th", tokens=[{"id": 1}]))) == []
-    fragments = reader.feed(LlmPredictionFragment("ink>x", tokens=[{"id": 2}]))
-    assert [each.tokens for each in fragments if isinstance(each, LlmPredictionFragment)] == [
+    assert list(reader.feed(lms.LlmPredictionFragment("<th", tokens=[{"id": 1}]))) == []
+    fragments = reader.feed(lms.LlmPredictionFragment("ink>x", tokens=[{"id": 2}]))
+    assert [each.tokens for each in fragments if isinstance(each, lms.LlmPredictionFragment)] == [
         [{"id": 1}, {"id": 2}],
         None,
     ]
@@ -178,7 +172,7 @@ def test_reasoning_that_the_engine_has_separated_gets_its_tags_back() -> None:
 def test_a_call_may_be_one_long_fragment() -> None:
     written = json.dumps({"text": "a " * 5_000})
     events = feed_all(JsonCall(), [f'{{"name": "a", "arguments": {written}}}'])
-    assert [event.content for event in events if isinstance(event, ToolCallArguments)] == [written[:-1], "}"]
+    assert [event.content for event in events if isinstance(event, lms.ToolCallArguments)] == [written[:-1], "}"]
 
 
 def test_native_calls_come_one_after_the_other() -> None:
@@ -197,7 +191,7 @@ def test_native_calls_come_one_after_the_other() -> None:
         *(START, ("name", "now"), ("call of now with {}", "")),
         *(START, ("name", "bad"), ("arguments", '{"a'), ("failed call", '{"a'), ("Finished", "")),
     ]
-    assert [event.id for event in events if isinstance(event, ToolCallEnd)] == ["x1", "x2"]
+    assert [event.id for event in events if isinstance(event, lms.ToolCallEnd)] == ["x1", "x2"]
     assert list(NativeCalls().end()) == []
 
 
@@ -225,7 +219,11 @@ def test_token_counts_and_speed_are_those_of_the_engine() -> None:
     response = ResponseReader(plain_text(), 5)
     chunks = [timed(chat_chunk(content=text), tokens) for text, tokens in (("鷲", 3), ("鶴", 6), ("a", 7))]
     fragments = [event for chunk in chunks for event in response.read(read_chat(chunk))]
-    assert [fragment.tokens_count for fragment in fragments if isinstance(fragment, LlmPredictionFragment)] == [3, 3, 1]
+    assert [fragment.tokens_count for fragment in fragments if isinstance(fragment, lms.LlmPredictionFragment)] == [
+        3,
+        3,
+        1,
+    ]
     for tokens, stats in ((7, {"tokensPerSecond": 7.5}), (1, {})):
         end = timed({"content": "", "stop": True, "tokens_predicted": tokens}, tokens)
         finished = list(ResponseReader(plain_text(), 5).read(read_completion(end)))[-1]
@@ -239,9 +237,9 @@ def test_progress_is_complete_even_if_the_engine_omits_steps() -> None:
     for state in ({"total": 10, "cache": 4, "processed": 4}, {"total": 10, "cache": 4, "processed": 8}):
         events += response.read(Delta(progress=state))
     events += response.read(Delta(text="a"))
-    assert [event.progress for event in events if isinstance(event, PromptProgress)] == [0, 0.8]
+    assert [event.progress for event in events if isinstance(event, lms.PromptProgress)] == [0, 0.8]
     sent = [ready for event in events if not isinstance(event, Finished | Fault) for ready in collector.add(event)]
-    progress = [event for event in sent if isinstance(event, PromptProgress)]
+    progress = [event for event in sent if isinstance(event, lms.PromptProgress)]
     assert [event.progress for event in progress] == [0, 0.8, 1]
     assert progress[-1].details == progress_details(10, 10)
     assert ResponseReader(plain_text(), 0).begin().progress == 1

@@ -5,14 +5,10 @@ from pathlib import Path
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines import generation, llama_cpp
 from lmstudio_integrations.emulator.engines.llama_cpp.request_body import SAMPLING
-from lmstudio_integrations.types.config import (
-    EmbeddingLoadModelConfig,
-    LlmLoadModelConfig,
-    LlmPredictionConfig,
-    LoadSettings,
-)
+from lmstudio_integrations.types.config import LoadSettings
 
 OF_THE_SERVER = {"context_length", "max_parallel_predictions", "raw_tools", "tool_choice"}
 """The server hands these over beside the settings."""
@@ -41,8 +37,8 @@ def used() -> set[str]:
     return {name for names in read for name in names} | {ours for ours, _, _ in SAMPLING}
 
 
-@pytest.mark.parametrize("kind", [LlmPredictionConfig, LlmLoadModelConfig, EmbeddingLoadModelConfig])
-def test_no_setting_is_forgotten(kind: type[LlmPredictionConfig | LoadSettings]) -> None:
+@pytest.mark.parametrize("kind", [lms.LlmPredictionConfig, lms.LlmLoadModelConfig, lms.EmbeddingLoadModelConfig])
+def test_no_setting_is_forgotten(kind: type[lms.LlmPredictionConfig | LoadSettings]) -> None:
     known = OF_THE_SERVER | OF_MEMORY_AND_SPEED | WITHOUT_EFFECT
     assert set(kind.model_fields) - used() - known == set()
     assert used() & known == set()

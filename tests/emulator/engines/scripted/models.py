@@ -4,12 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished, GenerateRequest, LoadRequest
 from lmstudio_integrations.emulator.engines.scripted import Rule, ScriptedEngine, ScriptedModel
-from lmstudio_integrations.types.chat import Chat
-from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
+from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.functions import Tool
-from lmstudio_integrations.types.results import LlmPredictionFragment
 
 Rules = Iterable[Rule | Mapping[str, Any]]
 
@@ -44,7 +43,7 @@ def tool(name: str, /, **properties: Any) -> Tool:
 
 
 def generate_request(
-    question: str | Chat = "Why?",
+    question: str | lms.Chat = "Why?",
     *,
     tools: Iterable[Tool] = (),
     tool_choice: Literal["none", "auto", "required"] = "auto",
@@ -52,9 +51,9 @@ def generate_request(
     **settings: Any,
 ) -> GenerateRequest:
     """A request with settings by their Python names."""
-    chat = Chat.from_history(question)
+    chat = lms.Chat.from_history(question)
     return GenerateRequest(
-        LlmPredictionConfig.parse(settings),
+        lms.LlmPredictionConfig.parse(settings),
         history=chat.to_history(),
         tools=tuple(tools),
         tool_choice=tool_choice,
@@ -74,8 +73,8 @@ class Response:
     events: list[EngineEvent]
 
     @property
-    def fragments(self) -> list[LlmPredictionFragment]:
-        return [event for event in self.events if isinstance(event, LlmPredictionFragment)]
+    def fragments(self) -> list[lms.LlmPredictionFragment]:
+        return [event for event in self.events if isinstance(event, lms.LlmPredictionFragment)]
 
     @property
     def content(self) -> str:
@@ -90,6 +89,6 @@ class Response:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-async def respond(rules: Rules = (), question: str | Chat = "Why?", **request: Any) -> Response:
+async def respond(rules: Rules = (), question: str | lms.Chat = "Why?", **request: Any) -> Response:
     """Load a model with rules and generate a response."""
     return Response(await events_of(await load(rules), generate_request(question, **request)))

@@ -7,12 +7,10 @@ from typing import Any, cast
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.base import EngineError, EngineEvent, GenerateRequest, LoadRequest
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel, words
-from lmstudio_integrations.types.chat import Chat
-from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.functions import Tool
-from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
 from tests.emulator.engines.scripted.models import (
     FakeSleep,
     Response,
@@ -50,7 +48,7 @@ async def test_the_prompt_is_counted_in_the_tokens_of_the_rendered_template() ->
     request = generate_request("How are you?", tools=[tool("add", a={"type": "integer"})])
     assert request.history is not None
     rendered = await model.apply_template(request.history, request.tools, request.config)
-    progress = Response(await events_of(model, request)).of_type(PromptProgress)
+    progress = Response(await events_of(model, request)).of_type(lms.PromptProgress)
     count = len(await model.tokenize(rendered))
     assert [event.progress for event in progress] == [0.0, 1.0]
     for event in progress:
@@ -64,21 +62,21 @@ async def test_the_prompt_is_counted_in_the_tokens_of_the_rendered_template() ->
 TOOLS = [tool("add", a={"type": "integer"}), tool("tell", text={"type": "string"})]
 
 
-def chat(*texts: str) -> Chat:
+def chat(*texts: str) -> lms.Chat:
     """A conversation of a system message, then questions and responses."""
-    made = Chat(texts[0])
+    made = lms.Chat(texts[0])
     for number, text in enumerate(texts[1:]):
         (made.add_assistant_response if number % 2 else made.add_user_message)(text)
     return made
 
 
 async def cached(model: ScriptedModel, request: GenerateRequest) -> int:
-    details = Response(await events_of(model, request)).of_type(PromptProgress)[-1].details
+    details = Response(await events_of(model, request)).of_type(lms.PromptProgress)[-1].details
     assert details["cachedTokenCount"] + details["processedPromptTokenCount"] == details["totalPromptTokenCount"]
     return int(details["cachedTokenCount"])
 
 
-def tokens(some: Chat, tools: list[Tool] | None = None) -> int:
+def tokens(some: lms.Chat, tools: list[Tool] | None = None) -> int:
     """The tokens of messages in the middle of a prompt."""
     rendered = words.render(some.to_history().messages, tools or [])
     return words.count(rendered) - words.count(words.render([], []))
@@ -135,12 +133,12 @@ async def test_like_texts_lie_nearer_to_each_other_than_unlike_ones() -> None:
 
 async def test_the_template_renders_roles_tools_files_calls_and_results() -> None:
     image: Any = {"type": "file", "name": "cat.png", "identifier": "lost", "sizeBytes": 3, "fileType": "image"}
-    made = Chat("Be brief.")
+    made = lms.Chat("Be brief.")
     made.add_user_message("What is this?", images=[image])
     call = {"type": "toolCallRequest", "toolCallRequest": {"name": "look", "arguments": {"at": 1}}}
     made.append({"role": "assistant", "content": [{"type": "text", "text": "Let me look."}, call]})
     made.append({"role": "tool", "content": [{"type": "toolCallResult", "content": "a cat"}]})
-    text = await (await load()).apply_template(made.to_history(), [tool("look")], LlmPredictionConfig())
+    text = await (await load()).apply_template(made.to_history(), [tool("look")], lms.LlmPredictionConfig())
     places = [
         text.index(part)
         for part in (
@@ -159,11 +157,11 @@ async def test_the_template_renders_roles_tools_files_calls_and_results() -> Non
 
 
 async def test_a_manual_template_is_rendered_and_a_jinja_template_rejected() -> None:
-    model, history = await load(), Chat.from_history("Hi").to_history()
+    model, history = await load(), lms.Chat.from_history("Hi").to_history()
     manual = {"type": "manual", "manualPromptTemplate": {"beforeUser": "U:", "afterUser": ";", "beforeAssistant": "A:"}}
-    config = LlmPredictionConfig(prompt_template={**manual, "stopStrings": []})
+    config = lms.LlmPredictionConfig(prompt_template={**manual, "stopStrings": []})
     assert await model.apply_template(history, [], config) == "U:Hi;A:"
-    jinja = LlmPredictionConfig(
+    jinja = lms.LlmPredictionConfig(
         prompt_template={**manual, "type": "jinja", "jinjaPromptTemplate": {"template": "{{ x }}"}}
     )
     with pytest.raises(EngineError, match="does not support Jinja") as caught:
@@ -197,7 +195,7 @@ async def test_a_prediction_can_be_closed_between_any_two_tokens() -> None:
         got: list[EngineEvent] = []
         async with aclosing(generation) as events:
             async for event in events:
-                got.extend([event] if isinstance(event, LlmPredictionFragment) else [])
+                got.extend([event] if isinstance(event, lms.LlmPredictionFragment) else [])
                 if len(got) == requested:
                     break
         assert len(got) == requested

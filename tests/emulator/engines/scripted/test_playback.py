@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.base import (
     EngineError,
     EngineEvent,
@@ -14,19 +15,7 @@ from lmstudio_integrations.emulator.engines.base import (
     LoadRequest,
 )
 from lmstudio_integrations.emulator.engines.scripted import Rule, ScriptedEngine
-from lmstudio_integrations.errors import (
-    LMStudioEngineLostError,
-    LMStudioInsufficientResourcesError,
-    LMStudioModelCrashedError,
-    LMStudioModelLoadError,
-    LMStudioModelUnloadedError,
-    LMStudioPromptTemplateError,
-    LMStudioUnsupportedError,
-)
 from lmstudio_integrations.protocol.errors import to_exception
-from lmstudio_integrations.types.chat import Chat
-from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
 from tests.emulator.engines.scripted.models import (
     FakeSleep,
     Response,
@@ -61,7 +50,7 @@ async def test_an_error_comes_before_every_packet_or_at_its_place() -> None:
     assert events == []
     assert (error.title, error.cause, error.suggestion, error.fatal) == ("no x", "because", "try again", False)
     events, error = await events_until_error({"text": "one two"}, {"error": "generation failed"})
-    assert [event.content for event in events if isinstance(event, LlmPredictionFragment)] == ["one", " two"]
+    assert [event.content for event in events if isinstance(event, lms.LlmPredictionFragment)] == ["one", " two"]
     assert not any(isinstance(event, Finished) for event in events)
     assert error.title == "generation failed"
 
@@ -73,9 +62,9 @@ async def test_an_error_with_a_code_has_every_member_that_the_code_needs() -> No
     assert error.display_data["feature"] == "vision"
     versions = {"installedVersion", "supportedVersion"}
     assert set(error.display_data) == {"code", "feature", "engineName", "engineType", *versions}
-    assert isinstance(seen_by_a_client(error), LMStudioUnsupportedError)
+    assert isinstance(seen_by_a_client(error), lms.LMStudioUnsupportedError)
     _, unloaded = await events_until_error({"error": "gone", "code": "generic.specificModelUnloaded"})
-    assert isinstance(seen_by_a_client(unloaded), LMStudioModelUnloadedError)
+    assert isinstance(seen_by_a_client(unloaded), lms.LMStudioModelUnloadedError)
 
 
 async def test_a_crash_is_fatal_and_has_the_message_of_a_real_server() -> None:
@@ -83,7 +72,7 @@ async def test_a_crash_is_fatal_and_has_the_message_of_a_real_server() -> None:
     assert len(events) == 3
     assert error.fatal
     assert error.title == "The model has crashed without additional information. (Exit code: 6)"
-    assert isinstance(seen_by_a_client(error), LMStudioModelCrashedError)
+    assert isinstance(seen_by_a_client(error), lms.LMStudioModelCrashedError)
 
 
 async def test_a_fault_is_injected_at_its_place_or_after_a_number_of_packets() -> None:
@@ -106,8 +95,8 @@ async def test_several_faults_come_in_the_order_of_their_packets_and_waits_are_n
     ]
     got = await respond([Rule(then=steps)])
     kinds = [event.kind if isinstance(event, Fault) else type(event) for event in got.events]
-    fragment = LlmPredictionFragment
-    assert kinds == [PromptProgress, PromptProgress, "corrupt", fragment, "unknown_packet", fragment, Finished]
+    fragment = lms.LlmPredictionFragment
+    assert kinds == [lms.PromptProgress, lms.PromptProgress, "corrupt", fragment, "unknown_packet", fragment, Finished]
 
 
 async def test_a_stalled_response_or_load_does_nothing_more_until_it_is_cancelled() -> None:
@@ -118,7 +107,7 @@ async def test_a_stalled_response_or_load_does_nothing_more_until_it_is_cancelle
     async def collect() -> None:
         async for event in model.generate(generate_request()):
             events.append(event)
-            if isinstance(event, LlmPredictionFragment):
+            if isinstance(event, lms.LlmPredictionFragment):
                 came.set()
 
     settings = {"rules": [Rule({"load": True}, [{"fault": "stall"}])]}
@@ -133,7 +122,7 @@ async def test_a_stalled_response_or_load_does_nothing_more_until_it_is_cancelle
         task.cancel()
     await asyncio.wait(tasks)
     assert all(task.cancelled() for task in tasks)
-    assert [event.content for event in events if isinstance(event, LlmPredictionFragment)] == ["one"]
+    assert [event.content for event in events if isinstance(event, lms.LlmPredictionFragment)] == ["one"]
 
 
 LONG = "word " * 100
@@ -143,7 +132,9 @@ async def test_a_prompt_may_be_truncated_in_silence_whatever_the_policy() -> Non
     rules = [Rule(then=[{"text": "all " * 50}, {"fault": "truncate"}])]
     got = await respond(rules, LONG, context_length=20, context_overflow_policy="stopAtLimit")
     assert (got.end.prompt_tokens, got.content, got.end.stop_reason) == (19, "all " * 50, "eosFound")
-    raw = GenerateRequest(LlmPredictionConfig(context_overflow_policy="stopAtLimit"), prompt=LONG, context_length=20)
+    raw = GenerateRequest(
+        lms.LlmPredictionConfig(context_overflow_policy="stopAtLimit"), prompt=LONG, context_length=20
+    )
     assert Response(await events_of(await load(rules), raw)).end.prompt_tokens == 19
 
 
@@ -165,26 +156,26 @@ async def test_a_fault_at_the_limit_changes_nothing_where_the_prompt_fits(fault:
 
 async def test_a_template_may_reject_messages_in_predictions_and_in_texts() -> None:
     rules = [Rule({"late_system": True}, [{"text": "never"}, {"fault": "template"}]), *always("yes")]
-    chat = Chat("Be brief.")
+    chat = lms.Chat("Be brief.")
     chat.add_user_message("Why?")
     model = await load(rules)
-    assert await model.apply_template(chat.to_history(), [], LlmPredictionConfig())
+    assert await model.apply_template(chat.to_history(), [], lms.LlmPredictionConfig())
     assert (await respond(rules, chat)).content == "yes"
     chat.add_system_prompt("Be polite.")
     for request in (
         respond(rules, chat),
-        model.apply_template(chat.to_history(), [], LlmPredictionConfig()),
+        model.apply_template(chat.to_history(), [], lms.LlmPredictionConfig()),
     ):
         with pytest.raises(EngineError) as caught:
             await request
         assert "Jinja Exception: " in caught.value.title
-        assert isinstance(seen_by_a_client(caught.value), LMStudioPromptTemplateError)
+        assert isinstance(seen_by_a_client(caught.value), lms.LMStudioPromptTemplateError)
 
 
 async def test_a_load_may_fail_for_lack_of_memory_or_at_the_first_attempt_only() -> None:
     with pytest.raises(EngineError) as caught:
         await load([Rule({"load": True}, [{"fault": "out_of_memory"}])])
-    assert isinstance(seen_by_a_client(caught.value), LMStudioInsufficientResourcesError)
+    assert isinstance(seen_by_a_client(caught.value), lms.LMStudioInsufficientResourcesError)
     engine = ScriptedEngine(FakeSleep())
     rules = [Rule({"load": True, "round": 1}, [{"error": "not today"}]), *always("loaded")]
     with pytest.raises(EngineError, match="not today"):
@@ -199,11 +190,11 @@ async def test_an_engine_that_ends_is_fatal_and_has_the_messages_of_newer_server
     events, error = await events_until_error({"fault": "engine_exit"})
     assert (events, error.title) == ([], "Engine protocol predict request failed: fetch failed")
     assert error.error_data == {"type": "internal_error", "code": "unknown"}
-    assert isinstance(seen_by_a_client(error), LMStudioEngineLostError)
+    assert isinstance(seen_by_a_client(error), lms.LMStudioEngineLostError)
     with pytest.raises(EngineError) as caught:
         await load([Rule({"load": True}, [{"fault": "engine_exit"}])])
     assert "exited before becoming healthy. exitCode=1, signal=null" in str(caught.value.cause)
-    assert isinstance(seen_by_a_client(caught.value), LMStudioModelLoadError)
+    assert isinstance(seen_by_a_client(caught.value), lms.LMStudioModelLoadError)
 
 
 async def test_a_load_may_take_its_time_before_it_crashes() -> None:

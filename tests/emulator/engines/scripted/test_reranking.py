@@ -9,7 +9,6 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import Rule, words
 from lmstudio_integrations.emulator.engines.scripted.decisions import rerank_prompt
-from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.engines.scripted.models import respond
 
 RULES: tuple[Any, ...] = (
@@ -74,5 +73,5 @@ async def test_the_more_probable_word_is_written_first(relevance: float, word: s
 
 @pytest.mark.parametrize("relevance", [-0.1, 1.1])
 def test_a_relevance_is_a_number_from_0_to_1(relevance: object) -> None:
-    with pytest.raises(LMStudioValueError, match="relevance"):
+    with pytest.raises(lms.LMStudioValueError, match="relevance"):
         Rule(then=[{"relevance": relevance}])

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.base import EngineError, GenerateRequest, LoadRequest
 from lmstudio_integrations.emulator.engines.scripted import (
     Rule,
@@ -13,27 +14,16 @@ from lmstudio_integrations.emulator.engines.scripted import (
     When,
     parse_rules,
 )
-from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.chat import Chat, ChatHistory
-from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.functions import Tool
-from lmstudio_integrations.types.results import (
-    LlmPredictionFragment,
-    ToolCallArguments,
-    ToolCallEnd,
-    ToolCallFailed,
-    ToolCallName,
-    ToolCallStart,
-)
 from tests.emulator.engines.scripted.models import FakeSleep, Response, events_of, generate_request, load, respond, tool
 
-IMAGE = FileHandle(name="cat.png", identifier="f1", size_bytes=3, file_type="image")
+IMAGE = lms.FileHandle(name="cat.png", identifier="f1", size_bytes=3, file_type="image")
 
 
-def after_tool_results(*results: str) -> Chat:
+def after_tool_results(*results: str) -> lms.Chat:
     """A conversation with the results of tools, one round each."""
-    chat = Chat.from_history("Add")
+    chat = lms.Chat.from_history("Add")
     for result in results:
         call = {"type": "toolCallRequest", "toolCallRequest": {"name": "add", "arguments": {}}}
         chat.append({"role": "assistant", "content": [call]})
@@ -62,7 +52,7 @@ async def test_a_text_is_a_step_and_rules_can_be_written_with_objects() -> None:
 async def test_any_tool_is_called_with_the_smallest_valid_arguments() -> None:
     rules = [{"when": {"tools": ["*"], "role": "user"}, "then": [{"tool": "*"}]}]
     response = await respond(rules, "Add", tools=[ADD, MUL])
-    assert [event.name for event in response.events if isinstance(event, ToolCallName)] == ["add"]
+    assert [event.name for event in response.events if isinstance(event, lms.ToolCallName)] == ["add"]
     assert (await respond(rules, "Add")).content.startswith("You said")
 
 
@@ -81,12 +71,12 @@ async def test_a_text_among_the_arguments_is_a_name_in_the_question_or_the_quest
     question: str, schema: dict[str, Any], argument: str
 ) -> None:
     look = tool("look", about={"type": "string", **schema})
-    (end,) = (await respond([{"then": [{"tool": "*"}]}], question, tools=[look])).of_type(ToolCallEnd)
+    (end,) = (await respond([{"then": [{"tool": "*"}]}], question, tools=[look])).of_type(lms.ToolCallEnd)
     assert end.arguments == {"about": argument}
 
 
 ADD, MUL = tool("add"), tool("mul")
-LATE = Chat.from_history({"messages": [{"role": role, "content": "Hm"} for role in ("system", "user", "system")]})
+LATE = lms.Chat.from_history({"messages": [{"role": role, "content": "Hm"} for role in ("system", "user", "system")]})
 JSON = {"type": "json", "jsonSchema": {"type": "object"}}
 
 
@@ -97,10 +87,14 @@ JSON = {"type": "json", "jsonSchema": {"type": "object"}}
         ({"tools": ["add", "mul"]}, {"tools": [MUL, ADD]}, {"tools": [ADD]}),
         ({"tools": ["add"]}, {"tools": [ADD]}, {"tools": [ADD], "tool_choice": "none"}),
         ({"structured": True}, {"structured": {"type": "gbnf", "gbnfGrammar": ""}}, {"structured": {"type": "none"}}),
-        ({"image": True}, {"question": Chat.from_history({"messages": [{"role": "user", "content": [IMAGE]}]})}, {}),
+        (
+            {"image": True},
+            {"question": lms.Chat.from_history({"messages": [{"role": "user", "content": [IMAGE]}]})},
+            {},
+        ),
         ({"round": 1}, {}, {"question": after_tool_results("3")}),
         ({"round": 3}, {"question": after_tool_results("3", "4")}, {"question": after_tool_results("3")}),
-        ({"late_system": True}, {"question": LATE}, {"question": Chat("Be brief.")}),
+        ({"late_system": True}, {"question": LATE}, {"question": lms.Chat("Be brief.")}),
         ({"last": "^7$", "role": "tool"}, {"question": after_tool_results("3", "7")}, {"question": "7"}),
     ],
 )
@@ -124,7 +118,7 @@ async def test_several_tool_results_in_a_row_belong_to_one_round() -> None:
     call = {"type": "toolCallRequest", "toolCallRequest": {"name": "add", "arguments": {}}}
     results = [{"role": "tool", "content": [{"type": "toolCallResult", "content": text}]} for text in ("3", "4")]
     messages = [{"role": "user", "content": []}, {"role": "assistant", "content": [call, call]}, *results]
-    request = GenerateRequest(LlmPredictionConfig(), history=ChatHistory.from_dict({"messages": messages}))
+    request = GenerateRequest(lms.LlmPredictionConfig(), history=ChatHistory.from_dict({"messages": messages}))
     model = await load([Rule({"round": 2, "last": "^4$"}, [{"text": "second"}])])
     assert Response(await events_of(model, request)).content == "second"
 
@@ -142,55 +136,55 @@ async def test_steps_are_done_in_order_with_the_last_message_put_in() -> None:
     model = await load([rule], engine=ScriptedEngine(fake_sleep))
     fake_sleep.seconds.clear()
     events = await events_of(model, generate_request("hi"))
-    fragments = [event for event in events if isinstance(event, LlmPredictionFragment)]
+    fragments = [event for event in events if isinstance(event, lms.LlmPredictionFragment)]
     assert "".join(fragment.content for fragment in fragments) == "<think>They said hi.</think>You said hi."
     assert fake_sleep.seconds == [1.5]
     assert [type(event) for event in events[len(fragments) + 2 : -1]] == [
-        ToolCallStart,
-        ToolCallName,
-        *[ToolCallArguments] * 6,
-        ToolCallEnd,
+        lms.ToolCallStart,
+        lms.ToolCallName,
+        *[lms.ToolCallArguments] * 6,
+        lms.ToolCallEnd,
     ]
     end = events[-2]
-    assert isinstance(end, ToolCallEnd)
+    assert isinstance(end, lms.ToolCallEnd)
     assert (end.id, end.name, end.arguments) == ("call-1", "add", {"a": 1, "b": ["hi", {"c": "hi!"}]})
 
 
 async def test_the_fragments_of_the_arguments_make_up_the_raw_content() -> None:
     got = await respond([Rule(then=[{"tool": "add", "arguments": {"a": 1, "b": "ä b"}}])])
-    parts = "".join(event.content for event in got.of_type(ToolCallArguments))
-    (end,) = got.of_type(ToolCallEnd)
+    parts = "".join(event.content for event in got.of_type(lms.ToolCallArguments))
+    (end,) = got.of_type(lms.ToolCallEnd)
     assert parts == '{"a": 1, "b": "ä b"}'
     assert end.raw_content == f'<tool_call>\n{{"name": "add", "arguments": {parts}}}\n</tool_call>'
-    assert got.of_type(ToolCallStart)[0].id == end.id
-    assert got.of_type(ToolCallName)[0].name == "add"
+    assert got.of_type(lms.ToolCallStart)[0].id == end.id
+    assert got.of_type(lms.ToolCallName)[0].name == "add"
     assert got.end.stop_reason == "eosFound"
-    two = (await respond([Rule(then=[{"tool": "add"}, {"tool": "add"}])])).of_type(ToolCallEnd)
+    two = (await respond([Rule(then=[{"tool": "add"}, {"tool": "add"}])])).of_type(lms.ToolCallEnd)
     assert len({event.id for event in two}) == 2
     assert all(event.id is not None and len(event.id) == 9 for event in two)
 
 
 async def test_a_malformed_call_fails_and_keeps_what_was_written() -> None:
     got = await respond([Rule(then=[{"tool": "add", "malformed": '{"a": '}])])
-    (failed,) = got.of_type(ToolCallFailed)
+    (failed,) = got.of_type(lms.ToolCallFailed)
     assert failed.error["title"].startswith("Failed to parse tool call")
     assert '{"a": ' in (failed.raw_content or "")
-    assert not got.of_type(ToolCallEnd)
+    assert not got.of_type(lms.ToolCallEnd)
     assert got.end.stop_reason == "eosFound"
 
 
 async def test_a_required_tool_is_called_with_the_smallest_arguments() -> None:
     chosen = tool("pick", count={"type": "integer", "minimum": 3}, name={"type": "string", "minLength": 2})
     got = await respond(tools=[chosen, tool("other")], tool_choice="required")
-    (end,) = got.of_type(ToolCallEnd)
+    (end,) = got.of_type(lms.ToolCallEnd)
     assert (end.name, end.arguments) == ("pick", {"count": 3, "name": "aa"})
     for parameters in (None, {"description": "nothing"}):
         bare = Tool.from_dict({"function": {"name": "now", "parameters": parameters}})
         got = await respond(tools=[bare], tool_choice="required")
-        assert got.of_type(ToolCallEnd)[0].arguments == {}
+        assert got.of_type(lms.ToolCallEnd)[0].arguments == {}
     with pytest.raises(EngineError, match="no tools are given"):
         await respond(tool_choice="required")
-    assert not (await respond(tools=[ADD])).of_type(ToolCallStart), "optional ones are not called"
+    assert not (await respond(tools=[ADD])).of_type(lms.ToolCallStart), "optional ones are not called"
 
 
 async def test_a_structured_request_gets_the_smallest_instance() -> None:
@@ -239,7 +233,7 @@ async def test_rules_of_an_embedding_model_can_fail() -> None:
     ],
 )
 def test_an_invalid_rule_is_an_error_with_place_and_reason(rule: dict[str, Any], message: str) -> None:
-    with pytest.raises(LMStudioValueError, match=message):
+    with pytest.raises(lms.LMStudioValueError, match=message):
         parse_rules([rule])
 
 
@@ -258,5 +252,5 @@ async def test_invalid_rules_fail_the_load() -> None:
     [(3, "rules must be a list of tables, got 3"), (["text"], "rule 1: a rule must be a table with when and then")],
 )
 def test_rules_that_are_not_a_list_of_tables_are_rejected(rules: Any, message: str) -> None:
-    with pytest.raises(LMStudioValueError, match=message):
+    with pytest.raises(lms.LMStudioValueError, match=message):
         parse_rules(rules)

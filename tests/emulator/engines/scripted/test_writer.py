@@ -6,20 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.base import EngineError, GenerateRequest
 from lmstudio_integrations.emulator.engines.scripted import Rule, words
 from lmstudio_integrations.emulator.engines.scripted.writer import StopStringMatcher
-from lmstudio_integrations.errors import LMStudioContextOverflowError
 from lmstudio_integrations.protocol.errors import to_exception
-from lmstudio_integrations.types.chat import Chat
-from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.results import (
-    LlmPredictionFragment,
-    ToolCallArguments,
-    ToolCallEnd,
-    ToolCallFailed,
-    ToolCallStart,
-)
 from tests.emulator.engines.scripted.models import Response, always, events_of, load, respond
 
 FIVE_WORDS = "one two three four five"
@@ -46,13 +37,13 @@ async def test_forbidden_tokens_are_left_out_and_do_not_count() -> None:
 
 async def test_a_tool_call_that_is_cut_off_fails_with_what_was_written() -> None:
     got = await respond([Rule(then=[{"tool": "add", "arguments": {"a": 1, "b": 2}}])], max_tokens=3)
-    (failed,) = got.of_type(ToolCallFailed)
+    (failed,) = got.of_type(lms.ToolCallFailed)
     assert "Unexpected end of content" in failed.error["title"]
     assert failed.raw_content == '<tool_call>\n{"name": "add", "arguments": {"a":'
-    assert len(got.of_type(ToolCallArguments)) == 1
+    assert len(got.of_type(lms.ToolCallArguments)) == 1
     assert (got.end.stop_reason, got.end.predicted_tokens) == ("maxPredictedTokensReached", 3)
     not_begun = await respond([Rule(then=[{"text": "one two"}, {"tool": "add"}])], max_tokens=2)
-    assert [event for kind in (ToolCallStart, ToolCallFailed) for event in not_begun.of_type(kind)] == []
+    assert [event for kind in (lms.ToolCallStart, lms.ToolCallFailed) for event in not_begun.of_type(kind)] == []
     assert not_begun.end.stop_reason == "maxPredictedTokensReached"
 
 
@@ -62,7 +53,7 @@ async def test_a_stop_string_ends_the_response_and_is_cut_off_with_the_rest() ->
         assert got.content == content
         assert (got.end.stop_reason, got.end.stop_string) == ("stopStringFound", found)
     steps = [{"text": "one STOP"}, {"tool": "add"}, {"error": "never"}]
-    assert not (await respond([Rule(then=steps)], stop_strings=["STOP"])).of_type(ToolCallStart)
+    assert not (await respond([Rule(then=steps)], stop_strings=["STOP"])).of_type(lms.ToolCallStart)
 
 
 async def test_what_only_looked_like_a_stop_string_is_shown_before_the_end_or_what_comes_next() -> None:
@@ -74,7 +65,7 @@ async def test_what_only_looked_like_a_stop_string_is_shown_before_the_end_or_wh
     with_call = await respond([Rule(then=[{"text": FIVE_WORDS}, {"tool": "add"}])], stop_strings=["five six"])
     kinds = [type(event) for event in with_call.events]
     assert with_call.content == FIVE_WORDS
-    assert kinds.index(ToolCallStart) > max(i for i, kind in enumerate(kinds) if kind is LlmPredictionFragment)
+    assert kinds.index(lms.ToolCallStart) > max(i for i, kind in enumerate(kinds) if kind is lms.LlmPredictionFragment)
 
 
 TEXTS = st.text(alphabet="ab ", max_size=30)
@@ -87,7 +78,7 @@ def test_the_first_stop_string_is_found_however_the_text_is_cut_into_tokens(part
     matcher = StopStringMatcher(stops)
     shown = ""
     for part in parts:
-        shown += "".join(token.content for token in matcher.feed(LlmPredictionFragment(part)))
+        shown += "".join(token.content for token in matcher.feed(lms.LlmPredictionFragment(part)))
         assert not any(stop in shown for stop in stops)
         if matcher.stop_string is not None:
             break
@@ -105,13 +96,13 @@ async def test_a_tool_call_stop_string_ends_the_response_as_a_tool_call() -> Non
     assert (plain.content, plain.end.stop_reason, plain.end.stop_string) == ("call now ", "toolCalls", None)
     two_calls = [Rule(then=[{"tool": "add"}, {"tool": "add"}])]
     called = await respond(two_calls, tool_call_stop_strings=["</tool_call>"])
-    assert len(called.of_type(ToolCallEnd)) == 1
+    assert len(called.of_type(lms.ToolCallEnd)) == 1
     assert called.end.stop_reason == "toolCalls"
 
 
 # The context window
 
-LONG = Chat.from_history(
+LONG = lms.Chat.from_history(
     {
         "messages": [
             {"role": "system", "content": "s " * 10},
@@ -138,7 +129,7 @@ async def test_a_prompt_that_is_too_long_is_rejected_with_the_message_of_a_real_
     with pytest.raises(EngineError) as caught:
         await respond(question=LONG, context_length=60, context_overflow_policy="stopAtLimit")
     error = to_exception({"title": caught.value.title}, "Chat response")
-    assert isinstance(error, LMStudioContextOverflowError)
+    assert isinstance(error, lms.LMStudioContextOverflowError)
     assert error.limit == 60
     assert error.used == (await respond(question=LONG)).end.prompt_tokens
 
@@ -149,7 +140,7 @@ async def test_a_prompt_that_is_too_long_is_rejected_with_the_message_of_a_real_
 )
 async def test_messages_are_dropped_until_the_prompt_fits(policy: str, kept: list[Any]) -> None:
     got = await respond(question=LONG, context_length=60, context_overflow_policy=policy)
-    remaining = Chat()
+    remaining = lms.Chat()
     for message in kept:
         remaining.append(message)
     assert got.end.prompt_tokens == (await respond(question=remaining)).end.prompt_tokens < 60
@@ -159,7 +150,7 @@ async def test_messages_are_dropped_until_the_prompt_fits(policy: str, kept: lis
 
 
 async def test_a_conversation_without_a_user_message_loses_its_oldest_messages() -> None:
-    chat = Chat("s " * 50)
+    chat = lms.Chat("s " * 50)
     chat.add_assistant_response("a " * 5)
     got = await respond(question=chat, context_length=20, context_overflow_policy="truncateMiddle")
     assert got.end.prompt_tokens < 20
@@ -169,7 +160,7 @@ async def test_words_of_a_raw_prompt_are_dropped_until_it_fits_if_any_may_be() -
     model = await load(always("on"))
 
     def raw(policy: str) -> GenerateRequest:
-        config = LlmPredictionConfig.parse({"context_overflow_policy": policy})
+        config = lms.LlmPredictionConfig.parse({"context_overflow_policy": policy})
         return GenerateRequest(config, prompt="word " * 50, context_length=10)
 
     got = Response(await events_of(model, raw("truncateMiddle")))

@@ -6,20 +6,11 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator import Emulator
+import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import Emulator, ManualClock
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished
 from lmstudio_integrations.emulator.engines.scripted import ScriptedModel
-from lmstudio_integrations.emulator.models.clock import ManualClock
 from lmstudio_integrations.emulator.server.handlers.prediction import StatsCollector
-from lmstudio_integrations.types.results import (
-    LlmPredictionFragment,
-    PromptProgress,
-    ToolCallArguments,
-    ToolCallEnd,
-    ToolCallFailed,
-    ToolCallName,
-    ToolCallStart,
-)
 from tests.emulator.bare_client import STACK, Wire, named, prediction_request, stack, wire
 from tests.emulator.server.handlers.models import TOOL
 
@@ -40,7 +31,7 @@ def test_a_prediction_without_a_token_has_its_progress_all_the_same(me: Wire) ->
 
 def test_a_tool_call_that_is_stopped_fails_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     async def call(*_: object) -> AsyncIterator[EngineEvent]:
-        for event in (ToolCallStart("7"), ToolCallName("add"), ToolCallArguments('{"a"')):
+        for event in (lms.ToolCallStart("7"), lms.ToolCallName("add"), lms.ToolCallArguments('{"a"')):
             yield event
         await asyncio.get_running_loop().create_future()
 
@@ -127,10 +118,10 @@ def test_stats_are_computed_from_the_clock() -> None:
     clock.advance(1)
     meter.start()
     assert older.stats(Finished("eosFound", 8, 5))["numGpuLayers"] == -1, "up to the engines of the summer of 2026"
-    list(meter.add(PromptProgress(0.5, {"totalPromptTokenCount": 8})))
+    list(meter.add(lms.PromptProgress(0.5, {"totalPromptTokenCount": 8})))
     clock.advance(2)
     for _ in range(4):
-        list(meter.add(LlmPredictionFragment("x")))
+        list(meter.add(lms.LlmPredictionFragment("x")))
         clock.advance(0.5)
     stats = meter.stats(Finished("eosFound", 8, 5, stats={"usedDraftModelKey": "small"}))
     assert stats == {
@@ -146,7 +137,7 @@ def test_stats_are_computed_from_the_clock() -> None:
     assert meter.stopped("userStopped") == Finished("userStopped", 8, 4)
 
 
-def rate(*fragments: LlmPredictionFragment, predicted: int) -> object:
+def rate(*fragments: lms.LlmPredictionFragment, predicted: int) -> object:
     """Return the speed of a prediction whose fragments come a second apart."""
     clock = ManualClock()
     meter = StatsCollector(clock)
@@ -157,24 +148,24 @@ def rate(*fragments: LlmPredictionFragment, predicted: int) -> object:
 
 
 def test_a_speed_counts_the_tokens_after_the_first_fragment_and_in_a_short_response_all() -> None:
-    fragment = LlmPredictionFragment("x")
-    assert rate(LlmPredictionFragment("held back", 50), fragment, fragment, predicted=52) == pytest.approx(2 / 3)
+    fragment = lms.LlmPredictionFragment("x")
+    assert rate(lms.LlmPredictionFragment("held back", 50), fragment, fragment, predicted=52) == pytest.approx(2 / 3)
     assert rate(fragment, predicted=1) == 1.0
-    assert rate(LlmPredictionFragment("held back", 3), predicted=4) == 4.0
+    assert rate(lms.LlmPredictionFragment("held back", 3), predicted=4) == 4.0
     assert rate(predicted=1) is None
 
 
-@pytest.mark.parametrize("last", [ToolCallEnd("7", "add"), ToolCallFailed({})])
-def test_a_complete_tool_call_ends_once(last: ToolCallEnd | ToolCallFailed) -> None:
+@pytest.mark.parametrize("last", [lms.ToolCallEnd("7", "add"), lms.ToolCallFailed({})])
+def test_a_complete_tool_call_ends_once(last: lms.ToolCallEnd | lms.ToolCallFailed) -> None:
     meter = StatsCollector(ManualClock())
-    for event in (ToolCallStart("7"), last):
+    for event in (lms.ToolCallStart("7"), last):
         list(meter.add(event))
     assert list(meter.remaining(Finished("eosFound", 1, 1))) == []
 
 
 def test_progress_that_an_engine_omits_is_sent_before_the_first_token() -> None:
-    for given, progress in (([PromptProgress(0.5)], [0, 0.5, 1]), ([], [0, 1])):
+    for given, progress in (([lms.PromptProgress(0.5)], [0, 0.5, 1]), ([], [0, 1])):
         meter = StatsCollector(ManualClock())
-        events: list[Any] = [*given, LlmPredictionFragment("x")]
+        events: list[Any] = [*given, lms.LlmPredictionFragment("x")]
         sent = [each for event in events for each in meter.add(event)]
-        assert [event.progress for event in sent if isinstance(event, PromptProgress)] == progress
+        assert [event.progress for event in sent if isinstance(event, lms.PromptProgress)] == progress
