@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -15,6 +14,7 @@ from lmstudio_integrations._adapters.tool_settings import tool_settings
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._tools import openai_tools, response_schema
 from lmstudio_integrations.types.structured import response_settings
+from tests._adapters import ways
 from tests.langchain.conftest import CHAT, PLAIN, Invoke, Server
 
 
@@ -264,5 +264,5 @@ def test_tools_for_a_model_that_was_not_trained_for_them_warn_once(server: Serve
     llm = server.chat(model=PLAIN).bind_tools([weather])
     with pytest.warns(UserWarning, match=f"{PLAIN} was not trained for tool use.*; `lmsi ls` shows which") as caught:
         generate(llm, "weather?")
-    assert Path(caught[0].filename).parent == Path(__file__).parent  # `generate` is in `conftest.py`
+    assert caught[0].filename == ways.__file__  # which has the calls of `generate`
     assert generate(llm, "weather?").tool_calls
