@@ -222,10 +222,3 @@ def test_a_file_for_a_server_without_tls_is_rejected_by_the_call(make: Any) -> N
     *_, (_, model, call) = (row for row in CALLS.values() if row[0] is make)
     with pytest.raises(lms.LMStudioValueError, match=r"ca_file in the adapters\) needs a wss:// or https:// host"):
         call(make(model=model, host="localhost:1", ca_file=TRUSTED))
-
-
-@every_adapter
-def test_the_file_is_kept_by_dumps_and_pickles(make: Any) -> None:
-    made = make(model="m", ca_file=TRUSTED)
-    for again in (make(**made.model_dump(mode="json", exclude={"api_token"})), pickle.loads(pickle.dumps(made))):
-        assert again.ca_file == str(TRUSTED)

@@ -176,6 +176,7 @@ SHOWING: dict[str, Callable[[Any], object]] = {
     "pickle of a deep copy": lambda made: pickle.dumps(copy.deepcopy(made)),
     "dumps": dumps,
     "to_dict": lambda made: hasattr(made, "to_dict") and made.to_dict(),
+    "to_json": lambda made: hasattr(made, "to_json") and made.to_json(),
     "to_payload": lambda made: hasattr(made, "to_payload") and made.to_payload(),
     "model_dump": lambda made: made.model_dump(),
     "model_dump_json": lambda made: made.model_dump_json(exclude={"callback_manager", "rate_limiter"}),

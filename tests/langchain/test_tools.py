@@ -14,8 +14,7 @@ from lmstudio_integrations._adapters.tool_settings import tool_settings
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._tools import openai_tools, response_schema
 from lmstudio_integrations.types.structured import response_settings
-from tests._adapters import ways
-from tests.langchain.conftest import CHAT, PLAIN, Invoke, Server
+from tests.langchain.conftest import CHAT, Invoke, Server
 
 
 @tool
@@ -258,11 +257,3 @@ def test_a_response_without_the_required_call_is_returned_with_a_warning(
     assert message.tool_calls == []
     missing = f"{CHAT!r}: a tool call was required, and the model responded without one (tool_choice='weather')"
     assert caplog.text.count(missing) == caplog.text.count("was required") == 1
-
-
-def test_tools_for_a_model_that_was_not_trained_for_them_warn_once(server: Server, generate: Invoke) -> None:
-    llm = server.chat(model=PLAIN).bind_tools([weather])
-    with pytest.warns(UserWarning, match=f"{PLAIN} was not trained for tool use.*; `lmsi ls` shows which") as caught:
-        generate(llm, "weather?")
-    assert caught[0].filename == ways.__file__  # which has the calls of `generate`
-    assert generate(llm, "weather?").tool_calls
