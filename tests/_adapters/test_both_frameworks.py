@@ -4,14 +4,13 @@ import asyncio
 import base64
 import gc
 from collections.abc import AsyncGenerator, Callable, Iterator
-from inspect import isawaitable, iscoroutine
+from inspect import iscoroutine
 from typing import Any
 
 import pytest
 from langchain_core import messages as langchain_messages
 from langchain_core.exceptions import ModelError
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, MessageRole
-from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 
@@ -31,6 +30,7 @@ from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from lmstudio_integrations.llama_index import _messages as of_llama_index
 from lmstudio_integrations.llama_index import _tools as llama_index_tools
 from lmstudio_integrations.types.structured import response_settings
+from tests._adapters.ways import LANGCHAIN, STRUCTURED, Method
 from tests.support.adapters import ADAPTERS, DECIDES, EMBEDDING_MODELS, LANGUAGE_MODELS, Adapter
 from tests.support.base64_forms import FORMS
 from tests.support.endless import ENDLESS
@@ -400,7 +400,6 @@ class Person(BaseModel):
 
 ANN = Person(name="Ann", age=7)
 OLD, HALF = '{"name": "Ann", "age": "old"}', '{"name": "Ann'
-SAID = [ChatMessage("x")]
 Structured = Callable[..., Any]
 
 
@@ -408,43 +407,23 @@ def chain(host: str, settings: dict[str, Any], **given: Any) -> Any:
     return ChatLMStudio(model="m", host=host, max_retries=0, **settings).with_structured_output(Person, **given)
 
 
-def predicted(method: str) -> Structured:
-    """Return the way to call a method of LlamaIndex; a stream is read to its end."""
-
-    async def call(host: str, settings: dict[str, Any], **given: Any) -> Any:
-        llm = LMStudio(model="m", host=host, max_retries=0, **settings)
-        if "chat" in method:
-            result: Any = getattr(llm.as_structured_llm(Person), method)(SAID, **given)
-        else:
-            result = getattr(llm, method)(Person, PromptTemplate("x"), given)
-        if isawaitable(result):
-            result = await result
-        if "stream" in method:
-            result = ([each async for each in result] if method.startswith("a") else list(result))[-1]
-        return result.raw if "chat" in method else result
-
-    return call
+def of_chain(method: Method) -> Structured:
+    return lambda host, settings, **given: method(chain(host, settings, **given), "x")[-1]
 
 
-async def last_of(stream: Any) -> Any:
-    return [each async for each in stream][-1]
+def of_class(method: Method) -> Structured:
+    return lambda host, settings, **given: method(
+        LMStudio(model="m", host=host, max_retries=0, **settings), Person, "x", **given
+    )[-1]
 
 
-WHOLE: dict[str, Structured] = {
-    "invoke": lambda *at, **given: asyncio.to_thread(chain(*at, **given).invoke, "x"),
-    "ainvoke": lambda *at, **given: chain(*at, **given).ainvoke("x"),
-    "batch": lambda *at, **given: asyncio.to_thread(lambda: chain(*at, **given).batch(["x"])[0]),
-    **{method: predicted(method) for method in ("structured_predict", "astructured_predict", "chat", "achat")},
+EVERY: dict[str, Structured] = {
+    **{name: of_chain(method) for name, method in LANGCHAIN.items()},
+    "batch": lambda *at, **given: chain(*at, **given).batch(["x"])[0],
+    **{name: of_class(method) for name, method in STRUCTURED.items()},
 }
-STREAMED: dict[str, Structured] = {
-    "stream": lambda *at, **given: asyncio.to_thread(lambda: list(chain(*at, **given).stream("x"))[-1]),
-    "astream": lambda *at, **given: last_of(chain(*at, **given).astream("x")),
-    **{
-        method: predicted(method)
-        for method in ("stream_structured_predict", "astream_structured_predict", "stream_chat", "astream_chat")
-    },
-}
-EVERY = {**WHOLE, **STREAMED}
+STREAMED = {name: way for name, way in EVERY.items() if "stream" in name}
+WHOLE = {name: way for name, way in EVERY.items() if name not in STREAMED}
 pytestmark = pytest.mark.filterwarnings("ignore:The `json` method is deprecated")
 
 
@@ -455,20 +434,20 @@ def writing(written: str, *corrected: dict[str, Any]) -> Emulator:
 
 
 @pytest.mark.parametrize("way", EVERY)
-async def test_a_value_may_be_in_a_code_block(way: str) -> None:
+def test_a_value_may_be_in_a_code_block(way: str) -> None:
     with writing(f"Here it is:\n\n```json\n{ANN.model_dump_json(indent=1)}\n```\n") as server:
-        assert await EVERY[way](server.address, {}) == ANN
+        assert EVERY[way](server.address, {}) == ANN
 
 
 @pytest.mark.parametrize("way", EVERY)
-async def test_what_does_not_fit_is_an_error_with_the_whole_text_and_a_stream_is_never_corrected(way: str) -> None:
+def test_what_does_not_fit_is_an_error_with_the_whole_text_and_a_stream_is_never_corrected(way: str) -> None:
     with writing(OLD, {"text": ANN.model_dump_json()}) as server:
         given = {"max_attempts": 2} if way in STREAMED else {}
         with pytest.raises(LMStudioStructuredOutputError, match="age") as caught:
-            await EVERY[way](server.address, {}, **given)
+            EVERY[way](server.address, {}, **given)
         assert caught.value.text == OLD
         with pytest.raises(LMStudioStructuredOutputError, match="raise max_tokens"):
-            await EVERY[way](server.address, {"max_tokens": 2}, **given)
+            EVERY[way](server.address, {"max_tokens": 2}, **given)
         assert len(server.predictions) == 2
 
 
@@ -476,18 +455,18 @@ async def test_what_does_not_fit_is_an_error_with_the_whole_text_and_a_stream_is
     "written", ["[" * 100_000, '{"name": "Ann", "age": ' + "9" * 10_000 + "}"], ids=["too deep", "too many digits"]
 )
 @pytest.mark.parametrize("way", [*WHOLE, "stream", "stream_structured_predict"])
-async def test_what_no_parser_reads_is_an_error_with_the_whole_text(way: str, written: str) -> None:
+def test_what_no_parser_reads_is_an_error_with_the_whole_text(way: str, written: str) -> None:
     with writing(written) as server:
         with pytest.raises(LMStudioStructuredOutputError) as caught:
-            await EVERY[way](server.address, {})
+            EVERY[way](server.address, {})
         assert caught.value.text == written
 
 
 @pytest.mark.parametrize("way", WHOLE)
-async def test_a_model_sees_every_attempt_and_why_it_was_rejected_and_the_last_one_counts(way: str) -> None:
+def test_a_model_sees_every_attempt_and_why_it_was_rejected_and_the_last_one_counts(way: str) -> None:
     with writing(OLD, {"text": HALF}) as server:
         with pytest.raises(LMStudioStructuredOutputError) as caught:
-            await WHOLE[way](server.address, {}, max_attempts=3)
+            WHOLE[way](server.address, {}, max_attempts=3)
         assert caught.value.text == HALF
         first, second, third = server.predictions
     assert [message["role"] for message in first.messages] == ["user"]
@@ -501,20 +480,20 @@ async def test_a_model_sees_every_attempt_and_why_it_was_rejected_and_the_last_o
 
 
 @pytest.mark.parametrize("way", WHOLE)
-async def test_an_attempt_that_fits_is_the_response_and_one_that_fails_leaves_the_error(way: str) -> None:
+def test_an_attempt_that_fits_is_the_response_and_one_that_fails_leaves_the_error(way: str) -> None:
     with writing(OLD, {"text": ANN.model_dump_json()}) as server:
-        assert await WHOLE[way](server.address, {}, max_attempts=3) == ANN
+        assert WHOLE[way](server.address, {}, max_attempts=3) == ANN
         assert len(server.predictions) == 2
     with writing(OLD, {"error": "the engine gave up"}) as server:
         problem = r"(?s)age.*correction failed: .*engine gave up"
         with pytest.raises(LMStudioStructuredOutputError, match=problem) as caught:
-            await WHOLE[way](server.address, {}, max_attempts=3)
+            WHOLE[way](server.address, {}, max_attempts=3)
         assert caught.value.text == OLD
         assert len(server.predictions) == 2
 
 
 @pytest.mark.parametrize("way", WHOLE)
 @pytest.mark.parametrize("max_attempts", [0, True, 1.5, None])
-async def test_the_number_of_attempts_is_a_positive_integer(way: str, max_attempts: Any) -> None:
+def test_the_number_of_attempts_is_a_positive_integer(way: str, max_attempts: Any) -> None:
     with pytest.raises(LMStudioValueError, match=f"max_attempts must be an integer of at least 1; got {max_attempts}"):
-        await WHOLE[way](OFFLINE, {}, max_attempts=max_attempts)
+        WHOLE[way](OFFLINE, {}, max_attempts=max_attempts)

@@ -9,7 +9,6 @@ from typing import Any
 
 import llama_index.core
 import pytest
-from llama_index.core.prompts import PromptTemplate
 from pydantic import BaseModel
 
 from lmstudio_integrations.client.predictions.plan import PredictionOptions
@@ -20,7 +19,7 @@ from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from tests._adapters.ways import LANGCHAIN as METHODS_OF_LANGCHAIN
 from tests._adapters.ways import LLAMA_INDEX as METHODS_OF_LLAMA_INDEX
-from tests._adapters.ways import Method, collected, said
+from tests._adapters.ways import STRUCTURED, Method, collected, said
 from tests.support.adapters import EMBEDDING_MODELS, LANGUAGE_MODELS, covering
 from tests.types.test_config import PREDICTION_SETTINGS
 
@@ -200,10 +199,10 @@ TOOL_WAYS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "astream_chat_with_tools": lambda llm, given: asyncio.run(
         collected(llm.astream_chat_with_tools([], "Hello", **given))
     ),
-    "structured_predict": lambda llm, given: llm.structured_predict(Answer, PromptTemplate("Hello"), llm_kwargs=given),
-    "astructured_predict": lambda llm, given: asyncio.run(
-        llm.astructured_predict(Answer, PromptTemplate("Hello"), llm_kwargs=given)
-    ),
+    **{
+        name: lambda llm, given, method=STRUCTURED[name]: method(llm, Answer, "Hello", **given)  # type: ignore[misc]  # bound now
+        for name in ("structured_predict", "astructured_predict")
+    },
 }
 
 

@@ -215,6 +215,7 @@ def test_an_image_that_can_be_sent_is_sent(server: Server, way: str, role: str) 
     send = Send(server, way)
     assert "not shown" not in send(GOOD, role)
     assert send.images() == [digest(PIXEL)]
+    assert send.roles() == ["user", "assistant", *(["tool"] if role == "tool" else []), "user"]
 
 
 @pytest.mark.parametrize("role", ["tool", "assistant"])
@@ -312,6 +313,18 @@ def test_a_file_is_read_that_the_program_names(server: Server, way: str, file: P
     send(({"type": "image", "path": str(file)}, lambda: ImageBlock(path=file)), "user")
     assert send.images() == [digest(PIXEL)]
     assert file in opened
+
+
+@pytest.mark.parametrize("name", ["b.png", "\ud83d/b.png", "\0b.png"])
+@pytest.mark.parametrize("way", ["invoke", "astream", "chat", "astream_chat"])
+def test_a_file_that_is_not_there_is_one_error(server: Server, way: str, name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    form: Form = (
+        {"type": "image", "path": str(path)},
+        lambda: ImageBlock.model_construct(path=path),
+    )  # unchecked by core
+    with pytest.raises(errors.LMStudioOSError, match=r"cannot read .*b\.png"):
+        Send(server, way)(form, "user")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage, convert_to_messages
 from llama_index.core.llms import ChatMessage
+from llama_index.core.prompts import PromptTemplate
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
@@ -42,6 +43,28 @@ METHODS: dict[str, tuple[Any, Method]] = {
     **{name: (ChatLMStudio, method) for name, method in LANGCHAIN.items()},
     **{name: (LMStudio, method) for name, method in LLAMA_INDEX.items()},
 }
+
+
+def _of_structured_llm(method: Method) -> Method:
+    return lambda llm, kind, text, **given: [
+        each.raw for each in method(llm.as_structured_llm(kind), said(text), **given)
+    ]
+
+
+STRUCTURED: dict[str, Method] = {
+    "structured_predict": lambda llm, kind, text, **given: [llm.structured_predict(kind, PromptTemplate(text), given)],
+    "astructured_predict": lambda llm, kind, text, **given: [
+        asyncio.run(llm.astructured_predict(kind, PromptTemplate(text), given))
+    ],
+    "stream_structured_predict": lambda llm, kind, text, **given: [
+        *llm.stream_structured_predict(kind, PromptTemplate(text), given)
+    ],
+    "astream_structured_predict": lambda llm, kind, text, **given: asyncio.run(
+        collected(llm.astream_structured_predict(kind, PromptTemplate(text), given))
+    ),
+    **{name: _of_structured_llm(method) for name, method in LLAMA_INDEX.items()},
+}
+"""Requests an instance of a class of a model of LlamaIndex, with a text: the last one returned is complete."""
 
 
 def whole(chunks: list[Any]) -> Any:

@@ -13,10 +13,10 @@ from llama_index.core.base.llms.types import (
     CacheControl,
     CachePoint,
     ChatMessage,
-    ImageBlock,
     MessageRole,
     TextBlock,
     ThinkingBlock,
+    VideoBlock,
 )
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.llms import ChatResponse
@@ -31,8 +31,6 @@ from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio, LMStudioEmbedding
 from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, NUMBERS, Server
 from tests.support.listening import silence
-from tests.support.requested import digest
-from tests.support.web import PIXEL
 
 T = TypeVar("T")
 PROMPT = PromptTemplate("{who}")
@@ -265,16 +263,10 @@ async def test_structured_output_is_enforced_and_keeps_the_system_prompt(server:
 # Content blocks, chat histories ---------------------------------------------------------------------------------------
 
 
-async def test_images_are_sent(server: Server, llm: LMStudio) -> None:
-    llm.chat(said("look", ImageBlock(image=PIXEL)))
-    assert server.last_request.images == [digest(PIXEL)]
-    await llm.achat(said("look", ImageBlock(image=PIXEL)))
-    assert server.last_request.images == [digest(PIXEL)]
-
-
 def test_unsupported_content_is_an_error_and_cache_points_are_ignored(server: Server, llm: LMStudio) -> None:
-    with pytest.raises(LMStudioValueError, match="does not accept audio in a user message"):
-        llm.chat(said("listen", AudioBlock(audio=b"RIFF0000WAVE", format="wav")))
+    for kind, block in (("audio", AudioBlock(audio=b"RIFF0000WAVE")), ("video", VideoBlock(video=b"0000ftyp"))):
+        with pytest.raises(LMStudioValueError, match=f"does not accept {kind} in a user message"):
+            llm.chat(said("listen", block))
     llm.chat(said("count", CachePoint(cache_control=CacheControl(type="ephemeral"))))
     assert texts(server) == [("user", "count")]
 

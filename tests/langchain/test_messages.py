@@ -138,19 +138,6 @@ def test_an_invalid_call_is_sent_only_if_it_has_a_result() -> None:
 
 
 @pytest.mark.parametrize(
-    "message",
-    [
-        AIMessage("x", additional_kwargs={"reasoning_content": "hm"}),
-        AIMessage([{"type": "reasoning", "reasoning": "hm"}, {"type": "text", "text": "x"}]),
-        AIMessage([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "x"}]),
-    ],
-)
-def test_reasoning_of_any_provider_is_a_thought_without_tags(message: AIMessage) -> None:
-    thought = {"type": "reasoning", "text": "hm", "startTag": "", "endTag": ""}
-    assert wire([message]) == [{"role": "assistant", "content": [thought, {"type": "text", "text": "x"}]}]
-
-
-@pytest.mark.parametrize(
     ("role", "sent"), [("developer", "system"), ("user", "user"), ("assistant", "assistant"), ("human", "user")]
 )
 def test_chat_messages_are_converted_by_role(role: str, sent: str) -> None:

@@ -58,20 +58,6 @@ def test_a_tool_is_offered_with_name_description_and_parameters() -> None:
     assert found["parameters"]["required"] == ["city"]
 
 
-def test_references_are_put_in_their_places() -> None:
-    class Inner(BaseModel):
-        n: int
-
-    class Outer(BaseModel):
-        inner: Inner
-        more: list[Inner]
-
-    (found,) = offered(tool_settings(openai_tools([get_function_tool(Outer)]), None))
-    assert "$defs" not in found["parameters"]
-    assert found["parameters"]["properties"]["inner"]["properties"]["n"]["type"] == "integer"
-    assert found["parameters"]["properties"]["more"]["items"]["properties"]["n"]["type"] == "integer"
-
-
 def test_a_schema_that_contains_itself_keeps_its_references() -> None:
     (found,) = offered(tool_settings(openai_tools([get_function_tool(Node)]), None))
     assert "$defs" in found["parameters"]
