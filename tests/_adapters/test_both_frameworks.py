@@ -30,7 +30,7 @@ from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from lmstudio_integrations.llama_index import _messages as of_llama_index
 from lmstudio_integrations.llama_index import _tools as llama_index_tools
 from lmstudio_integrations.types.structured import response_settings
-from tests._adapters.ways import LANGCHAIN, STRUCTURED, Method
+from tests._adapters.ways import LANGCHAIN, METHODS, STRUCTURED, Method, messages_of, seen_of
 from tests.support.adapters import ADAPTERS, DECIDES, EMBEDDING_MODELS, LANGUAGE_MODELS, Adapter
 from tests.support.base64_forms import FORMS
 from tests.support.endless import ENDLESS
@@ -258,6 +258,15 @@ def test_a_choice_that_cannot_be_made_is_rejected(openai_tools: Any, functions: 
         tool_settings(openai_tools(functions), choice)
 
 
+@pytest.mark.parametrize("text", ["", "  \n"])
+@pytest.mark.parametrize("way", METHODS)
+def test_an_empty_message_is_the_servers_to_handle(way: str, text: str) -> None:
+    make, method = METHODS[way]
+    with Emulator(["m"]) as server:
+        assert seen_of(method(make(model="m", host=server.address), messages_of(make, [("user", text)])))["text"]
+        assert [each["content"] for each in server.predictions[-1].messages] == [text]
+
+
 class Street(BaseModel):
     """A street."""
 
@@ -338,6 +347,10 @@ MANY: dict[str, tuple[Any, str]] = {
     "LMStudioEmbeddings": (LMStudioEmbeddings, "embed_documents"),
     "LMStudioEmbedding": (LMStudioEmbedding, "get_text_embedding_batch"),
 }
+CHUNK_SIZE = {
+    "LMStudioEmbeddings": "the text splitter's chunk size",
+    "LMStudioEmbedding": "Settings.chunk_size, or the node parser's chunk_size,",
+}
 OFFLINE = "127.0.0.1:1"
 
 
@@ -383,8 +396,10 @@ async def test_a_text_that_is_too_long_is_an_error_that_names_it(server: Emulato
     model = make(model="v", host=server.address, length_policy="error")
     for error in await rejected(model, method, ["short", "word " * 600]):
         assert isinstance(error, LMStudioContextOverflowError)
-        assert str(error).startswith("text 1 has 603 tokens, and the model takes at most 512; lower ")
-        assert "set length_policy='average' to embed it in parts, or 'truncate' to embed its beginning" in str(error)
+        assert str(error) == (
+            f"text 1 has 603 tokens, and the model takes at most 512; lower {CHUNK_SIZE[name]} below 512, "
+            "or set length_policy='average' to embed it in parts, or 'truncate' to embed its beginning"
+        )
         assert (error.used, error.limit) == (603, 512)
 
 

@@ -23,10 +23,6 @@ def generating(text: str) -> list[ChatMessage]:
     return [ChatMessage(role=MessageRole.USER, content=text)]
 
 
-async def gathered(stream: Any) -> list[Any]:
-    return [chunk async for chunk in stream]
-
-
 # The eight call paths -------------------------------------------------------------------------------------------------
 
 
@@ -172,12 +168,10 @@ def test_the_payload_of_events_names_the_model(llm: LMStudio) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])
-async def test_an_empty_message_is_the_servers_to_handle(server: Server, llm: LMStudio, text: str) -> None:
-    assert llm.chat(generating(text)).message.content
+async def test_an_empty_prompt_is_the_servers_to_handle(server: Server, llm: LMStudio, text: str) -> None:
     assert llm.complete(text).text
     assert (await llm.acomplete(text)).text
     assert list(llm.stream_complete(text))[-1].text
-    assert (await gathered(await llm.astream_chat(generating(text))))[-1].message.content
     assert server.conversation == [("user", [{"type": "text", "text": text}])]
 
 
