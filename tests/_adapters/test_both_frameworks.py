@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import gc
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from inspect import iscoroutine
 from typing import Any
 
@@ -36,6 +36,7 @@ from tests.support.base64_forms import FORMS
 from tests.support.endless import ENDLESS
 from tests.support.gate import AT_THE_GATE, Gate
 from tests.support.listening import silence
+from tests.support.served import served
 from tests.support.web import PIXEL
 
 ENDLESSLY = ModelEntry(
@@ -43,11 +44,7 @@ ENDLESSLY = ModelEntry(
 )
 VECTORS = ModelEntry(key="v", kind="embedding", context_length=512, max_context_length=512)
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with Emulator([ENDLESSLY, VECTORS], auto_evict=False) as running:
-        yield running
+server = served([ENDLESSLY, VECTORS], auto_evict=False)
 
 
 def made(adapter: Adapter, host: str, **settings: Any) -> Any:

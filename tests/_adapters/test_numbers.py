@@ -4,7 +4,7 @@ Only the boolean `False` switches a setting off; 0 is a number, and `True` is no
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import cycle, product
 from typing import Any
@@ -17,6 +17,7 @@ from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from tests.langchain.conftest import CHAT, Server
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter, classes
+from tests.support.served import served
 
 ERROR = "error"
 
@@ -43,11 +44,7 @@ OUT_OF_BOUNDS: dict[str, Any] = {
 KINDS = (0, 0.0, False, True, OUT_OF_BOUNDS)
 """The values of a setting; the last stands for its own that is out of bounds."""
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server() as running:
-        yield running
+server = served(make=Server)
 
 
 def assigned(model: Any, given: dict[str, Any]) -> Any:

@@ -24,6 +24,7 @@ from tests.langchain.conftest import CHAT, EMBEDDING, MODELS
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter, classes, covering
 from tests.support.certificates import CERTIFICATES, LOCALHOST
 from tests.support.leaks import error_of
+from tests.support.served import served
 
 TRUSTED, OTHER = LOCALHOST, CERTIFICATES / "elsewhere.pem"
 
@@ -48,11 +49,7 @@ AWAITED: dict[str, tuple[Any, str, Call]] = {
 every_call = pytest.mark.parametrize(("make", "model", "call"), CALLS.values(), ids=CALLS)
 every_adapter = pytest.mark.parametrize("make", classes())
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with Emulator(MODELS) as running:
-        yield running
+server = served(MODELS)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import asyncio
 import copy
 import pickle
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +33,7 @@ from lmstudio_integrations.langchain import LMStudioReranker as LangChainReranke
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from lmstudio_integrations.llama_index import LMStudioReranker as LlamaIndexReranker
 from lmstudio_integrations.types.reranking import RerankTemplate
+from tests.support.served import served
 
 QUERY = "What does a swim cost?"
 TEXTS = ["train", "pool", "ferry", "broken"]
@@ -48,10 +48,7 @@ def entry(**fields: Any) -> ModelEntry:
     return ModelEntry(**{"key": "chat", "rules": RULES, "slots": 2, **fields})
 
 
-@pytest.fixture
-def server() -> Iterator[Emulator]:
-    with Emulator([entry(), ModelEntry(key="vectors", kind="embedding")]) as running:
-        yield running
+server = served([entry(), ModelEntry(key="vectors", kind="embedding")], scope="function")
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio,
 from tests._adapters.ways import STRUCTURED, collected
 from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, NUMBERS, Server, raw
 from tests.support.listening import silence
+from tests.support.served import served
 
 T = TypeVar("T")
 
@@ -58,11 +59,7 @@ def weather(city: str) -> str:
 
 WEATHER = FunctionTool.from_defaults(weather)
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server() as running:
-        yield running
+server = served(make=Server)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A scripted server and the requests that it received."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LM
 from tests._adapters.ways import LANGCHAIN, whole
 from tests.support.endless import ENDLESS
 from tests.support.requested import Requested
+from tests.support.served import served
 from tests.support.strict.fixture import strict, strict_findings
 
 __all__ = ["strict", "strict_findings"]
@@ -86,11 +87,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in deselected]
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    """A scripted server of one's own."""
-    with Server() as running:
-        yield running
+server = served(scope="function", make=Server)
+"""A scripted server of one's own."""
 
 
 # Call paths -----------------------------------------------------------------------------------------------------------

@@ -10,15 +10,12 @@ from pydantic import Field
 
 from lmstudio_integrations.llama_index.llms import LMStudio
 from tests.llama_index.scripted_server import Server
+from tests.support.served import served
 from tests.support.strict.fixture import strict, strict_findings
 
 __all__ = ["strict", "strict_findings"]
 
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as running:
-        yield running
+server = served(scope="function", make=Server)
 
 
 @pytest.fixture
