@@ -18,10 +18,8 @@ from pydantic import BaseModel
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding, LMStudioTokenizer
+from tests.llama_index.conftest import Listener
 from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, Server
-from tests.llama_index.test_structured import Listener, listener
-
-__all__ = ["listener"]
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pydantic.warnings.PydanticDeprecationWarning", "ignore:is_running called from within a step"

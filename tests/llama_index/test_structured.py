@@ -1,15 +1,12 @@
 """Structured output: by grammar, through core's programs, and as partial objects of a stream."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.program.utils import FlexibleModel
 from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
 from llama_index.core.types import PydanticProgramMode
-from llama_index_instrumentation import root_dispatcher
 from pydantic import BaseModel, Field, model_validator
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -18,6 +15,7 @@ from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
 from lmstudio_integrations.llama_index._structured import partial_instances
 from lmstudio_integrations.types.structured import PartialJson
 from tests._adapters.ways import STRUCTURED
+from tests.llama_index.conftest import Listener
 from tests.llama_index.scripted_server import CHAT, Server
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # in core's structured models
@@ -36,30 +34,6 @@ class Person(BaseModel):
 ANN = Person(name="Ann Lee", age=7)
 PREDICT = [name for name in STRUCTURED if "predict" in name]
 PROMPT = PromptTemplate("{who}")
-
-
-class Listener(BaseEventHandler):
-    """Keeps what is announced."""
-
-    events: list[Any] = Field(default_factory=list[Any])
-
-    @classmethod
-    def class_name(cls) -> str:
-        return "Listener"
-
-    def handle(self, event: Any, **_: Any) -> None:
-        self.events.append(event)
-
-    def names(self, part: str) -> list[str]:
-        return [type(event).__name__ for event in self.events if part in type(event).__name__]
-
-
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    found = Listener()
-    root_dispatcher.add_event_handler(found)
-    yield found
-    root_dispatcher.event_handlers.remove(found)
 
 
 def schema_sent(server: Server) -> Any:
