@@ -9,10 +9,8 @@ from llama_index.core.program.function_program import get_function_tool
 from llama_index.core.tools import BaseTool, FunctionTool, ToolMetadata
 from pydantic import BaseModel
 
-from lmstudio_integrations._adapters.tool_settings import tool_settings
 from lmstudio_integrations.errors import LMStudioToolCallError, LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
-from lmstudio_integrations.llama_index._tools import openai_tools
 from tests.llama_index.scripted_server import Server, raw
 
 
@@ -39,32 +37,34 @@ def tool(function: Callable[..., Any], **settings: Any) -> FunctionTool:
 WEATHER, NOW = tool(weather), tool(now)
 
 
-def offered(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    return [each["function"] for each in settings["raw_tools"]["tools"]]
-
-
 def user(text: str) -> ChatMessage:
     return ChatMessage(role=MessageRole.USER, content=text)
+
+
+def offered(llm: LMStudio, server: Server, *tools: Any) -> list[dict[str, Any]]:
+    """Offer tools; return their definitions as the server got them."""
+    llm.chat([user("count")], tools=[*tools])
+    return [each["function"] for each in server.predictions[-1].tools]
 
 
 # What is offered ------------------------------------------------------------------------------------------------------
 
 
-def test_a_tool_is_offered_with_name_description_and_parameters() -> None:
-    (found,) = offered(tool_settings(openai_tools([WEATHER]), None))
+def test_a_tool_is_offered_with_name_description_and_parameters(server: Server, llm: LMStudio) -> None:
+    (found,) = offered(llm, server, WEATHER)
     assert found["name"] == "weather"
     assert "Report the weather of a city." in found["description"]
     assert found["parameters"]["properties"]["city"]["type"] == "string"
     assert found["parameters"]["required"] == ["city"]
 
 
-def test_a_schema_that_contains_itself_keeps_its_references() -> None:
-    (found,) = offered(tool_settings(openai_tools([get_function_tool(Node)]), None))
+def test_a_schema_that_contains_itself_keeps_its_references(server: Server, llm: LMStudio) -> None:
+    (found,) = offered(llm, server, get_function_tool(Node))
     assert "$defs" in found["parameters"]
     assert found["parameters"]["properties"]["children"]["items"] == {"$ref": "#/$defs/Node"}
 
 
-def test_a_tool_without_a_name_is_rejected() -> None:
+def test_a_tool_without_a_name_is_rejected(llm: LMStudio) -> None:
     class Nameless(BaseTool):
         @property
         def metadata(self) -> ToolMetadata:
@@ -74,13 +74,13 @@ def test_a_tool_without_a_name_is_rejected() -> None:
             raise AssertionError
 
     with pytest.raises(LMStudioValueError, match="a tool needs a name"):
-        tool_settings(openai_tools([Nameless()]), None)
+        llm.chat([user("hi")], tools=[Nameless()])
 
 
 @pytest.mark.parametrize("wrong", ["weather", {"type": "object"}, {"function": {}}])
-def test_what_is_no_tool_is_rejected(wrong: Any) -> None:
+def test_what_is_no_tool_is_rejected(llm: LMStudio, wrong: Any) -> None:
     with pytest.raises(LMStudioValueError, match="tools must be LlamaIndex tools or OpenAI function dicts"):
-        tool_settings(openai_tools([wrong]), None)
+        llm.chat([user("hi")], tools=[wrong])
 
 
 def test_what_is_no_list_of_tools_is_rejected(llm: LMStudio) -> None:
