@@ -94,7 +94,8 @@ def structured(server: Server, response_format: Any) -> dict[str, Any]:
 
 def test_tools_of_every_kind_become_definitions(server: Server) -> None:
     anthropic = {"name": "pick", "description": "Pick.", "input_schema": {"type": "object", "properties": {}}}
-    move = StructuredTool.from_function(lambda **_: "", name="move", description="Move.", args_schema=Address)
+    place = {"type": "object", "description": "Where to.", "properties": {}}
+    move = StructuredTool(name="move", description="Move.", args_schema=place, func=lambda: "")
     definitions = sent(server, weather, shout, Street, anthropic, move)
     assert [each["function"]["name"] for each in definitions] == ["weather", "shout", "Street", "pick", "move"]
     assert definitions[-1]["function"]["description"] == "Move.", "the tool's own, not that of its arguments"
