@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import pytest
 from langchain_core.messages import HumanMessage, ToolMessage
-from langchain_core.tools import StructuredTool, tool
+from langchain_core.tools import tool
 from pydantic import BaseModel, Field, RootModel
 from pydantic.v1 import BaseModel as BaseModelV1
 
@@ -95,10 +95,10 @@ def structured(server: Server, response_format: Any) -> dict[str, Any]:
 def test_tools_of_every_kind_become_definitions(server: Server) -> None:
     anthropic = {"name": "pick", "description": "Pick.", "input_schema": {"type": "object", "properties": {}}}
     place = {"type": "object", "description": "Where to.", "properties": {}}
-    move = StructuredTool(name="move", description="Move.", args_schema=place, func=lambda: "")
+    move = {"name": "move", "description": "Move.", "schema": place}
     definitions = sent(server, weather, shout, Street, anthropic, move)
     assert [each["function"]["name"] for each in definitions] == ["weather", "shout", "Street", "pick", "move"]
-    assert definitions[-1]["function"]["description"] == "Move.", "the tool's own, not that of its arguments"
+    assert definitions[-1]["function"]["description"] == "Move.", "its own, not that of the arguments"
     assert definitions[0] == {
         "type": "function",
         "function": {
