@@ -22,7 +22,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio, LMStudioEmbedding
-from tests._adapters.ways import LANGCHAIN, METHODS, STRUCTURED, Method, messages_of, seen_of
+from tests._adapters.ways import LANGCHAIN, METHODS, STRUCTURED, UNREADABLE, Method, messages_of, seen_of
 from tests.support.adapters import ADAPTERS, DECIDES, EMBEDDING_MODELS, LANGUAGE_MODELS, Adapter
 from tests.support.endless import ENDLESS
 from tests.support.gate import AT_THE_GATE, Gate
@@ -401,9 +401,7 @@ def test_what_does_not_fit_is_an_error_with_the_whole_text_and_a_stream_is_never
         assert len(server.predictions) == 2
 
 
-@pytest.mark.parametrize(
-    "written", ["[" * 100_000, '{"name": "Ann", "age": ' + "9" * 10_000 + "}"], ids=["too deep", "too many digits"]
-)
+@pytest.mark.parametrize("written", UNREADABLE.values(), ids=UNREADABLE)
 @pytest.mark.parametrize("way", [*WHOLE, "stream", "stream_structured_predict"])
 def test_what_no_parser_reads_is_an_error_with_the_whole_text(way: str, written: str) -> None:
     with writing(written) as server:

@@ -91,6 +91,10 @@ def metadata_of(response: Any) -> Mapping[str, Any]:
     return {**response.raw, **response.raw["stats"]}
 
 
+UNREADABLE = {"too deep": "[" * 100_000, "too many digits": '{"name": "Ann", "age": ' + "9" * 10_000 + "}"}
+"""Responses that no JSON parser reads, the first with a `RecursionError`."""
+
+
 # What a way delivers --------------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ from pydantic import BaseModel
 
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio, LMStudioEmbedding
+from tests._adapters.toolkits import AGENT_WARNINGS
 from tests._adapters.ways import STRUCTURED, collected
 from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, NUMBERS, Server, raw
 from tests.support.listening import silence
@@ -224,9 +225,7 @@ def test_the_result_of_a_tool_is_sent_with_the_id_of_its_call_and_the_history_st
     assert (sent["content"], sent["toolCallId"]) == ("rain", call.tool_id)
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pydantic.warnings.PydanticDeprecationWarning", "ignore:is_running called from within a step"
-)
+@AGENT_WARNINGS
 async def test_a_malformed_call_is_an_error_instead_of_the_end_of_the_agent(llm: LMStudio) -> None:
     with pytest.raises(LlamaIndexToolCallError):
         await FunctionAgent(tools=[weather], llm=llm).run("broken")

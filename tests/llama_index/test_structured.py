@@ -14,14 +14,11 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
 from lmstudio_integrations.llama_index._structured import partial_instances
 from lmstudio_integrations.types.structured import PartialJson
-from tests._adapters.ways import STRUCTURED
+from tests._adapters.ways import STRUCTURED, UNREADABLE
 from tests.llama_index.conftest import Listener
 from tests.llama_index.scripted_server import CHAT, Server
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # in core's structured models
-
-UNREADABLE = {"too deep": "[" * 100_000, "too many digits": '{"name": "Ann", "age": ' + "9" * 10_000 + "}"}
-"""Responses that no JSON parser reads, the first with a `RecursionError`."""
 
 
 class Person(BaseModel):
