@@ -17,7 +17,6 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import LMStudioToolkit
 from lmstudio_integrations.llama_index import LMStudioToolSpec
 from tests._adapters.toolkits import (
-    AGENT_WARNINGS,
     ASYNC,
     CHART,
     KINDS,
@@ -37,6 +36,7 @@ from tests._adapters.toolkits import (
     sums,
     tools_of,
 )
+from tests._adapters.ways import AGENT_WARNINGS
 from tests.support.leaks import TOKEN, shows_token
 
 __all__ = ["server", "sums"]

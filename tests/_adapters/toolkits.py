@@ -105,12 +105,6 @@ def server(sums: Sums) -> Iterator[Emulator]:
         yield running
 
 
-AGENT_WARNINGS = pytest.mark.filterwarnings(
-    "ignore::pydantic.warnings.PydanticDeprecationWarning", "ignore:is_running called from within a step"
-)
-"""LlamaIndex's agents look at every attribute of theirs, also at those that pydantic and workflows have deprecated."""
-
-
 @dataclass
 class Outcome:
     """What a call of a tool came to, for the model and for the program."""

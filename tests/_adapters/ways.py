@@ -7,6 +7,7 @@ from functools import reduce
 from operator import add
 from typing import Any
 
+import pytest
 from langchain_core.messages import BaseMessage, convert_to_messages
 from llama_index.core.llms import ChatMessage
 from llama_index.core.prompts import PromptTemplate
@@ -90,6 +91,11 @@ def metadata_of(response: Any) -> Mapping[str, Any]:
         return {**metadata, **metadata.get("predictions", [{}])[-1]}
     return {**response.raw, **response.raw["stats"]}
 
+
+AGENT_WARNINGS = pytest.mark.filterwarnings(
+    "ignore::pydantic.warnings.PydanticDeprecationWarning", "ignore:is_running called from within a step"
+)
+"""LlamaIndex's agents look at every attribute of theirs, also at those that pydantic and workflows have deprecated."""
 
 UNREADABLE = {"too deep": "[" * 100_000, "too many digits": '{"name": "Ann", "age": ' + "9" * 10_000 + "}"}
 """Responses that no JSON parser reads, the first with a `RecursionError`."""

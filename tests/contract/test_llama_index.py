@@ -28,8 +28,7 @@ from pydantic import BaseModel
 
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio, LMStudioEmbedding
-from tests._adapters.toolkits import AGENT_WARNINGS
-from tests._adapters.ways import STRUCTURED, collected
+from tests._adapters.ways import AGENT_WARNINGS, STRUCTURED, collected
 from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, NUMBERS, Server, raw
 from tests.support.listening import silence
 from tests.support.served import served

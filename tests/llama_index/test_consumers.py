@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding, LMStudioTokenizer
-from tests._adapters.toolkits import AGENT_WARNINGS
+from tests._adapters.ways import AGENT_WARNINGS
 from tests.llama_index.conftest import Listener
 from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, Server
 

@@ -15,7 +15,8 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.llama_index import LMStudio, LMStudioToolSpec
 from lmstudio_integrations.llama_index._tool_errors import as_error_of_agent
 from lmstudio_integrations.llama_index._tools import openai_tools
-from tests._adapters.toolkits import AGENT_WARNINGS, PLUGIN, Sums, function_agent, server, sums, tools_of
+from tests._adapters.toolkits import PLUGIN, Sums, function_agent, server, sums, tools_of
+from tests._adapters.ways import AGENT_WARNINGS
 
 __all__ = ["server", "sums"]
 
