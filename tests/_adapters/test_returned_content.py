@@ -212,13 +212,20 @@ def test_in_a_message_of_the_user_the_same_is_an_error(server: Server, way: str,
 
 @pytest.mark.parametrize("encode", BASE64.values(), ids=BASE64)
 @pytest.mark.parametrize("way", ["invoke", "chat"])
-def test_an_image_is_read_from_every_form_of_base64(server: Server, way: str, encode: Callable[[bytes], str]) -> None:
+def test_content_is_read_from_every_form_of_base64(server: Server, way: str, encode: Callable[[bytes], str]) -> None:
     image, send = PIXEL + b"\xfb\xff\xbf", Send(server, way)
     text, url = encode(image), f"data:image/png;base64,{encode(image)}"
     send(({"type": "image", "base64": text, "mime_type": "image/png"}, lambda: ImageBlock(image=text.encode())), "user")
     assert send.images() == [digest(image)]
     send(on_the_web(url), "user")
     assert send.images() == [digest(image)]
+    written = "grüß ≤≥ dich??>>"
+    text = encode(written.encode())
+    document: Form = (
+        {"type": "text-plain", "base64": text, "mime_type": "text/plain"},
+        lambda: DocumentBlock(url=f"data:text/plain;base64,{text}"),
+    )
+    assert send(document, "user") == written
 
 
 @pytest.mark.parametrize("way", ["invoke", "chat"])

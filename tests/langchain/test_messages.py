@@ -1,7 +1,7 @@
 """LangChain's messages on the wire."""
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -21,7 +21,6 @@ from lmstudio_integrations._adapters.conversation import ImageSource, encode, im
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._messages import convert
 from lmstudio_integrations.types.files import FileHandle
-from tests.support.base64_forms import FORMS
 
 IMAGE = b"\x89PNG\r\n\x1a\npicture"
 BASE64 = base64.b64encode(IMAGE).decode()
@@ -169,13 +168,6 @@ def test_images_are_read_in_every_form_and_not_downloaded(block: dict[str, Any])
     pending = convert([HumanMessage([{"type": "text", "text": "what?"}, block])])
     source = ImageSource(url="https://h/a.png") if "https" in str(block) else ImageSource(IMAGE)
     assert images(pending) == [source]
-
-
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_texts_are_read_from_every_form_of_base64(form: Callable[[bytes], str]) -> None:
-    written = "grüß ≤≥ dich??>>"
-    block = {"type": "text-plain", "base64": form(written.encode()), "mime_type": "text/plain"}
-    assert wire([HumanMessage([block])]) == [text("user", written)]
 
 
 def test_the_same_image_is_uploaded_once() -> None:

@@ -1,7 +1,6 @@
 """LlamaIndex's messages in wire form."""
 
 import base64
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +23,6 @@ from llama_index.core.base.llms.types import (
 from lmstudio_integrations._adapters.conversation import ImageSource, encode, images
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.llama_index._messages import convert
-from tests.support.base64_forms import FORMS
 from tests.support.web import PIXEL
 
 PNG_URL = "data:image/png;base64," + base64.b64encode(PIXEL).decode()
@@ -174,13 +172,6 @@ def test_an_empty_image_block_is_rejected() -> None:
 @pytest.mark.parametrize("data", [b"Rain in Oslo.", BytesIO(b"Rain in Oslo.")])
 def test_a_document_of_text_is_sent_as_text(data: Any) -> None:
     assert wire(user(DocumentBlock(data=data))) == [text_message("user", "Rain in Oslo.")]
-
-
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_a_document_is_read_from_every_form_of_base64(form: Callable[[bytes], str]) -> None:
-    text = "grüß ≤≥ dich??>>"
-    document = DocumentBlock(url=f"data:text/plain;base64,{form(text.encode())}")
-    assert wire(user(document)) == [text_message("user", text)]
 
 
 def test_a_document_is_sent_under_its_title(tmp_path: Path) -> None:
