@@ -21,6 +21,8 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import (
     LMStudioConfigWarning,
     LMStudioError,
+    LMStudioUnreachableError,
+    LMStudioUnsupportedError,
     LMStudioValueError,
 )
 from lmstudio_integrations.langchain import LMStudioEmbeddings
@@ -129,6 +131,14 @@ def test_what_is_no_document_is_an_error_that_says_what_to_write(
     with pytest.raises(LMStudioValueError, match=f"got {given!r} at index 0; write (Document|NodeWith).*{text}"):
         asyncio.run(call([given], query)) if surface.is_async else call([given], query)
     assert not server.predictions
+
+
+@some_surfaces
+def test_missing_servers_and_models_that_cannot_have_their_errors(surface: Surface, server: Emulator) -> None:
+    with pytest.raises(LMStudioUnreachableError):
+        surface.rerank(surface.make(model="chat", host="127.0.0.1:9"), ["pool"])
+    with pytest.raises(LMStudioUnsupportedError, match="cross-encoder"):
+        surface.rerank(surface.make(model="bge-reranker-v2-m3", host=server.address), ["pool"])
 
 
 @some_surfaces
