@@ -2,11 +2,13 @@
 
 import asyncio
 import math
+import pickle
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
+from langchain_core.exceptions import ModelInvalidRequestError
 from langchain_core.load import dumpd
 from langchain_core.runnables import RunnableLambda
 
@@ -17,6 +19,7 @@ from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from tests._adapters.test_numbers import assigned
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, TOOLKITS, Adapter
+from tests.support.certificates import LOCALHOST
 from tests.support.leaks import error_of
 
 NOWHERE = "127.0.0.1:9"
@@ -182,12 +185,50 @@ def test_other_switches_of_methods_are_booleans() -> None:
 # Timeouts, and what is written in another form ------------------------------------------------------------------------
 
 
+WRITTEN: dict[str, Any] = {
+    "ttl": math.inf,
+    "timeout": math.inf,
+    "timeouts": {"idle_timeout": math.inf, "connect_timeout": None},
+    "ca_file": LOCALHOST,
+    "max_retries": 2,
+    "preset": "p",
+    "max_tokens": False,
+    "repeat_penalty": False,
+    "temperature": 0,
+    "top_p": 0,
+    "seed": 0,
+    "stop": ["x"],
+    "prediction_config": {"raw": {"a.b": 1}},
+    "load_config": {"context_length": 300, "gpu": {"ratio": 0.5}, "raw": {"k": None}},
+    "logprobs": False,
+    "context_window": 512,
+    "pydantic_program_mode": "llm",
+    "is_function_calling_model": False,
+    "embed_batch_size": 7,
+    "num_workers": 2,
+    "length_policy": "truncate",
+}
+"""Settings of one adapter or another, in which what is off, unset, infinite or zero could become something else."""
+
+DUMPS: dict[str, Callable[[Any], Any]] = {
+    "constructor": lambda made: type(made)(**made.model_dump()),
+    "model_validate": lambda made: type(made).model_validate(made.model_dump(mode="json")),
+    "model_validate_json": lambda made: type(made).model_validate_json(made.model_dump_json()),
+    "pickle": lambda made: pickle.loads(pickle.dumps(made)),
+}
+
+
+@pytest.mark.parametrize("again", DUMPS.values(), ids=DUMPS)
 @pytest.mark.parametrize("name", OWNERS)
-def test_timeouts_come_back_from_json(name: str) -> None:
+def test_an_equal_object_is_made_of_a_dump(name: str, again: Callable[[Any], Any]) -> None:
     make, others = OWNERS[name]
-    made = make(**others, timeout=math.inf, timeouts={"idle_timeout": math.inf, "keepalive": None})
-    again = make.model_validate_json(made.model_dump_json())
-    assert (again.timeout, again.timeouts) == (math.inf, {"idle_timeout": math.inf, "keepalive": None})
+    settings = {setting: value for setting, value in WRITTEN.items() if setting in make.model_fields}
+    made = make(**others, **settings)
+    remade = again(made)
+    for setting in settings:
+        assert repr(getattr(remade, setting)) == repr(getattr(made, setting)), "0 is no `False`"
+    assert repr(remade.model_dump()) == repr(made.model_dump())
+    assert remade == made or "callback_manager" in make.model_fields, "each object gets another one by default"
 
 
 @pytest.mark.parametrize("name", OWNERS)
@@ -205,7 +246,10 @@ def test_a_request_timeout_means_the_same_wherever_llama_index_takes_it(adapter:
         return
     silence = dict.fromkeys(("idle_timeout", "queue_timeout", "first_token_timeout"), 7.0)
     made = adapter.make(request_timeout="7", timeouts={"keepalive": 5})
-    assert made.timeouts == silence | {"keepalive": 5}
+    assert (made.timeout, made.timeouts) == (None, silence | {"keepalive": 5})
+    for timeout in silence:
+        twice = partial(adapter.make, request_timeout=7, timeouts={timeout: 5})
+        assert f"'request_timeout' is another name of '{timeout}'" in str(error_of(twice))
     assert made.model_copy(update={"request_timeout": 8}).timeouts == dict.fromkeys(silence, 8)
     assert "request_timeout='7x': must be" in str(error_of(lambda: adapter.make(request_timeout="7x")))
     if adapter.takes_settings:
@@ -252,6 +296,25 @@ def test_a_wrong_value_leads_to_what_to_write(name: str, what: str) -> None:
     assert remedy in str(error_of(lambda: make(**{**others, **given})))
     if "host" not in given:
         assert remedy in str(error_of(lambda: make(**others)._resolve_call(given)))
+
+
+UNKNOWN = {
+    "temprature": "did you mean 'temperature'",
+    "num_ctx": "did you mean 'context_length'",
+    "keep_alive": "did you mean 'ttl'",
+    "zzz": "unknown setting 'zzz'; help({}) lists the known ones",
+}
+
+
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_an_unknown_setting_is_an_error_that_names_the_nearest(name: str) -> None:
+    adapter, (make, others) = LANGUAGE_MODELS[name], OWNERS[name]
+    for setting, remedy in UNKNOWN.items():
+        assert remedy.format(name) in str(error_of(partial(make, **others, **{setting: 1})))
+        error = error_of(partial(CALLS["call"], adapter, make(**others), {setting: 1}))
+        assert remedy.format(name) in str(error)
+        assert isinstance(error, ModelInvalidRequestError) == (adapter.framework == "LangChain")
+    assert "'base_url' is another name of 'host'" in str(error_of(partial(make, **others, base_url="b")))
 
 
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)

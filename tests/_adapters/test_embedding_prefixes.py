@@ -1,7 +1,7 @@
 """The prefixes of embedding models: before each text, and before each part of a text that is too long."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioContextO
 from lmstudio_integrations.langchain import LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudioEmbedding
 from lmstudio_integrations.types.embedding_prefixes import prefixes_of_family
+from tests.support.served import served
 
 QUERY, DOCUMENT = "search_query: ", "search_document: "
 LONG = "sun rain " * 60
@@ -43,11 +44,9 @@ WAYS: dict[str, tuple[Make, str, str, list[str]]] = {
     "LlamaIndex, texts, cached": (cached, "get_text_embedding_batch", DOCUMENT, ["short"]),
 }
 
-
-@pytest.fixture
-def server() -> Iterator[Emulator]:
-    with Emulator([ModelEntry(key="vectors", kind="embedding", context_length=64, max_context_length=64)]) as running:
-        yield running
+server = served(
+    [ModelEntry(key="vectors", kind="embedding", context_length=64, max_context_length=64)], scope="function"
+)
 
 
 @pytest.fixture(params=["sync", "async"])

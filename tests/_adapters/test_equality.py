@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from llama_index.core.callbacks import CallbackManager
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.support.adapters import ADAPTERS
+from tests.support.served import served
 
 MODELS = [ModelEntry(key="text", context_length=4096), ModelEntry(key="embedding", kind="embedding")]
 
@@ -28,11 +29,7 @@ FORMS: list[Callable[[Any], Any]] = [
     lambda adapter: adapter.__getstate__(),
 ]
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with Emulator(MODELS, auto_evict=False) as running:
-        yield running
+server = served(MODELS, auto_evict=False)
 
 
 @pytest.mark.parametrize("name", ADAPTERS)

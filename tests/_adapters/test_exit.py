@@ -3,12 +3,12 @@
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.support.endless import ENDLESS
+from tests.support.served import served
 
 pytestmark = pytest.mark.slow
 
@@ -87,11 +87,7 @@ print(len(calls), flush=True)
 sys.stdin.readline()
 """
 
-
-@pytest.fixture
-def server() -> Iterator[Emulator]:
-    with Emulator(MODELS) as running:
-        yield running
+server = served(MODELS, scope="function")
 
 
 def _program(address: str, *parts: str) -> subprocess.Popen[str]:

@@ -23,6 +23,7 @@ from tests._adapters.ways import METHODS
 from tests.langchain.conftest import CHAT, Server
 from tests.support.certificates import LOCALHOST
 from tests.support.requested import digest
+from tests.support.served import served
 from tests.support.virtual_time import in_virtual_time, serving
 from tests.support.web import PIXEL, WAIT, Request, Web, web_server
 
@@ -36,10 +37,7 @@ def shown(make: Any, url: str, text: str = "what is it?") -> list[Any]:
     return [ChatMessage(blocks=[TextBlock(text=text), ImageBlock(url=url)])]
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as running:
-        yield running
+server = served(scope="function", make=Server)
 
 
 @pytest.fixture

@@ -1,20 +1,20 @@
 """A response in a format that the server has taken for reasoning, on every way to read one."""
 
-import asyncio
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from llama_index.core.prompts import PromptTemplate
 from pydantic import BaseModel
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
-from tests._adapters.ways import LANGCHAIN, collected, said
+from tests._adapters.ways import LANGCHAIN, STRUCTURED, said
 from tests.support.adapters import covering
+
+pytestmark = pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # in core's structured models
 
 
 class Place(BaseModel):
@@ -36,15 +36,6 @@ RULES = (
     rule("", {"reasoning": THOUGHT}, is_structured=False),
 )
 METHODS = ("json_schema", "json_mode", "function_calling")
-PREDICT: dict[str, Callable[..., Any]] = {
-    "structured_predict": lambda llm, *given: llm.structured_predict(*given),
-    "astructured_predict": lambda llm, *given: asyncio.run(llm.astructured_predict(*given)),
-    "stream_structured_predict": lambda llm, *given: [*llm.stream_structured_predict(*given)][-1],
-    "astream_structured_predict": lambda llm, *given: asyncio.run(collected(llm.astream_structured_predict(*given)))[
-        -1
-    ],
-    "as_structured_llm": lambda llm, kind, prompt: llm.as_structured_llm(kind).complete(prompt.get_template()).raw,
-}
 
 
 def of_chain(name: str, method: Any) -> Callable[[str, str], Any]:
@@ -54,7 +45,7 @@ def of_chain(name: str, method: Any) -> Callable[[str, str], Any]:
 
 
 def of_llama(name: str) -> Callable[[str, str], Any]:
-    return lambda host, text: PREDICT[name](LMStudio(model="m", host=host), Place, PromptTemplate(text))
+    return lambda host, text: STRUCTURED[name](LMStudio(model="m", host=host), Place, text)[-1]
 
 
 def parsed(host: str, text: str) -> Any:
@@ -68,7 +59,7 @@ def parsed(host: str, text: str) -> Any:
 WAYS: dict[str, Callable[[str, str], Any]] = {
     **{f"{name}, {method}": of_chain(name, method) for name, method in covering(LANGCHAIN, METHODS)},
     "astream, json_mode": of_chain("astream", "json_mode"),
-    **{name: of_llama(name) for name in PREDICT},
+    **{name: of_llama(name) for name in STRUCTURED},
     "native": parsed,
 }
 BY_GRAMMAR = [name for name in WAYS if "function" not in name]

@@ -1,6 +1,5 @@
 """Every load setting reaches the server through `load_config` of every adapter, with `raw` for those without a name."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter
+from tests.support.served import served
 from tests.types.test_config import EMBEDDING_LOAD_SETTINGS, LLM_LOAD_SETTINGS, Table
 
 MODEL = "model"
@@ -16,11 +16,7 @@ ALONE = {"speculativeDraftMtp"}
 
 Value = dict[str, Any]
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with Emulator([ModelEntry(key=MODEL), ModelEntry(key="vectors", kind="embedding")]) as running:
-        yield running
+server = served([ModelEntry(key=MODEL), ModelEntry(key="vectors", kind="embedding")])
 
 
 every_adapter = pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)

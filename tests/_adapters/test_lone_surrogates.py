@@ -1,7 +1,7 @@
 """Half of a surrogate pair in a text, as a cut emoji leaves it: every path sends it, and loses no response."""
 
 import datetime as dt
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from tests._adapters.ways import said, ways
+from tests.support.served import served
 from tests.support.telemetry import Telemetry, telemetry
 
 __all__ = ["telemetry"]
@@ -42,11 +43,7 @@ SCHEMA_WAYS = ways(
 )
 TOOL_WAYS = ways({"tools": [TOOL]}, {"config": {"rawTools": {"type": "toolArray", "tools": [TOOL]}}})
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with Emulator([ModelEntry(key="m", rules=tuple(RULES))]) as running:
-        yield running
+server = served([ModelEntry(key="m", rules=tuple(RULES))])
 
 
 @pytest.mark.parametrize("way", SOME)

@@ -1,7 +1,7 @@
 """What a response reports besides its text does not depend on how it is requested: the same keys on every path."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
 from tests._adapters.ways import LANGCHAIN, LLAMA_INDEX, Method, collected, messages_of, whole
+from tests.support.served import served
 
 MODEL = "model"
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
@@ -29,11 +30,7 @@ Keys = frozenset[str]
 Path = Callable[[Any, str, dict[str, Any]], Mapping[str, Any]]
 """Makes a request; returns what the response reports, in a stream what its last chunk reports."""
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with Emulator([ModelEntry(key=MODEL, rules=RULES)]) as running:
-        yield running
+server = served([ModelEntry(key=MODEL, rules=RULES)])
 
 
 def unload(server: Emulator) -> None:

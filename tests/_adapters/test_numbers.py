@@ -4,7 +4,7 @@ Only the boolean `False` switches a setting off; 0 is a number, and `True` is no
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import cycle, product
 from typing import Any
@@ -17,6 +17,7 @@ from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from tests.langchain.conftest import CHAT, Server
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter, classes
+from tests.support.served import served
 
 ERROR = "error"
 
@@ -43,11 +44,7 @@ OUT_OF_BOUNDS: dict[str, Any] = {
 KINDS = (0, 0.0, False, True, OUT_OF_BOUNDS)
 """The values of a setting; the last stands for its own that is out of bounds."""
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server() as running:
-        yield running
+server = served(make=Server)
 
 
 def assigned(model: Any, given: dict[str, Any]) -> Any:
@@ -162,22 +159,7 @@ def test_an_error_explains_that_false_switches_a_setting_off() -> None:
         assert str(caught.value) == text
 
 
-def test_a_setting_that_is_off_is_dumped_and_read_again() -> None:
-    made = ChatLMStudio(model="m", max_tokens=False, top_p=0, seed=3)
-    again = ChatLMStudio.model_validate_json(made.model_dump_json())
-    assert (again.max_tokens, again.top_p, again.seed) == (False, 0, 3)
-    assert again.max_tokens is False
-    assert again.top_p is not False
-
-
 @pytest.mark.parametrize("surface", ["ChatLMStudio-field", "LMStudioLLM-call", "LMStudio-call", "native dict"])
 def test_a_limit_of_minus_one_is_none_as_in_the_http_api(server: Server, surface: str) -> None:
     SURFACES[surface]({"model": CHAT, "host": server.address}, {"max_tokens": -1})
     assert server.last_request.config.max_tokens is False
-
-
-@pytest.mark.parametrize("make", classes())
-def test_an_infinite_number_is_dumped_and_read_again(make: Any) -> None:
-    made = make(model="m", ttl=float("inf"), timeout=float("inf"))
-    again = make.model_validate_json(made.model_dump_json())
-    assert (again.ttl, again.timeout) == (made.ttl, made.timeout) == (float("inf"), float("inf"))

@@ -1,6 +1,6 @@
 """Histories of other programs, in which calls share an identifier, or have none: each is sent with its own result."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
+from tests.support.served import served
 
 Call = tuple[str | None, str]
 """Identifier and name."""
@@ -56,10 +57,7 @@ def native(host: str, turns: list[Turn]) -> None:
         client.llm.model("m").respond(chat)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with Emulator([ModelEntry(key="m")]) as running:
-        yield running
+server = served([ModelEntry(key="m")])
 
 
 def sent(server: Emulator) -> list[Turn]:

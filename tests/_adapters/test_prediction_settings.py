@@ -9,7 +9,6 @@ from typing import Any
 
 import llama_index.core
 import pytest
-from llama_index.core.prompts import PromptTemplate
 from pydantic import BaseModel
 
 from lmstudio_integrations.client.predictions.plan import PredictionOptions
@@ -18,8 +17,9 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import LlmPredictionConfig
+from tests._adapters.ways import LANGCHAIN as METHODS_OF_LANGCHAIN
 from tests._adapters.ways import LLAMA_INDEX as METHODS_OF_LLAMA_INDEX
-from tests._adapters.ways import Method, collected, messages_of
+from tests._adapters.ways import STRUCTURED, Method, collected, said
 from tests.support.adapters import EMBEDDING_MODELS, LANGUAGE_MODELS, covering
 from tests.types.test_config import PREDICTION_SETTINGS
 
@@ -49,19 +49,16 @@ DEFAULTS = {"contextOverflowPolicy": "stopAtLimit"}
 Way = Callable[[Any, dict[str, Any]], Any]
 
 
-def chatting(make: Any, method: Method) -> Way:
-    return lambda llm, given: method(llm, messages_of(make, [("user", "Hello")]), **given)
+def calling(method: Method, question: Any) -> Way:
+    return lambda llm, given: method(llm, question, **given)
 
 
 LANGCHAIN: dict[str, Way] = {
-    "invoke": lambda llm, given: llm.invoke("Hello", **given),
-    "ainvoke": lambda llm, given: asyncio.run(llm.ainvoke("Hello", **given)),
-    "stream": lambda llm, given: list(llm.stream("Hello", **given)),
-    "astream": lambda llm, given: asyncio.run(collected(llm.astream("Hello", **given))),
+    **{name: calling(method, "Hello") for name, method in METHODS_OF_LANGCHAIN.items()},
     "bind": lambda llm, given: llm.bind(**given).invoke("Hello"),
 }
 LLAMA_INDEX: dict[str, Way] = {
-    **{name: chatting(LMStudio, method) for name, method in METHODS_OF_LLAMA_INDEX.items()},
+    **{name: calling(method, said("Hello")) for name, method in METHODS_OF_LLAMA_INDEX.items()},
     "complete": lambda llm, given: llm.complete("Hello", **given),
 }
 WAYS_OF = {"LangChain": LANGCHAIN, "LlamaIndex": LLAMA_INDEX}
@@ -202,10 +199,10 @@ TOOL_WAYS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "astream_chat_with_tools": lambda llm, given: asyncio.run(
         collected(llm.astream_chat_with_tools([], "Hello", **given))
     ),
-    "structured_predict": lambda llm, given: llm.structured_predict(Answer, PromptTemplate("Hello"), llm_kwargs=given),
-    "astructured_predict": lambda llm, given: asyncio.run(
-        llm.astructured_predict(Answer, PromptTemplate("Hello"), llm_kwargs=given)
-    ),
+    **{
+        name: lambda llm, given, method=STRUCTURED[name]: method(llm, Answer, "Hello", **given)  # type: ignore[misc]  # bound now
+        for name in ("structured_predict", "astructured_predict")
+    },
 }
 
 

@@ -1,6 +1,6 @@
 """A conversation that only grows, and whose prompts begin differently all the same: natively and in both frameworks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -11,6 +11,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from tests._adapters.ways import METHODS, Turns, messages_of, metadata_of, whole
+from tests.support.served import served
 
 RULES = "You are a guide for travelers, and you keep to the point. " * 5
 SCRIPT: tuple[dict[str, Any], ...] = (
@@ -20,11 +21,7 @@ SCRIPT: tuple[dict[str, Any], ...] = (
     {"when": {"last": "^Name"}, "then": [{"text": '{"name": "Oslo"}'}]},
 )
 
-
-@pytest.fixture
-def server() -> Iterator[Emulator]:
-    with Emulator([ModelEntry(key="m", rules=SCRIPT)]) as running:
-        yield running
+server = served([ModelEntry(key="m", rules=SCRIPT)], scope="function")
 
 
 Answer = tuple[str, int, int]

@@ -24,6 +24,7 @@ from tests.langchain.conftest import CHAT, EMBEDDING, MODELS
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter, classes, covering
 from tests.support.certificates import CERTIFICATES, LOCALHOST
 from tests.support.leaks import error_of
+from tests.support.served import served
 
 TRUSTED, OTHER = LOCALHOST, CERTIFICATES / "elsewhere.pem"
 
@@ -48,11 +49,7 @@ AWAITED: dict[str, tuple[Any, str, Call]] = {
 every_call = pytest.mark.parametrize(("make", "model", "call"), CALLS.values(), ids=CALLS)
 every_adapter = pytest.mark.parametrize("make", classes())
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with Emulator(MODELS) as running:
-        yield running
+server = served(MODELS)
 
 
 @pytest.fixture(scope="module")
@@ -222,10 +219,3 @@ def test_a_file_for_a_server_without_tls_is_rejected_by_the_call(make: Any) -> N
     *_, (_, model, call) = (row for row in CALLS.values() if row[0] is make)
     with pytest.raises(lms.LMStudioValueError, match=r"ca_file in the adapters\) needs a wss:// or https:// host"):
         call(make(model=model, host="localhost:1", ca_file=TRUSTED))
-
-
-@every_adapter
-def test_the_file_is_kept_by_dumps_and_pickles(make: Any) -> None:
-    made = make(model="m", ca_file=TRUSTED)
-    for again in (make(**made.model_dump(mode="json", exclude={"api_token"})), pickle.loads(pickle.dumps(made))):
-        assert again.ca_file == str(TRUSTED)

@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,6 +13,7 @@ from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError
 from tests._adapters.ways import Seen, Way, ways
 from tests.support.adapters import covering
+from tests.support.served import served
 from tests.support.web import PIXEL
 
 pytestmark = pytest.mark.leaf
@@ -108,11 +108,7 @@ RULES = (
     *(rule(f"^{prompt}$", {"text": TEXT}, *steps) for prompt, steps in FITTING.items()),
 )
 
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Emulator]:
-    with Emulator([ModelEntry(key="m", rules=RULES, vision=True)]) as running:
-        yield running
+shared = served([ModelEntry(key="m", rules=RULES, vision=True)])
 
 
 class Server(NamedTuple):

@@ -1,7 +1,7 @@
 """Responses that only repeat themselves, on every way to generate: they are stopped, and say so."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from tests._adapters.ways import METHODS, Way, messages_of, metadata_of, said, s
 from tests.client.predictions.legitimate_texts import TEXTS
 from tests.support.adapters import covering
 from tests.support.gate import AT_THE_GATE, Gate
+from tests.support.served import served
 
 LOOP = "Let me think about it again. " * 300
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "write", "parameters": {"type": "object"}}}
@@ -44,11 +45,7 @@ SOME = ("invoke", "astream", "stream_chat", "achat", "native async")
 some_ways = pytest.mark.parametrize("way", [WAYS[name] for name in SOME], ids=SOME)
 pytestmark = [pytest.mark.leaf, pytest.mark.filterwarnings("ignore:.*stop_on_repetition=False")]
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with Emulator([ModelEntry(key="m", context_length=100_000, rules=RULES)], engines=Gate().engines()) as running:
-        yield running
+server = served([ModelEntry(key="m", context_length=100_000, rules=RULES)], engines=Gate().engines())
 
 
 def stops(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -1,6 +1,5 @@
 """What everything that a user holds shows of itself: one short line that says what it is, and no secret."""
 
-from collections.abc import Iterator
 from inspect import isawaitable
 from typing import Any
 
@@ -11,16 +10,13 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult, PredictionRoundResult
 from tests.support.adapters import ADAPTERS
 from tests.support.leaks import TOKEN, shows_token
+from tests.support.served import served
 
 CHAT, EMBEDDER = "qwen2.5-7b-instruct", "text-embedding-nomic-embed-text-v1.5"
 MODELS = (CHAT, EMBEDDER, {"key": "elsewhere", "display_name": "Elsewhere", "downloaded": False})
 LONGEST = 300
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with Emulator(MODELS, load=[CHAT, EMBEDDER], tokens=[TOKEN]) as running:
-        yield running
+server = served(MODELS, load=[CHAT, EMBEDDER], tokens=[TOKEN])
 
 
 def shown(held: object) -> str:

@@ -4,7 +4,6 @@ import asyncio
 import copy
 import pickle
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +15,6 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from llama_index.core import Document as NodeDocument
 from llama_index.core import VectorStoreIndex
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload, LlamaDebugHandler
-from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]  # core does not list it
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -34,6 +30,10 @@ from lmstudio_integrations.langchain import LMStudioReranker as LangChainReranke
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from lmstudio_integrations.llama_index import LMStudioReranker as LlamaIndexReranker
 from lmstudio_integrations.types.reranking import RerankTemplate
+from tests.llama_index.conftest import Listener, listener
+from tests.support.served import served
+
+__all__ = ["listener"]
 
 QUERY = "What does a swim cost?"
 TEXTS = ["train", "pool", "ferry", "broken"]
@@ -48,10 +48,7 @@ def entry(**fields: Any) -> ModelEntry:
     return ModelEntry(**{"key": "chat", "rules": RULES, "slots": 2, **fields})
 
 
-@pytest.fixture
-def server() -> Iterator[Emulator]:
-    with Emulator([entry(), ModelEntry(key="vectors", kind="embedding")]) as running:
-        yield running
+server = served([entry(), ModelEntry(key="vectors", kind="embedding")], scope="function")
 
 
 @dataclass(frozen=True)
@@ -136,15 +133,6 @@ def test_what_is_no_document_is_an_error_that_says_what_to_write(
     assert not server.predictions
 
 
-@every_surface
-def test_a_text_about_which_the_model_says_neither_word_comes_last(surface: Surface) -> None:
-    rest = {f"w{number}": 0.0998 for number in range(10)}
-    rule = {"when": {"last": "^vague"}, "then": [{"probabilities": {"yes": 0.0015, "no": 0.0005, **rest}}]}
-    with Emulator([entry(rules=[rule, *RULES])]) as server:
-        model = surface.make(model="chat", host=server.address)
-        assert surface.rerank(model, ["vague", "ferry"]) == [("ferry", 0.4), ("vague", None)]
-
-
 @some_surfaces
 def test_missing_servers_and_models_that_cannot_have_their_errors(surface: Surface, server: Emulator) -> None:
     with pytest.raises(LMStudioUnreachableError):
@@ -178,25 +166,13 @@ async def test_a_retriever_of_langchain_compresses_with_it(server: Emulator) -> 
     assert [each.page_content for each in found] == ["pool", "ferry"]
 
 
-class _Events(BaseEventHandler):
-    seen: list[Any] = []  # noqa: RUF012 - a pydantic field
-
-    def handle(self, event: Any, **_: Any) -> None:
-        if isinstance(event, ReRankStartEvent | ReRankEndEvent):
-            self.seen.append(event)
-
-
 @pytest.mark.parametrize("surface", SURFACES[2:], ids=str)
-def test_llama_index_hears_of_a_call(surface: Surface, server: Emulator) -> None:
-    handler, debug = _Events(), LlamaDebugHandler(print_trace_on_end=False)
-    dispatcher = get_dispatcher()
-    dispatcher.add_event_handler(handler)
-    try:
-        model = surface.make(model="chat", host=server.address, top_n=1, callback_manager=CallbackManager([debug]))
-        surface.rerank(model, TEXTS[:3])
-    finally:
-        dispatcher.event_handlers.remove(handler)
-    started, ended = handler.seen
+def test_llama_index_hears_of_a_call(surface: Surface, server: Emulator, listener: Listener) -> None:
+    debug = LlamaDebugHandler(print_trace_on_end=False)
+    model = surface.make(model="chat", host=server.address, top_n=1, callback_manager=CallbackManager([debug]))
+    surface.rerank(model, TEXTS[:3])
+    assert listener.names("ReRank") == ["ReRankStartEvent", "ReRankEndEvent"]
+    started, ended = [event for event in listener.events if "ReRank" in type(event).__name__]
     assert (started.query.query_str, len(started.nodes), started.top_n, started.model_name) == (QUERY, 3, 1, "chat")
     assert [each.node.get_content() for each in ended.nodes] == ["pool"]
     ((begin, end),) = debug.get_event_pairs(CBEventType.RERANKING)

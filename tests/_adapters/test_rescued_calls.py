@@ -1,6 +1,5 @@
 """Tool calls that the server left in the text, and required calls that it did not make, on every way to generate."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
 from tests._adapters.ways import LLAMA_INDEX, Method, Seen, Way, said, ways
 from tests.support.adapters import covering
+from tests.support.served import served
 
 pytestmark = pytest.mark.leaf
 
@@ -79,18 +79,10 @@ RULES = (
     rule("remark", {"text": REMARK}),
 )
 
+server = served([ModelEntry(key="m", rules=RULES)])
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with Emulator([ModelEntry(key="m", rules=RULES)]) as running:
-        yield running
-
-
-@pytest.fixture
-def fresh() -> Iterator[Emulator]:
-    """A server whose model has not missed a call."""
-    with Emulator([ModelEntry(key="m", rules=RULES)]) as running:
-        yield running
+fresh = served([ModelEntry(key="m", rules=RULES)], scope="function")
+"""A server whose model has not missed a call."""
 
 
 # Calls in the text ----------------------------------------------------------------------------------------------------

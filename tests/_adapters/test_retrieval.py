@@ -6,7 +6,6 @@ Counted in loads, not in seconds: each load of a large model costs a user many o
 import asyncio
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Barrier
@@ -25,6 +24,7 @@ from lmstudio_integrations import LMStudioEvictionWarning
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+from tests.support.served import served
 
 pytestmark = pytest.mark.slow
 
@@ -38,12 +38,8 @@ MODELS = (
 )
 TEXTS = ["The sky is blue.", "Grass is green.", "Snow is white."]
 
-
-@pytest.fixture
-def server() -> Iterator[Emulator]:
-    """A server with the default settings of LM Studio: a just-in-time load evicts what earlier ones brought."""
-    with Emulator(MODELS) as running:
-        yield running
+server = served(MODELS, scope="function")
+"""A server with the default settings of LM Studio: a just-in-time load evicts what earlier ones brought."""
 
 
 def loads(server: Emulator) -> Counter[str]:

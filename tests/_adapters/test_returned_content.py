@@ -28,6 +28,7 @@ from lmstudio_integrations.langchain import ChatLMStudio
 from tests._adapters.ways import METHODS
 from tests.langchain.conftest import CHAT, OTHER, Server
 from tests.support.adapters import covering
+from tests.support.base64_forms import FORMS as BASE64
 from tests.support.requested import digest
 from tests.support.web import PIXEL, WAIT, Web, web_server
 
@@ -209,12 +210,47 @@ def test_in_a_message_of_the_user_the_same_is_an_error(server: Server, way: str,
     assert not server.predictions
 
 
+@pytest.mark.parametrize("encode", BASE64.values(), ids=BASE64)
+@pytest.mark.parametrize("way", ["invoke", "chat"])
+def test_content_is_read_from_every_form_of_base64(server: Server, way: str, encode: Callable[[bytes], str]) -> None:
+    image, send = PIXEL + b"\xfb\xff\xbf", Send(server, way)
+    text, url = encode(image), f"data:image/png;base64,{encode(image)}"
+    send(({"type": "image", "base64": text, "mime_type": "image/png"}, lambda: ImageBlock(image=text.encode())), "user")
+    assert send.images() == [digest(image)]
+    send(on_the_web(url), "user")
+    assert send.images() == [digest(image)]
+    written = "grüß ≤≥ dich??>>"
+    text = encode(written.encode())
+    document: Form = (
+        {"type": "text-plain", "base64": text, "mime_type": "text/plain"},
+        lambda: DocumentBlock(url=f"data:text/plain;base64,{text}"),
+    )
+    assert send(document, "user") == written
+
+
+@pytest.mark.parametrize("way", ["invoke", "chat"])
+@pytest.mark.parametrize(
+    ("url", "finding"),
+    [
+        ("ftp://example.org/cat.png", "must begin with"),
+        ("file:///tmp/cat.png", "must begin with"),
+        ("cat.png", "'cat.png' is a file, not the URL of an image; pass it as path"),
+        (in_base64(PIXEL), "is bare base64; put data:image/png;base64, before it"),
+    ],
+)
+def test_an_image_with_another_url_is_rejected(server: Server, way: str, url: str, finding: str) -> None:
+    block = {"type": "image_url", "image_url": {"url": url}}, lambda: ImageBlock.model_construct(url=url)
+    with pytest.raises(errors.LMStudioValueError, match=finding):
+        Send(server, way)(block, "user")
+
+
 @pytest.mark.parametrize("role", ["tool", "assistant"])
 @pytest.mark.parametrize("way", METHODS)
 def test_an_image_that_can_be_sent_is_sent(server: Server, way: str, role: str) -> None:
     send = Send(server, way)
     assert "not shown" not in send(GOOD, role)
     assert send.images() == [digest(PIXEL)]
+    assert send.roles() == ["user", "assistant", *(["tool"] if role == "tool" else []), "user"]
 
 
 @pytest.mark.parametrize("role", ["tool", "assistant"])
@@ -312,6 +348,18 @@ def test_a_file_is_read_that_the_program_names(server: Server, way: str, file: P
     send(({"type": "image", "path": str(file)}, lambda: ImageBlock(path=file)), "user")
     assert send.images() == [digest(PIXEL)]
     assert file in opened
+
+
+@pytest.mark.parametrize("name", ["b.png", "\ud83d/b.png", "\0b.png"])
+@pytest.mark.parametrize("way", ["invoke", "astream", "chat", "astream_chat"])
+def test_a_file_that_is_not_there_is_one_error(server: Server, way: str, name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    form: Form = (
+        {"type": "image", "path": str(path)},
+        lambda: ImageBlock.model_construct(path=path),
+    )  # unchecked by core
+    with pytest.raises(errors.LMStudioOSError, match=r"cannot read .*b\.png"):
+        Send(server, way)(form, "user")
 
 
 @pytest.fixture

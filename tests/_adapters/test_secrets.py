@@ -48,6 +48,7 @@ from tests._adapters.test_numbers import assigned
 from tests.langchain.conftest import CHAT, EMBEDDING, Server
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, classes, covering
 from tests.support.leaks import ASSIGNED, PASSWORD, TOKEN, error_of, shown_by, shows_token
+from tests.support.served import served
 from tests.support.telemetry import Telemetry, telemetry
 
 __all__ = ["telemetry"]
@@ -66,17 +67,10 @@ def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server() as running:
-        yield running
+server = served(make=Server)
 
-
-@pytest.fixture(scope="module")
-def guarded() -> Iterator[Server]:
-    """A server that needs the token."""
-    with Server(tokens=[TOKEN]) as running:
-        yield running
+guarded = served(make=Server, tokens=[TOKEN])
+"""A server that needs the token."""
 
 
 # Wrong settings -----------------------------------------------------------------------------------------------------
@@ -176,6 +170,7 @@ SHOWING: dict[str, Callable[[Any], object]] = {
     "pickle of a deep copy": lambda made: pickle.dumps(copy.deepcopy(made)),
     "dumps": dumps,
     "to_dict": lambda made: hasattr(made, "to_dict") and made.to_dict(),
+    "to_json": lambda made: hasattr(made, "to_json") and made.to_json(),
     "to_payload": lambda made: hasattr(made, "to_payload") and made.to_payload(),
     "model_dump": lambda made: made.model_dump(),
     "model_dump_json": lambda made: made.model_dump_json(exclude={"callback_manager", "rate_limiter"}),
@@ -585,11 +580,8 @@ def log_in(user: str, password: int) -> str:
     return user
 
 
-@pytest.fixture(scope="module")
-def writer() -> Iterator[Emulator]:
-    """A server whose model writes a password that does not fit."""
-    with Emulator([ModelEntry(key="m", rules=RULES)]) as running:
-        yield running
+writer = served([ModelEntry(key="m", rules=RULES)])
+"""A server whose model writes a password that does not fit."""
 
 
 def printed(call: Callable[[], object]) -> str:

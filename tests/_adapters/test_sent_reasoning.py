@@ -458,19 +458,18 @@ class Leaving:
         self._last = last
 
     def stream(self, messages: Any) -> Iterator[Any]:
-        return self._until_last(self._model.stream(messages))
+        return self._read(self._model.stream(messages))
 
     def stream_chat(self, messages: Any) -> Iterator[Any]:
-        return self._until_last(self._model.stream_chat(messages))
+        return self._read(self._model.stream_chat(messages))
 
-    async def astream(self, messages: Any) -> AsyncIterator[Any]:
-        async for chunk in self._aread(self._model.astream(messages)):
-            yield chunk
+    def astream(self, messages: Any) -> AsyncIterator[Any]:
+        return self._aread(self._model.astream(messages))
 
     async def astream_chat(self, messages: Any) -> AsyncIterator[Any]:
         return self._aread(await self._model.astream_chat(messages))
 
-    def _until_last(self, chunks: Iterator[Any]) -> Iterator[Any]:
+    def _read(self, chunks: Iterator[Any]) -> Iterator[Any]:
         read: list[Any] = []
         for chunk in chunks:
             read.append(chunk)

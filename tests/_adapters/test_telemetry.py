@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from lmstudio_integrations.client.transport.listener import has_provider
 from lmstudio_integrations.emulator import Emulator
 from tests.support.adapters import ADAPTERS, Adapter
 from tests.support.leaks import TOKEN
+from tests.support.served import served
 from tests.support.telemetry import Telemetry, is_child, telemetry
 
 pytestmark = pytest.mark.leaf
@@ -26,11 +26,7 @@ MODELS: list[dict[str, Any]] = [
 SPAN_NAMES = {"chat": "chat chat", "text": "text_completion chat", "embedding": "embeddings vectors"}
 SPAN_NAMES["reranker"] = SPAN_NAMES["classifier"] = SPAN_NAMES["text"]  # one for each text or question
 
-
-@pytest.fixture
-def server() -> Iterator[Emulator]:
-    with Emulator(MODELS, tokens=[TOKEN]) as running:
-        yield running
+server = served(MODELS, scope="function", tokens=[TOKEN])
 
 
 def made(adapter: Adapter, server: Emulator, **settings: Any) -> Any:

@@ -1,19 +1,17 @@
 """A thought before structured output where the grammar leaves none, on every way to request structured output."""
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
-from llama_index.core.prompts import PromptTemplate
 from pydantic import BaseModel
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
-from tests._adapters.ways import METHODS, messages_of, said, seen_of
+from tests._adapters.ways import METHODS, STRUCTURED, messages_of, seen_of
 from tests.support.gate import AT_THE_GATE, Gate
 
 pytestmark = pytest.mark.leaf
@@ -33,7 +31,6 @@ RULES: tuple[dict[str, Any], ...] = (
 """The free response only ends if it is cancelled."""
 
 OSLO = Place(city="Oslo")
-PROMPT = PromptTemplate("Where?")
 
 Seen = tuple[Any, str | None]
 """What was requested, and the thought where it can be seen."""
@@ -43,6 +40,10 @@ def of_method(name: str, llm: Any) -> Seen:
     make, method = METHODS[name]
     seen = seen_of(method(llm, messages_of(make, [("user", "Where?")]), response_format=Place))
     return Place.model_validate_json(seen["text"]), seen["reasoning"]
+
+
+def of_structured(name: str, llm: LMStudio) -> Seen:
+    return STRUCTURED[name](llm, Place, "Where?")[-1], None
 
 
 def with_raw(llm: ChatLMStudio) -> Seen:
@@ -56,10 +57,8 @@ LANGCHAIN: dict[str, Callable[[Any], Seen]] = {
     **{name: partial(of_method, name) for name in ("stream", "astream")},
 }
 LLAMA_INDEX: dict[str, Callable[[Any], Seen]] = {
-    "structured_predict": lambda llm: (llm.structured_predict(Place, PROMPT), None),
-    "astructured_predict": lambda llm: (asyncio.run(llm.astructured_predict(Place, PROMPT)), None),
-    "stream_structured_predict": lambda llm: ([*llm.stream_structured_predict(Place, PROMPT)][-1], None),
-    "as_structured_llm": lambda llm: (llm.as_structured_llm(Place).chat(said("Where?")).raw, None),
+    **{name: partial(of_structured, name) for name in STRUCTURED if "predict" in name},
+    "as_structured_llm": partial(of_structured, "chat"),
     **{name: partial(of_method, name) for name in ("chat", "astream_chat")},
 }
 

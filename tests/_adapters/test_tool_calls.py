@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError
+from tests._adapters import ways
 from tests._adapters.ways import METHODS, messages_of, seen_of
 from tests.support.adapters import covering
 from tests.support.requested import Requested
@@ -93,6 +94,19 @@ def test_a_pattern_that_the_engine_rejects_is_not_sent(path: str) -> None:
 def test_two_tools_of_one_name_are_an_error(host: str, path: str) -> None:
     with pytest.raises(LMStudioValueError, match="two of the tools have the name 'look'; rename or remove one"):
         called(path, host, "look", [tool("look"), tool("other"), tool("look")])
+
+
+@on_every_path
+def test_tools_for_a_model_that_was_not_trained_for_them_are_one_warning_at_the_line_of_the_call(path: str) -> None:
+    make, method = METHODS[path]
+    with Emulator([ModelEntry(key="m", rules=RULES, tools=False)]) as server:
+        model, given = make(model="m", host=server.address), {"tools": [tool("look")]}
+        messages = messages_of(make, [("user", "look")])
+        with pytest.warns(LMStudioConfigWarning, match="m was not trained for tool use.*; `lmsi ls` shows") as caught:
+            method(model, messages, **given)
+        assert [each.filename for each in caught] == [ways.__file__]
+        seen = seen_of(method(model, messages, **given))  # another warning would be an error
+        assert seen["calls"] == [("look", LOOK["arguments"])]
 
 
 # Calls ----------------------------------------------------------------------------------------------------------------

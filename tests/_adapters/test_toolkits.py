@@ -4,7 +4,6 @@ import asyncio
 import copy
 import gc
 import pickle
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, assert_type
 
@@ -32,15 +31,17 @@ from tests._adapters.toolkits import (
     aresult_of,
     atools_of,
     result_of,
+    server,
     server_of,
+    sums,
     tools_of,
 )
+from tests._adapters.ways import AGENT_WARNINGS
 from tests.support.leaks import TOKEN, shows_token
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::pydantic.warnings.PydanticDeprecationWarning", "ignore:is_running called from within a step"
-)
-"""LlamaIndex's agents look at every attribute of theirs, also at those that pydantic and workflows have deprecated."""
+__all__ = ["server", "sums"]
+
+pytestmark = AGENT_WARNINGS
 
 HOST = "http://localhost:9/v1"
 
@@ -53,17 +54,6 @@ each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name_
 def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in TOKEN_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def sums() -> Sums:
-    return Sums()
-
-
-@pytest.fixture
-def server(sums: Sums) -> Iterator[Emulator]:
-    with server_of(sums, Sums()) as running:
-        yield running
 
 
 def take(path: str, question: str, server: Emulator, **settings: Any) -> Outcome:

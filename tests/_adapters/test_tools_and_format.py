@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from tests.faults.actions import replace
 from tests.faults.proxy import ALWAYS, Injection, Proxy, ProxyThread
 from tests.support.adapters import covering
 from tests.support.gate import AT_THE_GATE, Gate
+from tests.support.served import served
 
 
 class Report(BaseModel):
@@ -59,11 +59,7 @@ CUT = ways({**REQUEST, "max_tokens": 4}, {**NATIVE, "config": {**NATIVE["config"
 
 every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with Emulator([ModelEntry(key="m", rules=tuple(RULES))]) as running:
-        yield running
+server = served([ModelEntry(key="m", rules=tuple(RULES))])
 
 
 def sent(server: Emulator, count: int) -> list[tuple[bool, bool]]:

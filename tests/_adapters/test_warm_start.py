@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,7 @@ from tests.client.both import sync_client
 from tests.support.adapters import covering
 from tests.support.gate import AT_THE_GATE
 from tests.support.ports import free_port
+from tests.support.served import served
 
 SYSTEM, QUESTION = "You answer questions about the ferries of a small harbor.", "Where is pier 7?"
 LIST = [("system", SYSTEM), ("user", "Hello"), ("assistant", "Hello!")]
@@ -112,11 +113,7 @@ SURFACES: dict[str, Callable[[str], Any]] = {
 }
 every_surface = pytest.mark.parametrize("make", SURFACES.values(), ids=SURFACES)
 
-
-@pytest.fixture
-def server() -> Iterator[Emulator]:
-    with Emulator([ModelEntry(key=CHAT)]) as emulator:
-        yield emulator
+server = served([ModelEntry(key=CHAT)], scope="function")
 
 
 PREFIXES: dict[str, tuple[Any, bool]] = {

@@ -2,11 +2,12 @@
 
 import asyncio
 import base64
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as File
 from typing import Any
 
+import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, ToolCall, ToolMessage
 from langgraph.graph import START, MessagesState, StateGraph
@@ -89,6 +90,19 @@ def server_of(*plugins: Sums, **settings: Any) -> Emulator:
     """Return a server with a model that calls tools, and plugins."""
     named = {PLUGIN if not number else f"mcp/more-{number}": each.functions for number, each in enumerate(plugins)}
     return Emulator([{"key": "m", "vision": True, "rules": RULES}], plugins=named, **settings)
+
+
+@pytest.fixture
+def sums() -> Sums:
+    """The functions of the plugin `PLUGIN`."""
+    return Sums()
+
+
+@pytest.fixture
+def server(sums: Sums) -> Iterator[Emulator]:
+    """A server with the plugin, and with another one that has the same tools."""
+    with server_of(sums, Sums()) as running:
+        yield running
 
 
 @dataclass

@@ -7,8 +7,10 @@ from functools import reduce
 from operator import add
 from typing import Any
 
+import pytest
 from langchain_core.messages import BaseMessage, convert_to_messages
 from llama_index.core.llms import ChatMessage
+from llama_index.core.prompts import PromptTemplate
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
@@ -44,6 +46,28 @@ METHODS: dict[str, tuple[Any, Method]] = {
 }
 
 
+def _of_structured_llm(method: Method) -> Method:
+    return lambda llm, kind, text, **given: [
+        each.raw for each in method(llm.as_structured_llm(kind), said(text), **given)
+    ]
+
+
+STRUCTURED: dict[str, Method] = {
+    "structured_predict": lambda llm, kind, text, **given: [llm.structured_predict(kind, PromptTemplate(text), given)],
+    "astructured_predict": lambda llm, kind, text, **given: [
+        asyncio.run(llm.astructured_predict(kind, PromptTemplate(text), given))
+    ],
+    "stream_structured_predict": lambda llm, kind, text, **given: [
+        *llm.stream_structured_predict(kind, PromptTemplate(text), given)
+    ],
+    "astream_structured_predict": lambda llm, kind, text, **given: asyncio.run(
+        collected(llm.astream_structured_predict(kind, PromptTemplate(text), given))
+    ),
+    **{name: _of_structured_llm(method) for name, method in LLAMA_INDEX.items()},
+}
+"""Requests an instance of a class of a model of LlamaIndex, with a text: the last one returned is complete."""
+
+
 def whole(chunks: list[Any]) -> Any:
     """Return the message or the response of which these are the chunks."""
     return reduce(add, chunks) if isinstance(chunks[0], BaseMessage) else chunks[-1]
@@ -66,6 +90,15 @@ def metadata_of(response: Any) -> Mapping[str, Any]:
         metadata = response.response_metadata
         return {**metadata, **metadata.get("predictions", [{}])[-1]}
     return {**response.raw, **response.raw["stats"]}
+
+
+AGENT_WARNINGS = pytest.mark.filterwarnings(
+    "ignore::pydantic.warnings.PydanticDeprecationWarning", "ignore:is_running called from within a step"
+)
+"""LlamaIndex's agents look at every attribute of theirs, also at those that pydantic and workflows have deprecated."""
+
+UNREADABLE = {"too deep": "[" * 100_000, "too many digits": '{"name": "Ann", "age": ' + "9" * 10_000 + "}"}
+"""Responses that no JSON parser reads, the first with a `RecursionError`."""
 
 
 # What a way delivers --------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """What users of LangChain rely on, and its standard suites (`tests/langchain/test_standard.py`) do not check."""
 
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -12,12 +11,9 @@ from langchain_core.runnables import ConfigurableField
 from lmstudio_integrations.errors import LMStudioServerError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from tests.langchain.conftest import CHAT, COUNTED, OTHER, WAYS, Server
+from tests.support.served import served
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server() as running:
-        yield running
+server = served(make=Server)
 
 
 @pytest.fixture(scope="module")

@@ -13,29 +13,27 @@ from llama_index.core.base.llms.types import (
     CacheControl,
     CachePoint,
     ChatMessage,
-    ImageBlock,
     MessageRole,
     TextBlock,
     ThinkingBlock,
+    VideoBlock,
 )
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.llms import ChatResponse
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.program.function_program import get_function_tool
-from llama_index.core.prompts import PromptTemplate
 from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio, LMStudioEmbedding
-from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, NUMBERS, Server
+from tests._adapters.ways import AGENT_WARNINGS, STRUCTURED, collected
+from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, NUMBERS, Server, raw
 from tests.support.listening import silence
-from tests.support.requested import digest
-from tests.support.web import PIXEL
+from tests.support.served import served
 
 T = TypeVar("T")
-PROMPT = PromptTemplate("{who}")
 
 
 class Person(BaseModel):
@@ -61,11 +59,7 @@ def weather(city: str) -> str:
 
 WEATHER = FunctionTool.from_defaults(weather)
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server() as running:
-        yield running
+server = served(make=Server)
 
 
 @pytest.fixture
@@ -85,10 +79,6 @@ def said(text: str, *blocks: Any) -> list[ChatMessage]:
     return [ChatMessage(role=MessageRole.USER, blocks=[TextBlock(text=text), *blocks])]
 
 
-async def gathered(stream: Any) -> list[Any]:
-    return [chunk async for chunk in await stream]
-
-
 def texts(server: Server) -> list[tuple[str, str]]:
     """Return role and text of each message of the last request."""
     return [(role, "".join(part.get("text", "") for part in parts)) for role, parts in server.conversation]
@@ -105,12 +95,12 @@ async def test_each_method_returns_the_response(llm: LMStudio) -> None:
 
 
 async def test_the_deltas_of_a_stream_add_up_to_what_each_chunk_has_so_far(llm: LMStudio) -> None:
-    for chunks in (list(llm.stream_chat(said("count"))), await gathered(llm.astream_chat(said("count")))):
+    for chunks in (list(llm.stream_chat(said("count"))), await collected(llm.astream_chat(said("count")))):
         deltas = [chunk.delta or "" for chunk in chunks]
         assert [chunk.message.content for chunk in chunks] == ["".join(deltas[:at]) for at in range(1, len(deltas) + 1)]
         assert chunks[-1].message.content == NUMBERS
         assert len(chunks) > 10
-    for found in (list(llm.stream_complete("count")), await gathered(llm.astream_complete("count"))):
+    for found in (list(llm.stream_complete("count")), await collected(llm.astream_complete("count"))):
         assert "".join(chunk.delta or "" for chunk in found) == found[-1].text == NUMBERS
 
 
@@ -150,10 +140,12 @@ def test_every_method_reports_token_counts_once(server: Server) -> None:
 async def test_reasoning_is_a_block_and_a_delta_of_its_own(
     llm: LMStudio, prompt: str, reasoning: str, text: str
 ) -> None:
-    message = llm.chat(said(prompt)).message
+    response = llm.chat(said(prompt))
+    message, tokens = response.message, [*reasoning.split(), "<think>", "</think>"]
     assert message.content == text
+    assert raw(response)["usage"]["completion_tokens_details"] == {"reasoning_tokens": len(tokens)}
     assert [block.content for block in message.blocks if isinstance(block, ThinkingBlock)] == [reasoning]
-    for chunks in (list(llm.stream_chat(said(prompt))), await gathered(llm.astream_chat(said(prompt)))):
+    for chunks in (list(llm.stream_chat(said(prompt))), await collected(llm.astream_chat(said(prompt)))):
         assert "".join(chunk.additional_kwargs.get("thinking_delta") or "" for chunk in chunks) == reasoning
         assert "".join(chunk.delta or "" for chunk in chunks) == text
 
@@ -204,7 +196,7 @@ async def test_every_method_returns_the_calls_that_are_allowed(
     assert called(llm, llm.chat_with_tools(**given)) == calls
     assert called(llm, await llm.achat_with_tools(**given)) == calls
     assert called(llm, list(llm.stream_chat_with_tools(**given))[-1]) == calls
-    assert called(llm, (await gathered(llm.astream_chat_with_tools(**given)))[-1]) == calls
+    assert called(llm, (await collected(llm.astream_chat_with_tools(**given)))[-1]) == calls
 
 
 def test_a_required_call_is_requested(server: Server, llm: LMStudio) -> None:
@@ -232,9 +224,7 @@ def test_the_result_of_a_tool_is_sent_with_the_id_of_its_call_and_the_history_st
     assert (sent["content"], sent["toolCallId"]) == ("rain", call.tool_id)
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pydantic.warnings.PydanticDeprecationWarning", "ignore:is_running called from within a step"
-)
+@AGENT_WARNINGS
 async def test_a_malformed_call_is_an_error_instead_of_the_end_of_the_agent(llm: LMStudio) -> None:
     with pytest.raises(LlamaIndexToolCallError):
         await FunctionAgent(tools=[weather], llm=llm).run("broken")
@@ -243,38 +233,23 @@ async def test_a_malformed_call_is_an_error_instead_of_the_end_of_the_agent(llm:
 # Structured output ----------------------------------------------------------------------------------------------------
 
 
-async def test_structured_output_is_enforced_and_keeps_the_system_prompt(server: Server) -> None:
-    def check() -> None:
-        assert server.last_request.config.structured == {"type": "json", "jsonSchema": Person.model_json_schema()}
-        assert texts(server) == [("system", "Be terse."), ("user", "person")]
-
+@pytest.mark.parametrize("way", [name for name in STRUCTURED if "predict" in name])
+def test_structured_output_is_enforced_and_keeps_the_system_prompt(server: Server, way: str) -> None:
     with server.llm(system_prompt="Be terse.") as llm:
-        assert llm.structured_predict(Person, PROMPT, who="person") == ANN
-        check()
-        assert await llm.astructured_predict(Person, PROMPT, who="person") == ANN
-        check()
-        for found in (
-            list(llm.stream_structured_predict(Person, PROMPT, who="person")),
-            await gathered(llm.astream_structured_predict(Person, PROMPT, who="person")),
-        ):
-            check()
-            assert "Ann" in [getattr(each, "name", None) for each in found[:-1]]
-            assert found[-1] == ANN
+        *earlier, last = STRUCTURED[way](llm, Person, "person")
+    assert last == ANN
+    assert ("Ann" in [getattr(each, "name", None) for each in earlier]) == ("stream" in way)
+    assert server.last_request.config.structured == {"type": "json", "jsonSchema": Person.model_json_schema()}
+    assert texts(server) == [("system", "Be terse."), ("user", "person")]
 
 
 # Content blocks, chat histories ---------------------------------------------------------------------------------------
 
 
-async def test_images_are_sent(server: Server, llm: LMStudio) -> None:
-    llm.chat(said("look", ImageBlock(image=PIXEL)))
-    assert server.last_request.images == [digest(PIXEL)]
-    await llm.achat(said("look", ImageBlock(image=PIXEL)))
-    assert server.last_request.images == [digest(PIXEL)]
-
-
 def test_unsupported_content_is_an_error_and_cache_points_are_ignored(server: Server, llm: LMStudio) -> None:
-    with pytest.raises(LMStudioValueError, match="does not accept audio in a user message"):
-        llm.chat(said("listen", AudioBlock(audio=b"RIFF0000WAVE", format="wav")))
+    for kind, block in (("audio", AudioBlock(audio=b"RIFF0000WAVE")), ("video", VideoBlock(video=b"0000ftyp"))):
+        with pytest.raises(LMStudioValueError, match=f"does not accept {kind} in a user message"):
+            llm.chat(said("listen", block))
     llm.chat(said("count", CachePoint(cache_control=CacheControl(type="ephemeral"))))
     assert texts(server) == [("user", "count")]
 

@@ -1,7 +1,6 @@
 """A scripted server and the requests that it received."""
 
-import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
+from tests._adapters.ways import LANGCHAIN, whole
 from tests.support.endless import ENDLESS
 from tests.support.requested import Requested
+from tests.support.served import served
 from tests.support.strict.fixture import strict, strict_findings
 
 __all__ = ["strict", "strict_findings"]
@@ -86,11 +87,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in deselected]
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    """A scripted server of one's own."""
-    with Server() as running:
-        yield running
+server = served(scope="function", make=Server)
+"""A scripted server of one's own."""
 
 
 # Call paths -----------------------------------------------------------------------------------------------------------
@@ -98,38 +96,16 @@ def server() -> Iterator[Server]:
 Invoke = Callable[..., AIMessage]
 
 
-def _invoke(llm: Any, question: Any, **given: Any) -> AIMessage:
-    message = llm.invoke(question, **given)
-    assert isinstance(message, AIMessage)
-    return message
+def _message_by(name: str) -> Invoke:
+    def generate(llm: Any, question: Any, **given: Any) -> AIMessage:
+        message = whole(LANGCHAIN[name](llm, question, **given))
+        assert isinstance(message, AIMessageChunk if "stream" in name else AIMessage)
+        return message
+
+    return generate
 
 
-def _ainvoke(llm: Any, question: Any, **given: Any) -> AIMessage:
-    message = asyncio.run(llm.ainvoke(question, **given))
-    assert isinstance(message, AIMessage)
-    return message
-
-
-def _stream(llm: Any, question: Any, **given: Any) -> AIMessage:
-    whole = None
-    for chunk in llm.stream(question, **given):
-        whole = chunk if whole is None else whole + chunk
-    assert isinstance(whole, AIMessageChunk)
-    return whole
-
-
-def _astream(llm: Any, question: Any, **given: Any) -> AIMessage:
-    async def collect() -> AIMessage:
-        whole = None
-        async for chunk in llm.astream(question, **given):
-            whole = chunk if whole is None else whole + chunk
-        assert isinstance(whole, AIMessageChunk)
-        return whole
-
-    return asyncio.run(collect())
-
-
-WAYS: dict[str, Invoke] = {"invoke": _invoke, "ainvoke": _ainvoke, "stream": _stream, "astream": _astream}
+WAYS: dict[str, Invoke] = {name: _message_by(name) for name in LANGCHAIN}
 
 
 @pytest.fixture(params=WAYS)

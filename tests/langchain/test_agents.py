@@ -1,6 +1,5 @@
 """Agents of `langchain` and LangGraph on a scripted server."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
 from tests.langchain.conftest import Server
 from tests.support.requested import Requested
+from tests.support.served import served
 
 MODEL, GPT = "agent-model", "gpt-4o-like-model"
 CONTEXT_LENGTH = 2000
@@ -48,11 +48,8 @@ class Report(BaseModel):
     degrees: int
 
 
-@pytest.fixture
-def agents() -> Iterator[Server]:
-    """A server whose models know what to do."""
-    with Server(MODELS) as running:
-        yield running
+agents = served(MODELS, scope="function", make=Server)
+"""A server whose models know what to do."""
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import LLMResult
 
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
+from tests._adapters.ways import LANGCHAIN
 from tests.langchain.conftest import CHAT, COUNTED, Invoke, Server
 
 # Responses ------------------------------------------------------------------------------------------------------------
@@ -80,9 +81,6 @@ def test_v1_output_is_blocks(server: Server, generate: Invoke) -> None:
     assert [block["type"] for block in message.content if isinstance(block, dict)] == ["reasoning", "text"]
 
 
-# One object, many callers ---------------------------------------------------------------------------------------------
-
-
 # Callbacks, of `LMStudioLLM` as well ----------------------------------------------------------------------------------
 
 
@@ -114,19 +112,8 @@ async def _v3(llm: Any, question: str, **given: Any) -> Any:
     return await (await llm.astream_events(question, given["config"], version="v3"))
 
 
-def _parts(llm: Any, question: str, **given: Any) -> list[Any]:
-    return list(llm.stream(question, **given))
-
-
-async def _aparts(llm: Any, question: str, **given: Any) -> list[Any]:
-    return [part async for part in llm.astream(question, **given)]
-
-
 CALLS: dict[str, Callable[..., Any]] = {
-    "invoke": lambda llm, question, **given: llm.invoke(question, **given),
-    "ainvoke": lambda llm, question, **given: asyncio.run(llm.ainvoke(question, **given)),
-    "stream": _parts,
-    "astream": lambda *given, **more: asyncio.run(_aparts(*given, **more)),
+    **LANGCHAIN,
     "v3": lambda llm, question, config: llm.stream_events(question, config, version="v3").output,
     "av3": lambda *given, **more: asyncio.run(_v3(*given, **more)),
 }

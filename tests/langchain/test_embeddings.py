@@ -32,13 +32,6 @@ def test_nothing_is_sent_for_no_texts(documents: Documents) -> None:
     assert documents(LMStudioEmbeddings(model="m", host="127.0.0.1:1"), []) == []
 
 
-def test_prefixes_are_put_before_the_texts(server: Server, documents: Documents) -> None:
-    plain = server.embeddings()
-    prefixed = server.embeddings(query_prefix="search_query: ", document_prefix="search_document: ")
-    assert prefixed.embed_query("hello") == plain.embed_query("search_query: hello")
-    assert documents(prefixed, ["hello"]) == [plain.embed_query("search_document: hello")]
-
-
 def test_shorter_vectors_have_length_one(server: Server, documents: Documents) -> None:
     (vector,) = documents(server.embeddings(dimensions=8), ["one two three four five"])
     assert len(vector) == 8
@@ -65,16 +58,6 @@ def test_show_progress_draws_a_bar_for_the_load_and_for_the_texts(
 
 
 # Texts that are too long ----------------------------------------------------------------------------------------------
-
-
-def test_the_error_of_a_long_text_names_the_remedy(server: Server, documents: Documents) -> None:
-    with pytest.raises(LMStudioContextOverflowError) as caught:
-        documents(server.embeddings(show_progress=True), ["short"] * 100 + [LONG])
-    assert str(caught.value) == (
-        "text 100 has 603 tokens, and the model takes at most 512; "
-        "lower the text splitter's chunk size below 512, or set length_policy='average' to embed it in parts, "
-        "or 'truncate' to embed its beginning"
-    )
 
 
 def test_a_larger_context_length_is_advised_where_the_model_allows_it(server: Server, documents: Documents) -> None:

@@ -131,15 +131,6 @@ def test_only_a_failed_connection_is_retried(server: Server, generate: Invoke, m
     assert len(server.predictions) == 1
 
 
-@pytest.mark.parametrize("question", ["", "  \n"])
-def test_an_empty_message_is_the_servers_to_handle(server: Server, generate: Invoke, question: str) -> None:
-    assert generate(server.chat(), question).content
-    assert server.last_request.history is not None
-    (message,) = server.last_request.history.to_dict()["messages"]
-    assert message["content"] == [{"type": "text", "text": question}]
-    assert [message.text != "" for message in server.chat().batch([question])] == [True]
-
-
 def test_a_schema_that_the_engine_rejects_is_one_typed_error(server: Server, generate: Invoke) -> None:
     rejected = {"type": "object", "properties": {"a": {"type": "nonsense"}}, "required": ["a"]}
     with pytest.raises(errors.LMStudioUnsupportedError, match="schema") as caught:

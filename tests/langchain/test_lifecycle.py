@@ -98,19 +98,6 @@ def test_a_model_and_a_chain_are_loaded_as_documented(adapter: Any, monkeypatch:
         assert again.invoke({"topic": "it"})
 
 
-@pytest.mark.parametrize("adapter", classes("LangChain"))
-def test_an_equal_object_is_made_of_a_dump(adapter: Any) -> None:
-    settings = {name: value for name, value in NUMBERS.items() if name in adapter.model_fields}
-    made = adapter(model="m", host="h:1", ttl=9, load_config={"contextLength": 300}, **settings)
-    ways: list[Any] = [
-        adapter(**made.model_dump()),
-        adapter.model_validate(made.model_dump(mode="json")),
-        adapter.model_validate_json(made.model_dump_json()),
-    ]
-    assert all(again == made for again in ways)
-    assert all(again.load_config.to_dict() == {"contextLength": 300} for again in ways)
-
-
 # The cache's key ------------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,5 @@
 """`LMStudioLLM` on a scripted server."""
 
-import asyncio
 import functools
 import operator
 from collections.abc import Callable
@@ -11,35 +10,17 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import GenerationChunk
 
 from lmstudio_integrations.langchain import LMStudioLLM
+from tests._adapters.ways import LANGCHAIN
 from tests.langchain.conftest import CHAT, COUNTED, OTHER, Server
 
 Complete = Callable[..., str]
 
 
-def _invoke(llm: Any, prompt: str, **given: Any) -> str:
-    return str(llm.invoke(prompt, **given))
-
-
-def _ainvoke(llm: Any, prompt: str, **given: Any) -> str:
-    return str(asyncio.run(llm.ainvoke(prompt, **given)))
-
-
-def _stream(llm: Any, prompt: str, **given: Any) -> str:
-    return "".join(llm.stream(prompt, **given))
-
-
-def _astream(llm: Any, prompt: str, **given: Any) -> str:
-    async def collect() -> str:
-        return "".join([fragment async for fragment in llm.astream(prompt, **given)])
-
-    return asyncio.run(collect())
-
-
-@pytest.fixture(params=[_invoke, _ainvoke, _stream, _astream], ids=["invoke", "ainvoke", "stream", "astream"])
+@pytest.fixture(params=LANGCHAIN)
 def complete(request: pytest.FixtureRequest) -> Complete:
     """Each way to continue a text."""
-    way: Complete = request.param
-    return way
+    method = LANGCHAIN[request.param]
+    return lambda llm, prompt, **given: "".join(method(llm, prompt, **given))
 
 
 def test_a_text_is_continued_without_a_template(server: Server, complete: Complete) -> None:

@@ -1,7 +1,7 @@
 """LangChain's messages on the wire."""
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -21,7 +21,6 @@ from lmstudio_integrations._adapters.conversation import ImageSource, encode, im
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._messages import convert
 from lmstudio_integrations.types.files import FileHandle
-from tests.support.base64_forms import FORMS
 
 IMAGE = b"\x89PNG\r\n\x1a\npicture"
 BASE64 = base64.b64encode(IMAGE).decode()
@@ -138,19 +137,6 @@ def test_an_invalid_call_is_sent_only_if_it_has_a_result() -> None:
 
 
 @pytest.mark.parametrize(
-    "message",
-    [
-        AIMessage("x", additional_kwargs={"reasoning_content": "hm"}),
-        AIMessage([{"type": "reasoning", "reasoning": "hm"}, {"type": "text", "text": "x"}]),
-        AIMessage([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "x"}]),
-    ],
-)
-def test_reasoning_of_any_provider_is_a_thought_without_tags(message: AIMessage) -> None:
-    thought = {"type": "reasoning", "text": "hm", "startTag": "", "endTag": ""}
-    assert wire([message]) == [{"role": "assistant", "content": [thought, {"type": "text", "text": "x"}]}]
-
-
-@pytest.mark.parametrize(
     ("role", "sent"), [("developer", "system"), ("user", "user"), ("assistant", "assistant"), ("human", "user")]
 )
 def test_chat_messages_are_converted_by_role(role: str, sent: str) -> None:
@@ -182,13 +168,6 @@ def test_images_are_read_in_every_form_and_not_downloaded(block: dict[str, Any])
     pending = convert([HumanMessage([{"type": "text", "text": "what?"}, block])])
     source = ImageSource(url="https://h/a.png") if "https" in str(block) else ImageSource(IMAGE)
     assert images(pending) == [source]
-
-
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_texts_are_read_from_every_form_of_base64(form: Callable[[bytes], str]) -> None:
-    written = "grüß ≤≥ dich??>>"
-    block = {"type": "text-plain", "base64": form(written.encode()), "mime_type": "text/plain"}
-    assert wire([HumanMessage([block])]) == [text("user", written)]
 
 
 def test_the_same_image_is_uploaded_once() -> None:

@@ -81,17 +81,6 @@ def test_every_fragment_is_one_chunk_and_the_last_is_marked() -> None:
     assert [set(chunk.response_metadata) for chunk in chunks[:-1]] == [{"model_provider"}] * 4
 
 
-@in_every_format
-def test_reasoning_and_response_are_separate(format_: str) -> None:
-    message = streamed([*reasoning("Let ", "me."), *text("Yes", "!"), end()], format_)
-    assert message.text == "Yes!"
-    assert blocks_of(message) == ["reasoning", "text"]
-    assert message.content_blocks[0].get("reasoning") == "Let me."
-    if format_ == "v0":
-        assert message.content == "Yes!"
-        assert message.additional_kwargs["reasoning_content"] == "Let me."
-
-
 def test_a_non_streaming_response_has_reasoning_as_kwarg_and_as_block() -> None:
     message = invoked([*reasoning("Let ", "me."), *text("Yes"), end()])
     assert message.content == "Yes"

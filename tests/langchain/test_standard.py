@@ -177,7 +177,7 @@ class TestChatIntegrationByJsonMode(_ChatIntegration):
         return {"method": "json_mode"}
 
 
-class TestEmbeddingsUnit(EmbeddingsUnitTests):
+class _Embeddings:
     @property
     def embeddings_class(self) -> type[Embeddings]:
         return LMStudioEmbeddings
@@ -186,16 +186,12 @@ class TestEmbeddingsUnit(EmbeddingsUnitTests):
     def embedding_model_params(self) -> dict[str, Any]:
         return {"model": EMBEDDING}
 
+
+class TestEmbeddingsUnit(_Embeddings, EmbeddingsUnitTests):
     @property
     def init_from_env_params(self) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
         return {"LM_API_TOKEN": TOKEN}, {"model": EMBEDDING}, {"api_token": TOKEN}
 
 
-class TestEmbeddingsIntegration(EmbeddingsIntegrationTests):
-    @property
-    def embeddings_class(self) -> type[Embeddings]:
-        return LMStudioEmbeddings
-
-    @property
-    def embedding_model_params(self) -> dict[str, Any]:
-        return {"model": EMBEDDING}
+class TestEmbeddingsIntegration(_Embeddings, EmbeddingsIntegrationTests):
+    """With the same model."""

@@ -24,6 +24,7 @@ from lmstudio_integrations.langchain._json_prefix import invalidator
 from lmstudio_integrations.langchain._parsers import StrictParser, parser_of
 from lmstudio_integrations.langchain._structured import bind_kwargs, with_parser
 from lmstudio_integrations.langchain._tools import openai_tool
+from tests._adapters.ways import UNREADABLE
 from tests.langchain import replay
 from tests.langchain.conftest import CHAT, Server
 from tests.langchain.replay import Replay, end, text
@@ -77,8 +78,6 @@ SCHEMA = {"title": "person", "type": "object", "properties": {"name": {"type": "
 BARE = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
 OPENAI = {"name": "person", "description": "Somebody.", "parameters": BARE}
 ANN = {"name": "Ann", "age": 7}
-UNREADABLE = {"too deep": "[" * 100_000, "too many digits": '{"name": "Ann", "age": ' + "9" * 10_000 + "}"}
-"""Responses that no JSON parser reads, the first with a `RecursionError`."""
 
 
 def parser_for(schema: Any, method: str = "json_schema") -> StrictParser:

@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,24 +13,15 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import LMStudioToolkit
 from lmstudio_integrations.langchain._tools import openai_tools
-from tests._adapters.toolkits import PLUGIN, Sums, agent_of, asking, graph_of, server_of, tools_of
+from tests._adapters.toolkits import PLUGIN, Sums, agent_of, asking, graph_of, server, sums, tools_of
+
+__all__ = ["server", "sums"]
 
 WAITING = {"plugin": PLUGIN, "tool": "wait"}
 REPORTS = [
     {"type": "tool_status", **WAITING, "text": "waiting"},
     {"type": "tool_warning", **WAITING, "text": "for long"},
 ]
-
-
-@pytest.fixture
-def sums() -> Sums:
-    return Sums()
-
-
-@pytest.fixture
-def server(sums: Sums) -> Iterator[Emulator]:
-    with server_of(sums) as running:
-        yield running
 
 
 def named(config: str, run_manager: str, callbacks: str, self: str, runtime: str, args: str = "") -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -11,11 +10,8 @@ from langchain_core.tools import tool
 from pydantic import BaseModel, Field, RootModel
 from pydantic.v1 import BaseModel as BaseModelV1
 
-from lmstudio_integrations._adapters.tool_settings import tool_settings
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.langchain._tools import openai_tools, response_schema
-from lmstudio_integrations.types.structured import response_settings
-from tests.langchain.conftest import CHAT, PLAIN, Invoke, Server
+from tests.langchain.conftest import CHAT, Invoke, Server
 
 
 @tool
@@ -80,23 +76,29 @@ class TreeV1(BaseModelV1):
 TreeV1.update_forward_refs()
 
 
-def sent(*tools: Any, choice: Any = None, **parameters: Any) -> list[dict[str, Any]]:
-    offered: list[dict[str, Any]] = tool_settings(openai_tools(tools, **parameters), choice)["raw_tools"]["tools"]
-    return offered
+def sent(server: Server, *tools: Any, **settings: Any) -> list[Any]:
+    """Offer tools; return their definitions as the server got them."""
+    server.chat().bind_tools(tools, **settings).invoke("Hello")
+    return server.predictions[-1].tools
 
 
-def structured(response_format: Any) -> dict[str, Any]:
-    found: dict[str, Any] = response_settings(response_format, response_schema)["structured"]
+def structured(server: Server, response_format: Any) -> dict[str, Any]:
+    """Request a format; return it as the server got it."""
+    server.chat().invoke("Hello", response_format=response_format)
+    found: dict[str, Any] = server.predictions[-1].config["structured"]
     return found
 
 
 # What is sent ---------------------------------------------------------------------------------------------------------
 
 
-def test_tools_of_every_kind_become_definitions() -> None:
+def test_tools_of_every_kind_become_definitions(server: Server) -> None:
     anthropic = {"name": "pick", "description": "Pick.", "input_schema": {"type": "object", "properties": {}}}
-    definitions = sent(weather, shout, Street, anthropic)
-    assert [each["function"]["name"] for each in definitions] == ["weather", "shout", "Street", "pick"]
+    place = {"type": "object", "description": "Where to.", "properties": {}}
+    move = {"name": "move", "description": "Move.", "schema": place}
+    definitions = sent(server, weather, shout, Street, anthropic, move)
+    assert [each["function"]["name"] for each in definitions] == ["weather", "shout", "Street", "pick", "move"]
+    assert definitions[-1]["function"]["description"] == "Move.", "its own, not that of the arguments"
     assert definitions[0] == {
         "type": "function",
         "function": {
@@ -111,8 +113,8 @@ def test_tools_of_every_kind_become_definitions() -> None:
     }
 
 
-def test_references_are_resolved_and_unions_kept() -> None:
-    (definition,) = sent(Address)
+def test_references_are_resolved_and_unions_kept(server: Server) -> None:
+    (definition,) = sent(server, Address)
     parameters = definition["function"]["parameters"]
     assert "$ref" not in str(parameters)
     assert parameters["properties"]["street"]["properties"] == {"name": {"type": "string"}}
@@ -121,31 +123,31 @@ def test_references_are_resolved_and_unions_kept() -> None:
 
 
 @pytest.mark.parametrize("recursive", [Tree, TreeV1])
-def test_a_recursive_class_keeps_what_it_contains(recursive: Any) -> None:
+def test_a_recursive_class_keeps_what_it_contains(server: Server, recursive: Any) -> None:
     name = recursive.__name__
     itself = {"$ref": f"#/$defs/{name}"}
     children = {"children": {"type": "array", "items": itself}}
     plain = {"type": "object", "properties": children, "required": ["children"]}
     reported = {"description": "A thing that contains itself."}
-    assert sent(recursive) == [
+    assert sent(server, recursive) == [
         {
             "type": "function",
             "function": {"name": name, **reported, "parameters": {**plain, "$defs": {name: {**plain, **reported}}}},
         }
     ]
-    response = structured(recursive)["jsonSchema"]
+    response = structured(server, recursive)["jsonSchema"]
     assert response["properties"]["children"]["items"] == itself
     assert response["$defs"][name]["properties"]["children"]["items"] == itself
 
 
-def test_definitions_of_older_versions_are_sent_where_the_wire_keeps_them() -> None:
-    (definition,) = sent({"type": "function", "function": {"name": "tree", "parameters": TreeV1.schema()}})
+def test_definitions_of_older_versions_are_sent_where_the_wire_keeps_them(server: Server) -> None:
+    (definition,) = sent(server, {"type": "function", "function": {"name": "tree", "parameters": TreeV1.schema()}})
     parameters = definition["function"]["parameters"]
     assert parameters["properties"]["children"]["items"] == {"$ref": "#/$defs/TreeV1"}
     assert parameters["$defs"]["TreeV1"]["properties"]["children"]["items"] == {"$ref": "#/$defs/TreeV1"}
 
 
-def test_tools_are_sent_without_titles_but_with_properties_of_that_name() -> None:
+def test_tools_are_sent_without_titles_but_with_properties_of_that_name(server: Server) -> None:
     book = {
         "title": "book",
         "type": "object",
@@ -154,7 +156,7 @@ def test_tools_are_sent_without_titles_but_with_properties_of_that_name() -> Non
             "by": {"anyOf": [{"title": "Author", "default": {"title": "Dr."}}, {"enum": [{"title": "Dr."}, None]}]},
         },
     }
-    (definition,) = sent(book)
+    (definition,) = sent(server, book)
     assert definition["function"] == {
         "name": "book",
         "parameters": {
@@ -196,8 +198,8 @@ def test_tools_that_are_no_list_are_rejected(server: Server, tools: Any) -> None
         server.chat().invoke("weather?", tools=tools)
 
 
-def test_strict_forbids_further_arguments() -> None:
-    (definition,) = sent(weather, strict=True)
+def test_strict_forbids_further_arguments(server: Server) -> None:
+    (definition,) = sent(server, weather, strict=True)
     assert definition["function"]["parameters"]["additionalProperties"] is False
 
 
@@ -216,8 +218,8 @@ def test_strict_forbids_further_arguments() -> None:
         (RootModel[list[int]], {"title": "RootModel[list[int]]", "type": "array", "items": {"type": "integer"}}),
     ],
 )
-def test_response_formats_become_schemas(given: Any, schema: dict[str, Any]) -> None:
-    assert structured(given) == {"type": "json", "jsonSchema": schema}
+def test_response_formats_become_schemas(server: Server, given: Any, schema: dict[str, Any]) -> None:
+    assert structured(server, given) == {"type": "json", "jsonSchema": schema}
 
 
 # What comes back ------------------------------------------------------------------------------------------------------
@@ -258,11 +260,3 @@ def test_a_response_without_the_required_call_is_returned_with_a_warning(
     assert message.tool_calls == []
     missing = f"{CHAT!r}: a tool call was required, and the model responded without one (tool_choice='weather')"
     assert caplog.text.count(missing) == caplog.text.count("was required") == 1
-
-
-def test_tools_for_a_model_that_was_not_trained_for_them_warn_once(server: Server, generate: Invoke) -> None:
-    llm = server.chat(model=PLAIN).bind_tools([weather])
-    with pytest.warns(UserWarning, match=f"{PLAIN} was not trained for tool use.*; `lmsi ls` shows which") as caught:
-        generate(llm, "weather?")
-    assert Path(caught[0].filename).parent == Path(__file__).parent  # `generate` is in `conftest.py`
-    assert generate(llm, "weather?").tool_calls

@@ -18,15 +18,11 @@ from pydantic import BaseModel
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding, LMStudioTokenizer
+from tests._adapters.ways import AGENT_WARNINGS
+from tests.llama_index.conftest import Listener
 from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, Server
-from tests.llama_index.test_structured import Listener, listener
 
-__all__ = ["listener"]
-
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::pydantic.warnings.PydanticDeprecationWarning", "ignore:is_running called from within a step"
-)
-"""Core's agents look at every attribute of theirs, also at those that pydantic and workflows have deprecated."""
+pytestmark = AGENT_WARNINGS
 
 RAIN = "It rained in Oslo."
 QUESTION = "What was the weather in Oslo?"

@@ -11,7 +11,6 @@ import pytest
 from llama_index.core import Document, Settings, VectorStoreIndex
 from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
-from pydantic import SecretStr
 
 from lmstudio_integrations.client.embeddings import Embedder
 from lmstudio_integrations.client.transport.flows import Flow
@@ -37,19 +36,6 @@ def test_nodes_get_their_vectors(server: Server) -> None:
     with server.embedding() as model:
         (node,) = model([TextNode(text="rain")])
         assert is_vector(node.embedding)
-
-
-async def test_instructions_stand_before_what_is_embedded(server: Server) -> None:
-    with server.embedding(query_instruction="search: ", text_instruction="document: ") as model:
-        model.get_query_embedding("q1")
-        await model.aget_query_embedding("q2")
-        model.get_text_embedding("t1")
-        await model.aget_text_embedding("t2")
-        model.get_text_embedding_batch(["t3"])
-        await model.aget_text_embedding_batch(["t4"])
-    assert server.embedded == [
-        "search: q1", "search: q2", "document: t1", "document: t2", "document: t3", "document: t4",
-    ]  # fmt: skip
 
 
 async def test_two_models_share_a_cache_but_no_vectors() -> None:
@@ -128,14 +114,6 @@ def test_without_a_name_any_loaded_model_responds(server: Server) -> None:
     with LMStudioEmbedding(host=server.address) as model:
         assert is_vector(model.get_query_embedding("a"))
         assert model.to_payload()["model_name"] == "unknown"
-
-
-def test_the_names_of_other_integrations_are_understood() -> None:
-    given: dict[str, Any] = {"base_url": "http://localhost:1234/v1", "request_timeout": 5.0, "api_key": "k"}
-    model = LMStudioEmbedding(**given)
-    assert (model.host, model.api_token) == ("http://localhost:1234/v1", SecretStr("k"))
-    assert model.timeouts == dict.fromkeys(("queue_timeout", "first_token_timeout", "idle_timeout"), 5.0)
-    assert model.timeout is None
 
 
 # Loading --------------------------------------------------------------------------------------------------------------

@@ -15,16 +15,12 @@ from lmstudio_integrations.errors import (
     LMStudioConfigWarning,
     LMStudioValueError,
 )
-from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding, _settings
+from lmstudio_integrations.llama_index import LMStudio, _settings
 from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, NUMBERS, SMALL, SMALL_CONTEXT_LENGTH, Server
 
 
 def generating(text: str) -> list[ChatMessage]:
     return [ChatMessage(role=MessageRole.USER, content=text)]
-
-
-async def gathered(stream: Any) -> list[Any]:
-    return [chunk async for chunk in stream]
 
 
 # The eight call paths -------------------------------------------------------------------------------------------------
@@ -48,49 +44,12 @@ def test_a_stream_may_continue_a_formatted_prompt(llm: LMStudio) -> None:
     assert "".join(chunk.delta or "" for chunk in found) == NUMBERS == found[-1].text
 
 
-# Leaving early --------------------------------------------------------------------------------------------------------
-
-
 # Settings -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [
-        ("temprature", "did you mean 'temperature'"),
-        ("num_ctx", "did you mean 'context_length'"),
-        ("keep_alive", "did you mean 'ttl'"),
-        ("zzz", r"unknown setting 'zzz'; help\(LMStudio\) lists the known ones"),
-    ],
-)
-def test_an_unknown_setting_is_rejected_with_the_nearest_name(llm: LMStudio, name: str, hint: str) -> None:
-    with pytest.raises(ValueError, match=hint):
-        LMStudio(**dict[str, Any]({name: 1}))
-    with pytest.raises(LMStudioValueError, match=hint):
-        llm.chat(generating("count"), **{name: 1})
-
-
-def test_the_names_of_other_integrations_are_understood() -> None:
-    given: dict[str, Any] = {
-        "model_name": "m",
-        "base_url": "http://localhost:1234/v1",
-        "request_timeout": 30.0,
-        "api_key": "k",
-        "additional_kwargs": {"seed": 4, "temperature": 0.5},
-    }
-    llm = LMStudio(**given, temperature=0.2)
-    assert (llm.model, llm.host, llm.seed) == ("m", "http://localhost:1234/v1", 4)
-    assert llm.timeouts == dict.fromkeys(("queue_timeout", "first_token_timeout", "idle_timeout"), 30.0)
-    assert llm.timeout is None
-    assert llm.temperature == 0.2
-    assert llm.api_token is not None
-
-
-@pytest.mark.parametrize("clock", ["queue_timeout", "first_token_timeout", "idle_timeout"])
-def test_a_request_timeout_beside_what_it_means_is_rejected(clock: str) -> None:
-    for kind in (LMStudio, LMStudioEmbedding):
-        with pytest.raises(ValueError, match=f"'request_timeout' is another name of '{clock}'"):
-            kind(**dict[str, Any]({"request_timeout": 7, "timeouts": {clock: 5}}))
+def test_a_setting_ranks_above_the_extra_ones_of_migrants() -> None:
+    llm = LMStudio(additional_kwargs={"seed": 4, "temperature": 0.5}, temperature=0.2)
+    assert (llm.seed, llm.temperature) == (4, 0.2)
 
 
 def test_extra_settings_of_migrants_are_checked_as_well() -> None:
@@ -205,19 +164,14 @@ def test_the_payload_of_events_names_the_model(llm: LMStudio) -> None:
     assert (payload["model"], payload["model_name"], payload["temperature"]) == (CHAT, CHAT, None)
 
 
-# Images ---------------------------------------------------------------------------------------------------------------
-
-
 # What can go wrong ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])
-async def test_an_empty_message_is_the_servers_to_handle(server: Server, llm: LMStudio, text: str) -> None:
-    assert llm.chat(generating(text)).message.content
+async def test_an_empty_prompt_is_the_servers_to_handle(server: Server, llm: LMStudio, text: str) -> None:
     assert llm.complete(text).text
     assert (await llm.acomplete(text)).text
     assert list(llm.stream_complete(text))[-1].text
-    assert (await gathered(await llm.astream_chat(generating(text))))[-1].message.content
     assert server.conversation == [("user", [{"type": "text", "text": text}])]
 
 

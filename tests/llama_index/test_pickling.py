@@ -6,7 +6,6 @@ import pickle
 import subprocess
 import sys
 import threading
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +26,6 @@ from lmstudio_integrations.llama_index import (
     LMStudioTokenizer,
     register,
 )
-from tests.llama_index.scripted_server import Server
 
 TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"  # the shape of one
 
@@ -50,40 +48,10 @@ def by_class_name(model: Any) -> Any:
     return load(json.loads(model.to_json()))
 
 
-def by_constructor(model: Any) -> Any:
-    return type(model)(**model.model_dump())
-
-
-def by_validation(model: Any) -> Any:
-    return type(model).model_validate(model.model_dump(mode="json"))
-
-
-def by_validation_of_json(model: Any) -> Any:
-    return type(model).model_validate_json(model.model_dump_json())
-
-
 WAYS: list[Callable[[Any], Any]] = [
     by_pickle, copy.copy, copy.deepcopy, by_dict, by_json, by_class_name,
-    by_constructor, by_validation, by_validation_of_json,
     lambda model: model.model_copy(), lambda model: model.model_copy(deep=True),
 ]  # fmt: skip
-
-
-@pytest.mark.parametrize("way", [by_pickle, by_class_name, by_validation], ids=lambda way: way.__name__)
-def test_a_used_language_model_is_pickled_without_a_warning(
-    server: Server, way: Callable[[Any], Any], caplog: pytest.LogCaptureFixture
-) -> None:
-    with server.llm(temperature=0.3, load_config={"seed": 3}, system_prompt="Be terse.") as llm:
-        llm.complete("count")
-        caplog.clear()
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            other = way(llm)
-        assert not caplog.records
-        assert (other.model, other.temperature, other.system_prompt) == (llm.model, 0.3, "Be terse.")
-        with other:
-            assert other.complete("count").text == llm.complete("count").text
-    assert len(server.loads) == 1
 
 
 SETTINGS: dict[Any, dict[str, Any]] = {
@@ -126,15 +94,6 @@ def test_every_setting_is_pickled(kind: Any, way: Callable[[Any], Any]) -> None:
     again = way(model)
     assert again.model_dump() == model.model_dump()
     assert model.load_config is None or again.load_config.to_dict() == model.load_config.to_dict()
-
-
-@pytest.mark.parametrize("way", [by_dict, by_json, by_class_name, by_constructor, by_validation, by_validation_of_json])
-@pytest.mark.parametrize("kind", SETTINGS)
-def test_no_secret_is_in_a_dump(kind: Any, way: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LM_API_TOKEN", raising=False)
-    monkeypatch.delenv("LMSTUDIO_API_TOKEN", raising=False)
-    again = way(kind(model="m", api_token=TOKEN, headers={"X-Key": "hush"}))
-    assert again.api_token is again.headers is None
 
 
 @pytest.mark.exhaustive

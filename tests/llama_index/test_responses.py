@@ -14,7 +14,6 @@ from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEvent,
     PredictionResult,
-    PromptProgress,
     ToolCallArguments,
     ToolCallEnd,
     ToolCallFailed,
@@ -22,7 +21,7 @@ from lmstudio_integrations.types.results import (
     ToolCallStart,
 )
 from tests.langchain import replay
-from tests.langchain.replay import end, reasoning, text
+from tests.langchain.replay import end, opened, reasoning, text
 from tests.llama_index.scripted_server import raw
 
 ALONE = ToolUse(parallel=False)
@@ -58,37 +57,10 @@ def calls_of(response: ChatResponse) -> list[tuple[str | None, str, Any]]:
     return [(block.tool_call_id, block.tool_name, block.tool_kwargs) for block in blocks]
 
 
-def test_deltas_are_new_text_and_messages_are_cumulative() -> None:
-    found = chunks([*text("a"), *text("b"), end()])
-    assert [chunk.delta for chunk in found] == ["a", "b", ""]
-    assert [chunk.message.content for chunk in found] == ["a", "ab", "ab"]
-
-
 def test_markup_between_the_parts_is_not_shown() -> None:
     assert [
         chunk.delta for chunk in chunks([LlmPredictionFragment("<|channel|>", is_structural=True), *text("a"), end()])
     ] == ["a", ""]
-
-
-def test_reasoning_has_a_delta_and_a_block_of_its_own() -> None:
-    found = chunks(
-        [
-            *reasoning("h", "m"),
-            *text("yes"),
-            end(),
-        ]
-    )
-    assert [chunk.additional_kwargs.get("thinking_delta") for chunk in found] == ["h", "m", None, None]
-    assert [chunk.delta for chunk in found] == ["", "", "yes", ""]
-    shown, reasoning_block = found[-1].message.blocks
-    assert isinstance(reasoning_block, ThinkingBlock)
-    assert reasoning_block.content == "hm"
-    assert shown == TextBlock(text="yes")
-
-
-def test_reasoning_tokens_are_counted() -> None:
-    response = whole([*reasoning("h", "m"), *text("yes"), end()])
-    assert raw(response)["usage"]["completion_tokens_details"] == {"reasoning_tokens": 4}
 
 
 def test_an_impossible_token_count_is_not_added() -> None:
@@ -118,11 +90,6 @@ def test_the_last_chunk_has_usage_and_statistics() -> None:
     )
 
 
-def test_cached_tokens_are_counted() -> None:
-    response = whole([PromptProgress(1.0, {"cachedTokenCount": 3}), PromptProgress(1.0), *text("a"), end()])
-    assert raw(response)["usage"]["prompt_tokens_details"] == {"cached_tokens": 3}
-
-
 @pytest.mark.parametrize(
     ("stop_reason", "finish_reason"),
     [
@@ -136,9 +103,6 @@ def test_cached_tokens_are_counted() -> None:
 )
 def test_the_finish_reason_is_in_openais_words(stop_reason: str, finish_reason: str) -> None:
     assert raw(whole([*text("a"), end(stop_reason)]))["finish_reason"] == finish_reason
-
-
-def test_the_finish_reason_of_a_turn_with_calls_is_tool_calls() -> None:
     assert raw(whole([*call(), end("eosFound")]))["finish_reason"] == "tool_calls"
 
 
@@ -206,26 +170,26 @@ def error_of(events: Iterable[PredictionEvent], tool_use: ToolUse | None = None)
     return caught.value
 
 
-def test_a_call_that_cannot_be_parsed_is_an_error() -> None:
-    failed = ToolCallFailed({"title": "not JSON", "cause": "a quote is missing"}, '{"a')
-    error = error_of([*text("So: "), ToolCallStart("c1"), ToolCallName("add"), failed, end()])
-    assert "add: not JSON: a quote is missing" in str(error)
-    assert (error.raw_content, error.text) == ('{"a', "So: ")
+FAILED: dict[str, tuple[list[PredictionEvent], str, str | None]] = {
+    "it cannot be parsed": (
+        [
+            *opened("c1", "add"),
+            ToolCallFailed({"title": "not JSON", "cause": "a quote is missing"}, '{"a'),
+        ],
+        "add: not JSON: a quote is missing",
+        '{"a',
+    ),
+    "it failed without beginning": ([ToolCallFailed({})], "the call could not be parsed", None),
+    "it was cut off": ([*opened("c1", "add", '{"a": ')], "cut off (maxPredictedTokensReached)", '{"a": '),
+    "the next one interrupts it": ([ToolCallStart("c1"), *call("c2")], "was not finished", None),
+}
 
 
-def test_a_call_that_failed_without_beginning_is_an_error() -> None:
-    assert "the call could not be parsed" in str(error_of([ToolCallFailed({}), end()]))
-
-
-def test_a_call_that_was_cut_off_is_an_error() -> None:
-    started: list[PredictionEvent] = [ToolCallStart("c1"), ToolCallName("add"), ToolCallArguments('{"a": ')]
-    error = error_of([*started, end("maxPredictedTokensReached")])
-    assert "cut off (maxPredictedTokensReached)" in str(error)
-    assert error.raw_content == '{"a": '
-
-
-def test_a_call_that_the_next_one_interrupts_is_an_error() -> None:
-    assert "was not finished" in str(error_of([ToolCallStart("c1"), *call("c2"), end()]))
+@pytest.mark.parametrize(("events", "problem", "written"), FAILED.values(), ids=FAILED)
+def test_a_call_that_failed_is_an_error(events: list[PredictionEvent], problem: str, written: str | None) -> None:
+    error = error_of([*text("So: "), *events, end("maxPredictedTokensReached")])
+    assert problem in str(error)
+    assert (error.raw_content, error.text) == (written, "So: ")
 
 
 def test_a_missing_required_call_is_an_error() -> None:

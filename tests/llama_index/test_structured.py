@@ -1,28 +1,24 @@
 """Structured output: by grammar, through core's programs, and as partial objects of a stream."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from inspect import isawaitable
 from typing import Any
 
 import pytest
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.program.utils import FlexibleModel
 from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
 from llama_index.core.types import PydanticProgramMode
-from llama_index_instrumentation import root_dispatcher
 from pydantic import BaseModel, Field, model_validator
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
-from lmstudio_integrations.llama_index._structured import instances, partial_instances
+from lmstudio_integrations.llama_index._structured import partial_instances
 from lmstudio_integrations.types.structured import PartialJson
+from tests._adapters.ways import STRUCTURED, UNREADABLE
+from tests.llama_index.conftest import Listener
 from tests.llama_index.scripted_server import CHAT, Server
 
-UNREADABLE = {"too deep": "[" * 100_000, "too many digits": '{"name": "Ann", "age": ' + "9" * 10_000 + "}"}
-"""Responses that no JSON parser reads, the first with a `RecursionError`."""
+pytestmark = pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # in core's structured models
 
 
 class Person(BaseModel):
@@ -33,31 +29,8 @@ class Person(BaseModel):
 
 
 ANN = Person(name="Ann Lee", age=7)
+PREDICT = [name for name in STRUCTURED if "predict" in name]
 PROMPT = PromptTemplate("{who}")
-
-
-class Listener(BaseEventHandler):
-    """Keeps what is announced."""
-
-    events: list[Any] = Field(default_factory=list[Any])
-
-    @classmethod
-    def class_name(cls) -> str:
-        return "Listener"
-
-    def handle(self, event: Any, **_: Any) -> None:
-        self.events.append(event)
-
-    def names(self, part: str) -> list[str]:
-        return [type(event).__name__ for event in self.events if part in type(event).__name__]
-
-
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    found = Listener()
-    root_dispatcher.add_event_handler(found)
-    yield found
-    root_dispatcher.event_handlers.remove(found)
 
 
 def schema_sent(server: Server) -> Any:
@@ -94,32 +67,24 @@ class Tenths(BaseModel):
 
 @pytest.mark.parametrize(
     ("output_cls", "written"),
-    [(Tags, '{"tags": ["a", "b", "a"]}'), (Word, '{"word": "Zoë"}'), (Tenths, '{"number": 0.3}')],
+    [
+        (Tags, '{"tags": ["a", "b", "a"]}'),
+        (Word, '{"word": "Zoë"}'),
+        (Tenths, '{"number": 0.3}'),
+        (Person, '{"name": "Ann", "age": "7"}'),
+    ],
 )
-async def test_what_pydantic_accepts_is_accepted(output_cls: type[BaseModel], written: str) -> None:
+def test_what_pydantic_accepts_is_accepted(output_cls: type[BaseModel], written: str) -> None:
     rule = {"when": {"structured": True}, "then": [{"text": written}]}
     with Server([ModelEntry(key=CHAT, rules=(rule,))]) as server, server.llm() as llm:
         instance = output_cls.model_validate_json(written)
-        assert llm.structured_predict(output_cls, PROMPT, who="x") == instance
-        assert await llm.astructured_predict(output_cls, PROMPT, who="x") == instance
-        assert list(llm.stream_structured_predict(output_cls, PROMPT, who="x"))[-1] == instance
-        assert llm.as_structured_llm(output_cls).complete("x").raw == instance
+        for method in STRUCTURED.values():
+            assert method(llm, output_cls, "x")[-1] == instance
 
 
 def test_as_structured_llm_responds_with_json(llm: LMStudio) -> None:
-    structured = llm.as_structured_llm(Person)
-    response = structured.chat([ChatMessage(role=MessageRole.USER, content="person")])
-    assert response.raw == ANN
-    assert response.message.content == ANN.model_dump_json()
-    assert structured.complete("person").raw == ANN
-
-
-@pytest.mark.filterwarnings("ignore:The `json` method is deprecated")
-async def test_as_structured_llm_streams(llm: LMStudio) -> None:
-    structured = llm.as_structured_llm(Person)
-    messages = [ChatMessage(role=MessageRole.USER, content="person")]
-    assert list(structured.stream_chat(messages))[-1].raw == ANN
-    assert [each async for each in await structured.astream_chat(messages)][-1].raw == ANN
+    message = llm.as_structured_llm(Person).chat([ChatMessage("person")]).message
+    assert message.content == ANN.model_dump_json()
 
 
 # Attempts -------------------------------------------------------------------------------------------------------------
@@ -134,27 +99,10 @@ def correcting(rejected: str, corrected: str) -> Server:
     return Server([ModelEntry(key=CHAT, rules=(rule, {"then": [{"text": rejected}]}))])
 
 
-async def predicted(llm: LMStudio, way: str, llm_kwargs: dict[str, Any]) -> Any:
-    """Return the result of a call path."""
-    if "chat" in way:
-        result: Any = getattr(llm.as_structured_llm(Person), way)([ChatMessage("x")], **llm_kwargs)
-    else:
-        result = getattr(llm, way)(Person, PROMPT, llm_kwargs, who="x")
-    if isawaitable(result):
-        result = await result
-    if "stream" in way:
-        result = ([each async for each in result] if isinstance(result, AsyncIterator) else list(result))[-1]
-    return result.raw if "chat" in way else result
-
-
-WHOLE = ["structured_predict", "astructured_predict"]
-STREAMED = ["stream_structured_predict", "astream_structured_predict"]
-
-
 @pytest.mark.parametrize("way", ["structured_predict", "achat"])
-async def test_two_attempts_are_announced_as_one_prediction_of_two_chats(way: str, listener: Listener) -> None:
+def test_two_attempts_are_announced_as_one_prediction_of_two_chats(way: str, listener: Listener) -> None:
     with correcting(OLD, ANN.model_dump_json()) as server, server.llm(system_prompt="Be terse.") as llm:
-        assert await predicted(llm, way, TWICE) == ANN
+        assert STRUCTURED[way](llm, Person, "x", **TWICE) == [ANN]
         first, second = server.predictions
     assert [message["role"] for message in second.messages] == ["system", "user", "assistant", "user"]
     assert listener.names("StructuredPredict") == ["LLMStructuredPredictStartEvent", "LLMStructuredPredictEndEvent"]
@@ -171,37 +119,25 @@ def test_an_empty_response_is_no_message_of_the_next_attempt() -> None:
         assert [message["role"] for message in server.predictions[1].messages] == ["user"]
 
 
-@pytest.mark.filterwarnings("ignore:The `json` method is deprecated")
-@pytest.mark.parametrize("way", [*WHOLE, *STREAMED])
-async def test_only_the_grammar_has_more_than_one_attempt(server: Server, way: str) -> None:
+@pytest.mark.parametrize("way", PREDICT)
+def test_only_the_grammar_has_more_than_one_attempt(server: Server, way: str) -> None:
     with server.llm(pydantic_program_mode=PydanticProgramMode.FUNCTION) as llm:
         with pytest.raises(LMStudioValueError, match=r"which pydantic_program_mode=FUNCTION does not use; .*DEFAULT"):
-            await predicted(llm, way, TWICE)
+            STRUCTURED[way](llm, Person, "x", **TWICE)
         assert not server.predictions
-        assert await predicted(llm, way, {"max_attempts": 1})
+        assert STRUCTURED[way](llm, Person, "x", max_attempts=1)
         assert len(server.predictions) == 1
 
 
 # Events ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["plain", "awaited", "streamed", "awaited stream"])
-def test_every_path_announces_what_core_would(llm: LMStudio, listener: Listener, path: str) -> None:
-    async def awaited() -> None:
-        await llm.astructured_predict(Person, PROMPT, who="person")
-
-    async def awaited_stream() -> None:
-        [each async for each in await llm.astream_structured_predict(Person, PROMPT, who="person")]
-
-    if path == "plain":
-        llm.structured_predict(Person, PROMPT, who="person")
-    elif path == "streamed":
-        list(llm.stream_structured_predict(Person, PROMPT, who="person"))
-    else:
-        asyncio.run(awaited() if path == "awaited" else awaited_stream())
+@pytest.mark.parametrize("way", PREDICT)
+def test_every_path_announces_what_core_would(llm: LMStudio, listener: Listener, way: str) -> None:
+    assert STRUCTURED[way](llm, Person, "person")[-1] == ANN
     first, *between, last = listener.names("StructuredPredict")
     assert (first, last) == ("LLMStructuredPredictStartEvent", "LLMStructuredPredictEndEvent")
-    assert bool(between) == ("stream" in path)
+    assert bool(between) == ("stream" in way)
     assert set(between) <= {"LLMStructuredPredictInProgressEvent"}
     ended = [event for event in listener.events if type(event).__name__ == last]
     assert [event.output for event in ended] == [ANN]
@@ -294,16 +230,6 @@ def test_a_validator_that_trips_over_what_is_not_there_yet_does_not_end_the_stre
 
 def test_a_long_response_is_read_once_per_hundredth_of_growth() -> None:
     assert 100 < len(as_it_grows('{"name": "' + "x" * 5000, *"y" * 20_000)) - 1 < 170
-
-
-def test_errors_name_the_field_and_keep_the_text() -> None:
-    text = '{"name": "Ann", "age": "old"}'
-    chunk = ChatResponse(message=ChatMessage(content=text), delta=text)
-    found = instances(Person, (each for each in [chunk]))
-    assert isinstance(next(found), FlexibleModel)
-    with pytest.raises(LMStudioStructuredOutputError, match=r"age: .*integer") as caught:
-        next(found)
-    assert caught.value.text == '{"name": "Ann", "age": "old"}'
 
 
 @pytest.mark.parametrize("value", UNREADABLE.values(), ids=UNREADABLE)

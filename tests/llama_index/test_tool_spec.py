@@ -2,7 +2,6 @@
 
 import json
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,12 +15,12 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.llama_index import LMStudio, LMStudioToolSpec
 from lmstudio_integrations.llama_index._tool_errors import as_error_of_agent
 from lmstudio_integrations.llama_index._tools import openai_tools
-from tests._adapters.toolkits import PLUGIN, Sums, function_agent, server_of, tools_of
+from tests._adapters.toolkits import PLUGIN, Sums, function_agent, server, sums, tools_of
+from tests._adapters.ways import AGENT_WARNINGS
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::pydantic.warnings.PydanticDeprecationWarning", "ignore:is_running called from within a step"
-)
-"""Core's agents look at every attribute of theirs, also at those that pydantic and workflows have deprecated."""
+__all__ = ["server", "sums"]
+
+pytestmark = AGENT_WARNINGS
 
 SCHEMA = {
     "type": "object",
@@ -29,17 +28,6 @@ SCHEMA = {
     "required": ["a", "b"],
     "additionalProperties": False,
 }
-
-
-@pytest.fixture
-def sums() -> Sums:
-    return Sums()
-
-
-@pytest.fixture
-def server(sums: Sums) -> Iterator[Emulator]:
-    with server_of(sums) as running:
-        yield running
 
 
 def spec_of(server: Emulator, **settings: Any) -> LMStudioToolSpec:

@@ -1,7 +1,7 @@
 """Tools: what is offered, what comes back, and what the programs of LlamaIndex make of it."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
@@ -9,20 +9,9 @@ from llama_index.core.program.function_program import get_function_tool
 from llama_index.core.tools import BaseTool, FunctionTool, ToolMetadata
 from pydantic import BaseModel
 
-from lmstudio_integrations._adapters.tool_settings import tool_settings
-from lmstudio_integrations.emulator import ModelEntry
-from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioToolCallError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioToolCallError, LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
-from lmstudio_integrations.llama_index._tools import openai_tools
-from tests.llama_index.scripted_server import CHAT, Server, raw
-
-T = TypeVar("T")
-
-
-class Box(BaseModel, Generic[T]):
-    """Something in a box."""
-
-    value: T
+from tests.llama_index.scripted_server import Server, raw
 
 
 class Node(BaseModel):
@@ -46,49 +35,36 @@ def tool(function: Callable[..., Any], **settings: Any) -> FunctionTool:
 
 
 WEATHER, NOW = tool(weather), tool(now)
-BOX = get_function_tool(Box[int])
-
-
-def offered(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    return [each["function"] for each in settings["raw_tools"]["tools"]]
 
 
 def user(text: str) -> ChatMessage:
     return ChatMessage(role=MessageRole.USER, content=text)
 
 
+def offered(llm: LMStudio, server: Server, *tools: Any) -> list[dict[str, Any]]:
+    """Offer tools; return their definitions as the server got them."""
+    llm.chat([user("count")], tools=[*tools])
+    return [each["function"] for each in server.predictions[-1].tools]
+
+
 # What is offered ------------------------------------------------------------------------------------------------------
 
 
-def test_a_tool_is_offered_with_name_description_and_parameters() -> None:
-    (found,) = offered(tool_settings(openai_tools([WEATHER]), None))
+def test_a_tool_is_offered_with_name_description_and_parameters(server: Server, llm: LMStudio) -> None:
+    (found,) = offered(llm, server, WEATHER)
     assert found["name"] == "weather"
     assert "Report the weather of a city." in found["description"]
     assert found["parameters"]["properties"]["city"]["type"] == "string"
     assert found["parameters"]["required"] == ["city"]
 
 
-def test_references_are_put_in_their_places() -> None:
-    class Inner(BaseModel):
-        n: int
-
-    class Outer(BaseModel):
-        inner: Inner
-        more: list[Inner]
-
-    (found,) = offered(tool_settings(openai_tools([get_function_tool(Outer)]), None))
-    assert "$defs" not in found["parameters"]
-    assert found["parameters"]["properties"]["inner"]["properties"]["n"]["type"] == "integer"
-    assert found["parameters"]["properties"]["more"]["items"]["properties"]["n"]["type"] == "integer"
-
-
-def test_a_schema_that_contains_itself_keeps_its_references() -> None:
-    (found,) = offered(tool_settings(openai_tools([get_function_tool(Node)]), None))
+def test_a_schema_that_contains_itself_keeps_its_references(server: Server, llm: LMStudio) -> None:
+    (found,) = offered(llm, server, get_function_tool(Node))
     assert "$defs" in found["parameters"]
     assert found["parameters"]["properties"]["children"]["items"] == {"$ref": "#/$defs/Node"}
 
 
-def test_a_tool_without_a_name_is_rejected() -> None:
+def test_a_tool_without_a_name_is_rejected(llm: LMStudio) -> None:
     class Nameless(BaseTool):
         @property
         def metadata(self) -> ToolMetadata:
@@ -98,13 +74,13 @@ def test_a_tool_without_a_name_is_rejected() -> None:
             raise AssertionError
 
     with pytest.raises(LMStudioValueError, match="a tool needs a name"):
-        tool_settings(openai_tools([Nameless()]), None)
+        llm.chat([user("hi")], tools=[Nameless()])
 
 
 @pytest.mark.parametrize("wrong", ["weather", {"type": "object"}, {"function": {}}])
-def test_what_is_no_tool_is_rejected(wrong: Any) -> None:
+def test_what_is_no_tool_is_rejected(llm: LMStudio, wrong: Any) -> None:
     with pytest.raises(LMStudioValueError, match="tools must be LlamaIndex tools or OpenAI function dicts"):
-        tool_settings(openai_tools([wrong]), None)
+        llm.chat([user("hi")], tools=[wrong])
 
 
 def test_what_is_no_list_of_tools_is_rejected(llm: LMStudio) -> None:
@@ -112,33 +88,16 @@ def test_what_is_no_list_of_tools_is_rejected(llm: LMStudio) -> None:
         llm.chat([user("hi")], tools=5)
 
 
-# tool_choice ----------------------------------------------------------------------------------------------------------
-
-
-# response_format ------------------------------------------------------------------------------------------------------
-
-SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
-
-
 # On the server --------------------------------------------------------------------------------------------------------
 
 
-async def test_tools_and_a_format_may_be_given_together(llm: LMStudio) -> None:
-    given: dict[str, Any] = {"tools": [WEATHER], "response_format": SCHEMA}
-    for response in (
-        llm.chat([user("weather")], **given),
-        await llm.achat([user("weather")], **given),
-        list(llm.stream_chat([user("weather")], **given))[-1],
-    ):
-        assert [call.tool_name for call in llm.get_tool_calls_from_response(response)] == ["weather"]
-
-
 def test_a_format_goes_with_further_settings(server: Server) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
     with server.llm(prediction_config={"cpu_threads": 2}) as llm:
-        llm.chat([user("count")], response_format=SCHEMA)
+        llm.chat([user("count")], response_format=schema)
     assert (server.last_request.config.cpu_threads, server.last_request.config.structured) == (
         2,
-        {"type": "json", "jsonSchema": SCHEMA},
+        {"type": "json", "jsonSchema": schema},
     )
 
 
@@ -159,24 +118,14 @@ def test_a_tool_without_arguments_is_called_without(llm: LMStudio) -> None:
     assert response.response == "noon"
 
 
-def test_a_generic_class_is_found_under_its_own_name(server: Server, llm: LMStudio) -> None:
-    response = llm.predict_and_call([BOX], user_msg="box")
-    assert response.sources[0].raw_output == Box[int](value=3)
-    assert [offer.function.name for offer in server.last_request.tools] == ["Box_int_"]
-
-
 def test_no_call_is_an_error_where_one_is_expected(llm: LMStudio) -> None:
-    response = llm.chat(user_messages("count"))
+    response = llm.chat([user("count")])
     assert llm.get_tool_calls_from_response(response, error_on_no_tool_call=False) == []
     with pytest.raises(LlamaIndexToolCallError) as caught:
         llm.get_tool_calls_from_response(response)
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, LMStudioToolCallError)
     assert caught.value.text.startswith("0 1 2")
-
-
-def user_messages(text: str) -> list[ChatMessage]:
-    return [user(text)]
 
 
 def until_error(stream: Iterator[ChatResponse]) -> ChatResponse:
@@ -203,12 +152,3 @@ async def test_a_failed_or_missing_call_is_an_error_on_every_path(llm: LMStudio,
     stream = await llm.astream_chat_with_tools(**requested)
     with pytest.raises(LlamaIndexToolCallError):
         [chunk async for chunk in stream]
-
-
-def test_tools_for_a_model_that_was_not_taught_any_are_warned_of_once() -> None:
-    calling = {"when": {}, "then": [{"tool": "weather", "arguments": {"city": "Oslo"}}]}
-    with Server([ModelEntry(key=CHAT, tools=False, rules=(calling,))]) as other, other.llm() as llm:
-        with pytest.warns(LMStudioConfigWarning, match="was not trained for tool use") as caught:
-            llm.chat_with_tools([WEATHER], user_msg="weather please")
-        assert caught[0].filename == __file__
-        assert llm.predict_and_call([WEATHER], user_msg="weather please").response == "rain in Oslo"

@@ -8,8 +8,8 @@ from llama_index.core.schema import ImageDocument
 
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from tests.llama_index.scripted_server import Server
-from tests.llama_index.test_messages import PNG
 from tests.support.requested import digest
+from tests.support.web import PIXEL
 
 
 def generating(text: str) -> list[ChatMessage]:
@@ -27,17 +27,17 @@ def test_a_stream_has_read_its_messages_before_it_is_read_itself(server: Server,
 
 def test_images_of_older_histories_do_not_multiply(server: Server, llm: LMStudio) -> None:
     message = ChatMessage(
-        role=MessageRole.USER, content="look", additional_kwargs={"images": [ImageDocument(image=PNG)]}
+        role=MessageRole.USER, content="look", additional_kwargs={"images": [ImageDocument(image=PIXEL)]}
     )
     list(llm.stream_chat([message]))
     _, parts = server.conversation[0]
     assert [part["type"] for part in parts] == ["text", "file"]
     list(llm.stream_chat([message]))
-    assert set(server.last_request.images) == {digest(PNG)}
+    assert set(server.last_request.images) == {digest(PIXEL)}
 
 
 def test_no_message_of_ours_has_images_among_its_kwargs(llm: LMStudio) -> None:
-    message = ChatMessage(role=MessageRole.USER, blocks=[TextBlock(text="count"), ImageBlock(image=PNG)])
+    message = ChatMessage(role=MessageRole.USER, blocks=[TextBlock(text="count"), ImageBlock(image=PIXEL)])
     assert all("images" not in chunk.message.additional_kwargs for chunk in llm.stream_chat([message]))
 
 
