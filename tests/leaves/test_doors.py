@@ -5,8 +5,12 @@ import tomllib
 from importlib import import_module
 
 import pytest
+from langchain_core.messages import HumanMessage
 
+import lmstudio_integrations as lms
 from lmstudio_integrations._support.leaves import door
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.langchain import ChatLMStudio
 from tools import ROOT
 from tools.leaves import leaves
 
@@ -39,6 +43,26 @@ def test_a_public_name_says_that_its_module_was_deleted(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=rf"is without {name}: it has no module {module}\.$"):
         getattr(import_module(f"lmstudio_integrations.{package}"), name)
+
+
+@pytest.mark.leaf
+def test_a_client_is_told_what_its_server_is_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmstudio_integrations.emulator.server.handlers.downloads", None)
+    with (
+        Emulator(["m"]) as server,
+        lms.Client(server.address) as client,
+        pytest.raises(lms.LMStudioServerError, match="is without downloads in the emulator: it has no module"),
+    ):
+        client.repository.search_models("m")
+
+
+def test_an_image_that_cannot_be_downloaded_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmstudio_integrations.client.files.fetch", None)
+    image = {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}}
+    with Emulator([ModelEntry(key="m", vision=True)]) as server:
+        model = ChatLMStudio(model="m", host=server.address, allow_image_download=True)
+        with pytest.raises(lms.LMStudioImageDownloadError, match=r"is without downloads of images: .*\.fetch, or pass"):
+            model.invoke([HumanMessage([image])])
 
 
 def test_each_leaf_is_protected_by_a_contract() -> None:
