@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 _EXPORTS = {
-    ".client.predictions.tool_loop.act": "ActResult",
+    ".client.predictions.tool_loop.act": "ActParameters ActResult",
     ".client.predictions.tool_loop.repeated_calls": "GuardToolCallController",
     ".client.api.official": """
         AnyAsyncDownloadedModel AnyChatMessage AnyChatMessageDict AnyDownloadedModel AnyLoadConfig
@@ -33,6 +33,7 @@ _EXPORTS = {
     ".client.certify": "CertifyParameters",
     ".client.downloads.asynchronous": "AsyncRepositoryNamespace",
     ".client.downloads.sync": "RepositoryNamespace",
+    ".client.files.documents": "RetrievalParameters",
     ".client.plugins.asynchronous": "AsyncPluginTool AsyncPluginsNamespace AsyncToolUseSession",
     ".client.plugins.sync": "PluginTool PluginsNamespace ToolUseSession",
     ".client.predictions.decisions.deciding": "DecideParameters",
@@ -62,7 +63,8 @@ _EXPORTS = {
         EmbeddingLoadModelConfigDict GpuSettingDict LlmLoadModelConfigDict LlmPredictionConfigDict
     """,
     ".types.downloads": "DownloadProgressUpdate",
-    ".types.files": "FileHandle ParsedDocument RetrievalResult",
+    ".types.documents": "ParsedDocument RetrievalResult",
+    ".types.files": "FileHandle",
     ".types.functions": "ToolCallRequest ToolCallContext ToolFunctionDef ToolFunctionDefDict",
     ".types.gpu": "GpuSetting",
     ".types.hosts": "HostStatus",

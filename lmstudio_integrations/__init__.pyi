@@ -1,6 +1,6 @@
 # Written by `python -m tools.stub` from the table in __init__.py.
 
-from lmstudio_integrations.client.predictions.tool_loop.act import ActResult as ActResult
+from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters as ActParameters, ActResult as ActResult
 from lmstudio_integrations.client.predictions.tool_loop.repeated_calls import GuardToolCallController as GuardToolCallController
 from lmstudio_integrations.client.api.official import AnyAsyncDownloadedModel as AnyAsyncDownloadedModel, AnyChatMessage as AnyChatMessage, AnyChatMessageDict as AnyChatMessageDict, AnyDownloadedModel as AnyDownloadedModel, AnyLoadConfig as AnyLoadConfig, AnyModelSpecifier as AnyModelSpecifier, AssistantResponse as AssistantResponse, AssistantResponseContent as AssistantResponseContent, BaseModel as BaseModel, ChatHistoryData as ChatHistoryData, ChatHistoryDataDict as ChatHistoryDataDict, DictObject as DictObject, DictSchema as DictSchema, DownloadFinalizedCallback as DownloadFinalizedCallback, DownloadProgressCallback as DownloadProgressCallback, FileHandleDict as FileHandleDict, FileHandleInput as FileHandleInput, FileType as FileType, LocalFileInput as LocalFileInput, ModelQuery as ModelQuery, ModelQueryDict as ModelQueryDict, ModelSchema as ModelSchema, ModelSpecifier as ModelSpecifier, ModelSpecifierDict as ModelSpecifierDict, PredictionFirstTokenCallback as PredictionFirstTokenCallback, PredictionFragmentCallback as PredictionFragmentCallback, PredictionMessageCallback as PredictionMessageCallback, PromptProcessingCallback as PromptProcessingCallback, ResponseSchema as ResponseSchema, SyncModelHandle as SyncModelHandle, SystemPrompt as SystemPrompt, SystemPromptContent as SystemPromptContent, TextData as TextData, TextDataDict as TextDataDict, ToolCallResultData as ToolCallResultData, ToolDefinition as ToolDefinition, ToolResultMessage as ToolResultMessage, UserMessageContent as UserMessageContent, UserMessageDict as UserMessageDict, certify as certify, configure_default_client as configure_default_client, decision_model as decision_model, embedding_model as embedding_model, get_default_client as get_default_client, get_sync_api_timeout as get_sync_api_timeout, list_downloaded_models as list_downloaded_models, list_loaded_models as list_loaded_models, llm as llm, prepare_image as prepare_image, set_sync_api_timeout as set_sync_api_timeout
 from lmstudio_integrations.client.api.asynchronous import AsyncClient as AsyncClient, AsyncDecisionModel as AsyncDecisionModel, AsyncDownloadedDecisionModel as AsyncDownloadedDecisionModel, AsyncDownloadedEmbeddingModel as AsyncDownloadedEmbeddingModel, AsyncDownloadedLlm as AsyncDownloadedLlm, AsyncEmbeddingModel as AsyncEmbeddingModel, AsyncLLM as AsyncLLM
@@ -8,6 +8,7 @@ from lmstudio_integrations.client.api.responses import AsyncPredictionStream as 
 from lmstudio_integrations.client.certify import CertifyParameters as CertifyParameters
 from lmstudio_integrations.client.downloads.asynchronous import AsyncRepositoryNamespace as AsyncRepositoryNamespace
 from lmstudio_integrations.client.downloads.sync import RepositoryNamespace as RepositoryNamespace
+from lmstudio_integrations.client.files.documents import RetrievalParameters as RetrievalParameters
 from lmstudio_integrations.client.plugins.asynchronous import AsyncPluginTool as AsyncPluginTool, AsyncPluginsNamespace as AsyncPluginsNamespace, AsyncToolUseSession as AsyncToolUseSession
 from lmstudio_integrations.client.plugins.sync import PluginTool as PluginTool, PluginsNamespace as PluginsNamespace, ToolUseSession as ToolUseSession
 from lmstudio_integrations.client.predictions.decisions.deciding import DecideParameters as DecideParameters
@@ -21,7 +22,8 @@ from lmstudio_integrations.types.confidence import FieldConfidence as FieldConfi
 from lmstudio_integrations.types.config import DecisionLoadModelConfig as DecisionLoadModelConfig, EmbeddingLoadModelConfig as EmbeddingLoadModelConfig, LlmLoadModelConfig as LlmLoadModelConfig, LlmPredictionConfig as LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict as EmbeddingLoadModelConfigDict, GpuSettingDict as GpuSettingDict, LlmLoadModelConfigDict as LlmLoadModelConfigDict, LlmPredictionConfigDict as LlmPredictionConfigDict
 from lmstudio_integrations.types.downloads import DownloadProgressUpdate as DownloadProgressUpdate
-from lmstudio_integrations.types.files import FileHandle as FileHandle, ParsedDocument as ParsedDocument, RetrievalResult as RetrievalResult
+from lmstudio_integrations.types.documents import ParsedDocument as ParsedDocument, RetrievalResult as RetrievalResult
+from lmstudio_integrations.types.files import FileHandle as FileHandle
 from lmstudio_integrations.types.functions import ToolCallRequest as ToolCallRequest, ToolCallContext as ToolCallContext, ToolFunctionDef as ToolFunctionDef, ToolFunctionDefDict as ToolFunctionDefDict
 from lmstudio_integrations.types.gpu import GpuSetting as GpuSetting
 from lmstudio_integrations.types.hosts import HostStatus as HostStatus

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import PrivateAttr
 
-from lmstudio_integrations.types._wire_model import TaggedModel, WireModel
+from lmstudio_integrations.types._wire_model import TaggedModel
 
 FileType = Literal["image", "text/plain", "application/pdf", "application/word", "text/other", "unknown"]
 
@@ -94,33 +94,3 @@ class FileHandle(TaggedModel):
         handle = self.model_copy()
         handle._origin = origin  # noqa: SLF001 - the same class
         return handle
-
-
-class DocumentParser(WireModel):
-    """The parser of a document."""
-
-    library: str
-    version: str
-
-
-class ParsedDocument(WireModel):
-    """The text of a document."""
-
-    content: str
-    parser: DocumentParser
-
-
-class RetrievalEntry(WireModel):
-    """A passage that matches the query. `source_index` is the index of its file; a higher `score` is better."""
-
-    content: str
-    score: float
-    source_index: int
-    page_number: int | tuple[int, int] | None = None
-    line_number: int | tuple[int, int] | None = None
-
-
-class RetrievalResult(WireModel):
-    """The passages, best first."""
-
-    entries: list[RetrievalEntry]

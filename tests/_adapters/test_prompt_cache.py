@@ -79,6 +79,7 @@ def weather(city: str) -> str:
     return f"Rain in {city}, and more of it in the evening."
 
 
+@pytest.mark.leaf
 async def test_a_tool_loop_may_end_without_tools(server: Emulator) -> None:
     chat = lms.Chat(RULES)
     for number in range(3):

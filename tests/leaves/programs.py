@@ -6,6 +6,7 @@
 import asyncio
 import importlib
 import pkgutil
+from importlib.util import find_spec
 
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
@@ -23,6 +24,7 @@ RULES = (
     {"when": {"role": "tool"}, "then": [{"text": "Rain."}]},
 )
 MODELS = [ModelEntry(key="chat", rules=RULES), ModelEntry(key="embedder", kind="embedding")]
+HAS_ACT = find_spec("lmstudio_integrations.client.predictions.tool_loop") is not None
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
 
@@ -37,9 +39,10 @@ def native(host: str) -> None:
         assert "Hello" in model.respond("Hello").content
         assert "".join(each.content for each in model.respond_stream("Hello"))
         assert model.respond("Hello", response_format=SCHEMA).parsed.keys() == {"city"}
-        messages: list[object] = []
-        model.act("How is it?", [weather], on_message=messages.append)
-        assert len(messages) == 3
+        if HAS_ACT:
+            messages: list[object] = []
+            model.act("How is it?", [weather], on_message=messages.append)
+            assert len(messages) == 3
         assert model.count_tokens("Hello") == len(model.tokenize("Hello"))
         assert client.list_loaded_models()
         assert client.list_downloaded_models()
@@ -53,7 +56,8 @@ async def native_async(host: str) -> None:
         model = await client.llm.model("chat")
         assert "Hello" in (await model.respond("Hello")).content
         assert [each async for each in model.respond_stream("Hello")]
-        await model.act("How is it?", [weather])
+        if HAS_ACT:
+            await model.act("How is it?", [weather])
 
 
 def langchain(host: str) -> None:

@@ -29,7 +29,6 @@ from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import ModelState, OnProgress, ServerModels
-from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.support.arguments import (
     TIMEOUTS,
     check_names,
@@ -49,7 +48,6 @@ from lmstudio_integrations.types.config import (
     LOAD_CONFIGS,
     EmbeddingLoadModelConfig,
     LlmLoadModelConfig,
-    LlmPredictionConfig,
     LoadPolicy,
     LoadSettings,
     ModelKind,
@@ -63,11 +61,9 @@ from lmstudio_integrations.types.config_dicts import (
 from lmstudio_integrations.types.machines import LOCAL
 from lmstudio_integrations.types.models import (
     LlmInfo,
-    LlmInstanceInfo,
     ModelInfo,
     ModelInstanceInfo,
 )
-from lmstudio_integrations.types.results import LlmPredictionStats, PredictionResult
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.hosts.hosts import Hosts
@@ -421,46 +417,6 @@ class BaseModelNamespace(BaseNamespace, ABC, Generic[HandleT, DownloadedT]):
 def downloaded(namespace: BaseModelNamespace[Any, DownloadedT], info: ModelInfo) -> DownloadedT:
     """Return a downloaded model as an object that can load it."""
     return namespace._downloaded(info, namespace)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
-
-
-class BaseStream:
-    """What the streams of both clients share."""
-
-    def __init__(self, prediction: Prediction) -> None:
-        self._prediction = prediction
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._prediction.summary}>"
-
-    def result(self) -> PredictionResult:
-        """Return the result of a stream that was read to its end, without waiting.
-
-        Raises:
-            LMStudioRuntimeError: If it was not read to its end.
-            LMStudioCancelledError: If it was closed before its end.
-            Exception: The error that ended it.
-        """
-        return self._prediction.result()
-
-    @property
-    def stats(self) -> LlmPredictionStats:
-        """The stats of the finished prediction."""
-        return self.result().stats
-
-    @property
-    def model_info(self) -> LlmInstanceInfo:
-        """The info of the instance that responded."""
-        return self.result().model_info
-
-    @property
-    def load_config(self) -> LlmLoadModelConfig:
-        """The settings that the instance was loaded with."""
-        return self.result().load_config
-
-    @property
-    def prediction_config(self) -> LlmPredictionConfig:
-        """The settings that the prediction ran with."""
-        return self.result().prediction_config
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -7,12 +7,58 @@ from collections.abc import Awaitable, Coroutine, Generator, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from lmstudio_integrations.client.api.base import BaseStream
 from lmstudio_integrations.client.predictions.async_readers import AsyncBatches, AsyncEvents, AsyncFragments
 from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import DONE
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
+from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
+from lmstudio_integrations.types.models import LlmInstanceInfo
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    LlmPredictionStats,
+    PredictionEvent,
+    PredictionResult,
+)
+
+
+class BaseStream:
+    """What the streams of both clients share."""
+
+    def __init__(self, prediction: Prediction) -> None:
+        self._prediction = prediction
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._prediction.summary}>"
+
+    def result(self) -> PredictionResult:
+        """Return the result of a stream that was read to its end, without waiting.
+
+        Raises:
+            LMStudioRuntimeError: If it was not read to its end.
+            LMStudioCancelledError: If it was closed before its end.
+            Exception: The error that ended it.
+        """
+        return self._prediction.result()
+
+    @property
+    def stats(self) -> LlmPredictionStats:
+        """The stats of the finished prediction."""
+        return self.result().stats
+
+    @property
+    def model_info(self) -> LlmInstanceInfo:
+        """The info of the instance that responded."""
+        return self.result().model_info
+
+    @property
+    def load_config(self) -> LlmLoadModelConfig:
+        """The settings that the instance was loaded with."""
+        return self.result().load_config
+
+    @property
+    def prediction_config(self) -> LlmPredictionConfig:
+        """The settings that the prediction ran with."""
+        return self.result().prediction_config
 
 
 class PredictionStream(BaseStream):

@@ -34,7 +34,7 @@ from lmstudio_integrations.client.api.base import (
 from lmstudio_integrations.client.api.responses import PredictionStream
 from lmstudio_integrations.client.embeddings import Embedder
 from lmstudio_integrations.client.files import uploads
-from lmstudio_integrations.client.files.uploads import FileInput, PendingHistory, RetrievalParameters
+from lmstudio_integrations.client.files.uploads import FileInput, PendingHistory
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools
 from lmstudio_integrations.client.models.kinds import model_class
@@ -43,8 +43,6 @@ from lmstudio_integrations.client.models.model import Texts
 from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.plan import History, PredictionParameters, PromptParameters
-from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters, ActResult
-from lmstudio_integrations.client.predictions.tool_loop.runners import ThreadRunner
 from lmstudio_integrations.client.support.arguments import TIMEOUTS, flag_of, text_of
 from lmstudio_integrations.client.transport.base_namespace import BaseNamespace
 from lmstudio_integrations.client.transport.connect.discovery import is_reachable, locate
@@ -60,7 +58,7 @@ from lmstudio_integrations.types.config import (
     LlmPredictionConfig,
     ModelKind,
 )
-from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
+from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.machines import HardwareSurvey, LinkStatus
 from lmstudio_integrations.types.models import (
@@ -149,7 +147,9 @@ class LLM(SyncModelHandle[LanguageModel]):
         """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
         return PredictionStream(self._model.prepare_response(history, parameters))
 
-    def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
+    def act(
+        self, chat: History, tools: Iterable[ToolInput], **parameters: "Unpack[lms.ActParameters]"
+    ) -> "lms.ActResult":
         """Let the model call tools until it responds without a call.
 
         Args:
@@ -162,7 +162,10 @@ class LLM(SyncModelHandle[LanguageModel]):
             LMStudioPredictionError: If the model still calls tools in the last round.
             LMStudioToolCallError: If a tool call of the model cannot be read.
         """
-        act = self._model.prepare_act(chat, tools, parameters)
+        with door("`act`"):
+            from lmstudio_integrations.client.predictions.tool_loop.act import Act  # noqa: PLC0415 - a leaf
+            from lmstudio_integrations.client.predictions.tool_loop.runners import ThreadRunner  # noqa: PLC0415 - a leaf
+        act = Act(self._model, chat, tools, parameters)
         with ThreadRunner() as runner:
             return run(act.to_end(runner))
 
@@ -569,15 +572,19 @@ class FilesNamespace(BaseNamespace):
 
     def parse_document(
         self, file: FileHandle, *, on_progress: Callable[[float], Any] | None = None, show_progress: bool = False
-    ) -> ParsedDocument:
+    ) -> "lms.ParsedDocument":
         """Return the text of an uploaded document. The callback takes values from 0.0 to 1.0; a bar shows them."""
-        return run(uploads.parse_document(self._operation(), file, on_progress, show_progress=show_progress))
+        with door("documents"):
+            from lmstudio_integrations.client.files.documents import parse_document  # noqa: PLC0415 - a leaf
+        return run(parse_document(self._operation(), file, on_progress, show_progress=show_progress))
 
     def retrieve(
-        self, query: str, files: Sequence[FileHandle], **parameters: Unpack[RetrievalParameters]
-    ) -> RetrievalResult:
+        self, query: str, files: Sequence[FileHandle], **parameters: "Unpack[lms.RetrievalParameters]"
+    ) -> "lms.RetrievalResult":
         """Return the passages of uploaded documents that are relevant to a query. See `RetrievalParameters`."""
-        return run(uploads.retrieve(self._operation(), query, files, parameters))
+        with door("documents"):
+            from lmstudio_integrations.client.files.documents import retrieve  # noqa: PLC0415 - a leaf
+        return run(retrieve(self._operation(), query, files, parameters))
 
 
 class Client(BaseClient):

@@ -25,7 +25,6 @@ from lmstudio_integrations.client.predictions.plan import (
     with_tools,
 )
 from lmstudio_integrations.client.predictions.prediction import PredictingModel, Prediction
-from lmstudio_integrations.client.predictions.tool_loop.act import Act, ActParameters
 from lmstudio_integrations.client.support.arguments import list_of, text_of
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow
@@ -167,10 +166,6 @@ class LanguageModel(PredictingModel):
         with door("decisions and rerankers"):
             from lmstudio_integrations.client.predictions.decisions.deciding import Deciding  # noqa: PLC0415 - a leaf
         return (yield from Deciding(self, state, questions, parameters).run())
-
-    def prepare_act(self, chat: History, tools: Iterable[ToolInput], parameters: ActParameters) -> Act:
-        """Prepare a tool loop."""
-        return Act(self, chat, tools, parameters)
 
     def prepare_images(self, images: Sequence[FileInput], *, allow_private_hosts: bool) -> Flow[list[FileHandle]]:
         """Upload images for a conversation with this model; download those that are http or https URLs first."""

@@ -151,6 +151,7 @@ def test_ctrl_c_interrupts_a_wait_and_stops_the_server(server: Emulator) -> None
         server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
 
 
+@pytest.mark.leaf
 def test_ctrl_c_ends_an_async_tool(server: Emulator) -> None:
     begun, ended = threading.Event(), threading.Event()
 

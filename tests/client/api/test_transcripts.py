@@ -60,6 +60,7 @@ def test_the_client_uses_any_loaded_model_cancels_and_unloads() -> None:
     assert (result.content, result.stats.stop_reason) == ("Hel", "userStopped")
 
 
+@pytest.mark.leaf
 def test_the_client_plays_a_round_of_tools_word_for_word() -> None:
     def add(a: int, b: int) -> int:
         return a + b

@@ -128,6 +128,7 @@ async def test_a_file_is_uploaded_again_after_a_lost_connection(
                 await model.respond(chat)
 
 
+@pytest.mark.leaf
 async def test_a_document_is_read_and_searched(client: Any, tmp_path: Path) -> None:
     path = tmp_path / "facts.md"
     path.write_text("# Facts\n\nThe moon is made of rock.\n\nCheese is made of milk.\n", encoding="utf-8")
@@ -148,6 +149,7 @@ async def test_a_document_is_read_and_searched(client: Any, tmp_path: Path) -> N
     assert {step for _, step, _ in steps} <= {"loading", "chunking", "embedding"}
 
 
+@pytest.mark.leaf
 async def test_the_embedding_model_of_a_search_may_be_a_handle(client: Any) -> None:
     document = await client.files.prepare_file(b"Cheese is made of milk.", "facts.txt")
     handle = await client.embedding.load_new_instance("vectors", "mine")
@@ -160,6 +162,7 @@ async def test_the_embedding_model_of_a_search_may_be_a_handle(client: Any) -> N
             await client.files.retrieve("cheese", [document], embedding_model=wrong)
 
 
+@pytest.mark.leaf
 async def test_a_document_that_cannot_be_read_is_an_error(client: Any) -> None:
     handle = await client.files.prepare_file(b"%PDF-1.7", "paper.pdf")
     assert handle.file_type == "application/pdf"
@@ -167,6 +170,7 @@ async def test_a_document_that_cannot_be_read_is_an_error(client: Any) -> None:
         await client.files.parse_document(handle)
 
 
+@pytest.mark.leaf
 async def test_invalid_document_searches_are_rejected(client: Any) -> None:
     handle = await client.files.prepare_file(b"text", "a.txt")
     with pytest.raises(lms.LMStudioValueError, match="query"):
@@ -190,6 +194,7 @@ async def test_a_model_is_found_and_downloaded(client: Any) -> None:
     assert all(update.downloaded_bytes <= update.total_bytes for update in progress)
 
 
+@pytest.mark.leaf
 async def test_a_file_is_uploaded_again_for_a_server_that_does_not_know_it(
     server: Emulator,
 ) -> None:
@@ -207,6 +212,7 @@ class _Contended(Origin):
         super().__setattr__(name, ("on another server", None) if hasattr(self, name) else value)
 
 
+@pytest.mark.leaf
 async def test_each_server_receives_its_own_identifier_of_a_file(client: Any) -> None:
     note = await client.files.prepare_file(b"The ferry takes twenty minutes.", "note.txt")
     contended = note.with_origin(_Contended("note.txt", lambda: b"The train takes an hour.", ("unknown", None)))

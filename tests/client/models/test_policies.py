@@ -331,6 +331,7 @@ def _tool(city: str) -> str:
     return city
 
 
+@pytest.mark.leaf
 @pytest.mark.parametrize(
     "call",
     [

@@ -167,6 +167,7 @@ def test_each_of_them_is_one_file_that_nothing_imports() -> None:
     assert not [each for each in importing if any(each in text for text in texts)]
 
 
+@pytest.mark.leaf
 def test_without_its_file_one_is_left_out_and_the_log_says_so_once(
     server: Emulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -37,6 +37,7 @@ async def acted(model: Any) -> str:
     return str(messages[-1].content[0].text)
 
 
+@pytest.mark.leaf
 @pytest.mark.parametrize("way", [responded, completed, acted])
 async def test_texts_are_sent_as_the_ids_of_the_model(
     model: Any, server: Emulator, way: Callable[[Any], Awaitable[str]]

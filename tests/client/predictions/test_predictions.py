@@ -427,6 +427,7 @@ async def test_on_message_is_called_only_with_a_valid_message(together: bool) ->
     assert messages == []
 
 
+@pytest.mark.leaf
 async def test_an_error_of_the_handler_of_an_unreadable_tool_call_does_not_repeat_the_prediction() -> None:
     frames: list[str | bytes] = []
     failed = {"type": "toolCallGenerationFailed", "error": {"title": "Cut off"}, "rawContent": '{"a": '}

@@ -103,6 +103,7 @@ async def test_a_loaded_model_has_no_bar(client: Any, tmp_path: Path, drawn: Dra
     assert drawn() == ""
 
 
+@pytest.mark.leaf
 async def test_a_callback_is_called_beside_the_bar(client: Any, tmp_path: Path, drawn: Drawn) -> None:
     seen: list[float] = []
     await client.llm.model("chatty", show_progress=True, on_load_progress=seen.append)

@@ -58,6 +58,7 @@ def test_a_client_that_does_not_read_is_disconnected_and_blocks_nobody(caplog: p
     assert ": the client disconnected" in caplog.text
 
 
+@pytest.mark.leaf
 def test_large_results_that_nobody_reads_do_not_pile_up() -> None:
     text = base64.b64encode(b"x" * (MIB // 2)).decode()
     with limited(backlog_bytes=MIB) as server, lazy(server, "files") as me, wire(server) as other:

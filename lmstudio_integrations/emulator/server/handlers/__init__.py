@@ -68,9 +68,9 @@ _IMPLEMENTED: Mapping[Namespace, Mapping[str, Handler]] = {
     },
     "files": {
         "uploadFileBase64": files.upload_file_base64,
-        "getDocumentParsingLibrary": files.get_document_parsing_library,
-        "parseDocument": files.parse_document,
-        "retrieve": files.retrieve,
+        "getDocumentParsingLibrary": _leaf("documents", "get_document_parsing_library"),
+        "parseDocument": _leaf("documents", "parse_document"),
+        "retrieve": _leaf("documents", "retrieve"),
     },
     "repository": {
         "searchModels": _leaf("downloads", "search_models"),
