@@ -29,7 +29,7 @@ except PackageNotFoundError:
 else:
     raise AssertionError("it is installed")
 from typer.main import get_group
-from lmstudio_integrations.cli import main
+from lmstudio_integrations.cli._main import main
 from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 import lmstudio_integrations as lms

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from lmstudio_integrations._support.text import counted
-from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.cli._common import (
     AsJson,
     Host,
@@ -25,6 +24,7 @@ from lmstudio_integrations.cli._common import (
     results,
 )
 from lmstudio_integrations.cli._formatting import message_for_commands
+from lmstudio_integrations.cli._main import INTERRUPTED
 from lmstudio_integrations.errors import LMStudioError, LMStudioOSError, LMStudioValueError
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from pydantic_core import from_json
 from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE, TOKEN_VARIABLES, regular
 from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations._support.typeguards import is_count, is_object
-from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.cli._common import note, results
+from lmstudio_integrations.cli._main import INTERRUPTED
 from lmstudio_integrations.client.transport.connect.addresses import (
     DISCOVERY_PORTS,
     Address,

@@ -9,7 +9,7 @@ from io import BytesIO, StringIO, TextIOWrapper
 import pytest
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
-from lmstudio_integrations.cli import main
+from lmstudio_integrations.cli._main import main
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model
 from tests.cli.managed import OnScreen, Piped, Run, managed_server

@@ -19,7 +19,7 @@ TIMEOUT = 600.0
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\r(?=\n)")
 SCRIPT = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a background job inherits SIG_IGN
-    "from lmstudio_integrations.cli import main; main()"
+    "from lmstudio_integrations.cli._main import main; main()"
 )
 ON_TERMINAL = f"import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); {SCRIPT}"
 """Ctrl-C of the terminal reaches the process that controls it."""

@@ -10,7 +10,8 @@ import pytest
 
 from lmstudio_integrations import Card, Client
 from lmstudio_integrations._support.secrets import HIDDEN
-from lmstudio_integrations.cli import INTERRUPTED, _certify
+from lmstudio_integrations.cli import _certify
+from lmstudio_integrations.cli._main import INTERRUPTED
 from lmstudio_integrations.client.support.suggestions import KEEP_LOADED
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioEvictionWarning

@@ -12,8 +12,9 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import HOST_VARIABLE
-from lmstudio_integrations.cli import INTERRUPTED, _demo
+from lmstudio_integrations.cli import _demo
 from lmstudio_integrations.cli._demo import DOCUMENTS, QUESTION, SIZE_LIMIT, Choice, choose
+from lmstudio_integrations.cli._main import INTERRUPTED
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.engines.scripted.engine import ScriptedEngine

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations import cli
 from lmstudio_integrations._support.installation import install_command
-from lmstudio_integrations.cli import _app
+from lmstudio_integrations.cli import _app, _main
 from lmstudio_integrations.cli._app import OF_LM_STUDIO
 from tests.cli.managed import COMMANDS, Piped, Run, of_commands
 from tests.cli.terminal import SCRIPT
@@ -22,7 +21,7 @@ def run_python(script: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("missing", ["typer", "rich"])
 def test_without_the_extra_one_sentence_names_what_to_install(missing: str) -> None:
-    run = run_python(f"import sys; sys.modules[{missing!r}] = None; from lmstudio_integrations.cli import main; main()")
+    run = run_python(f"import sys; sys.modules[{missing!r}] = None; {SCRIPT}")
     assert run.returncode == 1
     assert run.stderr.splitlines() == [f"The command line needs its extra; run: {install_command('cli')}"]
     assert run.stdout == ""
@@ -31,7 +30,7 @@ def test_without_the_extra_one_sentence_names_what_to_install(missing: str) -> N
 @pytest.mark.slow
 def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
     hidden = "import sys; sys.modules['pydantic_core'] = None"
-    run = run_python(f"{hidden}; from lmstudio_integrations.cli import main; main()")
+    run = run_python(f"{hidden}; {SCRIPT}")
     assert run.returncode == 1
     assert "pydantic_core" in run.stderr
     assert "needs its extra" not in run.stderr
@@ -111,9 +110,10 @@ def test_without_a_command_the_help_is_shown(run: Run, capsys: pytest.CaptureFix
 
 
 def test_the_command_has_a_long_and_a_short_name() -> None:
-    names = [each for each in entry_points(group="console_scripts") if each.value == "lmstudio_integrations.cli:main"]
+    main = "lmstudio_integrations.cli._main:main"
+    names = [each for each in entry_points(group="console_scripts") if each.value == main]
     assert {each.name for each in names} == {"lmstudio-integrations", "lmsi"}
-    assert all(each.load() is cli.main for each in names)
+    assert all(each.load() is _main.main for each in names)
 
 
 @pytest.mark.slow
@@ -125,18 +125,21 @@ def test_ctrl_c_while_it_is_starting_ends_it_without_a_traceback() -> None:
         "        if name == 'typer': raise KeyboardInterrupt\n"
         "sys.meta_path.insert(0, Interrupting())\n" + SCRIPT
     )
-    assert (run.returncode, run.stdout, run.stderr) == (cli.INTERRUPTED, "", "")
+    assert (run.returncode, run.stdout, run.stderr) == (_main.INTERRUPTED, "", "")
 
 
 @pytest.mark.slow
 def test_the_help_imports_no_command() -> None:
     imported = "[name for name in sys.modules if name.startswith('lmstudio_integrations.cli.')]"
     run = run_python(
-        "import atexit, sys; from lmstudio_integrations.cli import main; "
+        "import atexit, sys; from lmstudio_integrations.cli._main import main; "
         f"sys.argv = ['lmsi', '--help']; atexit.register(lambda: print({imported}, file=sys.stderr)); main()"
     )
     assert all(name in run.stdout for name in COMMANDS)
-    assert run.stderr.strip() == "['lmstudio_integrations.cli._formatting', 'lmstudio_integrations.cli._app']"
+    assert (
+        run.stderr.strip()
+        == "['lmstudio_integrations.cli._formatting', 'lmstudio_integrations.cli._main', 'lmstudio_integrations.cli._app']"
+    )
 
 
 @pytest.mark.slow

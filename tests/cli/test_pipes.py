@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations.cli import INTERRUPTED, _app
+from lmstudio_integrations.cli import _app
+from lmstudio_integrations.cli._main import INTERRUPTED
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.managed import COMMANDS, Run, of_commands
 from tests.cli.terminal import TIMEOUT, interrupt, started

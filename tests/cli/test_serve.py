@@ -12,7 +12,8 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import SERVER_FILE_VARIABLE, TOKEN_VARIABLES
-from lmstudio_integrations.cli import INTERRUPTED, _serve
+from lmstudio_integrations.cli import _serve
+from lmstudio_integrations.cli._main import INTERRUPTED
 from lmstudio_integrations.cli._serve import (
     SCRIPTED_PACE,
     accepted_tokens,
