@@ -8,7 +8,9 @@ import lmstudio as official
 import pytest
 
 import lmstudio_integrations as ours
-from lmstudio_integrations.client.api import asynchronous, base, sync
+from lmstudio_integrations.client.api import asynchronous, sync
+from lmstudio_integrations.client.downloads import asynchronous as async_downloads
+from lmstudio_integrations.client.downloads import sync as downloads
 
 pytestmark = pytest.mark.broad
 
@@ -59,7 +61,8 @@ def public(holder: Any) -> list[str]:
 
 def our_class(name: str) -> Any:
     """Return our class of a name, from the module that defines it."""
-    return next(getattr(module, name) for module in (sync, asynchronous, base) if hasattr(module, name))
+    modules = (sync, asynchronous, downloads, async_downloads)
+    return next(getattr(module, name) for module in modules if hasattr(module, name))
 
 
 def pairs() -> Iterator[tuple[str, Any, Any]]:
