@@ -122,7 +122,7 @@ def named_parameters(function: Callable[..., Any]) -> dict[str, inspect.Paramete
 def accepted(function: Callable[..., Any]) -> set[str]:
     """Return the names of arguments that one of our functions takes; typed dicts of options are spread out."""
     names = set(named_parameters(function))
-    for parameter in inspect.signature(function).parameters.values():
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             names |= set(parameter.annotation.__args__[0].__annotations__)
     return names
