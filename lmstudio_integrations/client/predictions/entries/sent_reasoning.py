@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lmstudio_integrations.client.models.reasoning import Messages, Sent, sent_messages, without_thoughts
+from lmstudio_integrations.client.models.reasoning import Messages, Sent, own_template, sent_messages, without_thoughts
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioError, LMStudioPromptTemplateError
 from lmstudio_integrations.protocol.kv_config import with_changes
-from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.reasoning import REJECTED_REASONING
 from lmstudio_integrations.types.results import PredictionEnd
 
@@ -23,14 +22,14 @@ class SentReasoning(Middleware):
     """Writes each thought as text, or omits it."""
 
     _messages: Messages = field(default=(), init=False)
-    _sent: Sent = field(default_factory=lambda: Sent((), LlmPredictionConfig()), init=False)
+    _sent: Sent = field(default_factory=lambda: Sent((), own_template()), init=False)
     _is_rejected: bool = field(default=False, init=False)
 
     def parameter(self, wire: Mapping[str, Any], ask: Ask) -> Flow[Mapping[str, Any]]:
         """Return the parameter with thoughts as the instance gets them."""
         self._messages, stack = wire["history"]["messages"], wire.get("predictionConfigStack")
         if stack is None:  # a generator has no template that could be asked
-            self._sent = Sent(without_thoughts(self._messages), LlmPredictionConfig())
+            self._sent = Sent(without_thoughts(self._messages), own_template())
             return {**wire, "history": {**wire["history"], "messages": self._sent.messages}}
         options = self.plan.options.reasoning
         if self._is_rejected:
