@@ -8,16 +8,16 @@ is cancelled first, and then the stream is closed, which has nothing to wait for
 import asyncio
 import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from inspect import isawaitable
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar, overload
 
 from lmstudio_integrations._support.text import shortened
-from lmstudio_integrations.client.transport.cancel_scope import CancelScope
+from lmstudio_integrations.client.transport.cancel_scope import CancelScope, cancelled
 from lmstudio_integrations.client.transport.mailboxes import SLICE, callers_loop
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioValueError
 
 ItemT = TypeVar("ItemT")
 
@@ -79,6 +79,7 @@ class CancellableStream(Iterator[ItemT]):
         self._items = iter(stream)
         # What waits in it for a framework's threads cannot be interrupted.
         self._thread = ThreadPoolExecutor(1, "lmstudio-cancel-on-close")
+        self._closing: Future[None] | None = None
         self._is_over = False
 
     def __next__(self) -> ItemT:
@@ -93,6 +94,8 @@ class CancellableStream(Iterator[ItemT]):
         except BaseException:
             self._stop()
             raise
+        if self._is_over:  # another thread has closed it
+            raise cancelled()
         if reading.exception() is not None or reading.result() is _END:
             self._is_over = True
             self._thread.shutdown(wait=False)
@@ -102,16 +105,21 @@ class CancellableStream(Iterator[ItemT]):
         return item
 
     def close(self) -> None:
-        """Stop the models, and wait until the stream is closed. Any thread may call it."""
+        """Stop the models, and wait until the stream is closed.
+
+        Any thread may call it; one that reads gets `LMStudioCancelledError`.
+        """
         self._stop()
-        self._thread.shutdown()
+        if self._closing is not None:
+            with contextlib.suppress(LMStudioCancelledError):  # a framework may raise what its steps have raised
+                self._closing.result()
 
     def _stop(self) -> None:
         if not self._is_over:
             self._is_over = True
             self._scope.cancel()
             with contextlib.suppress(RuntimeError):  # at the end of the process, no thread can be started any more
-                self._thread.submit(self._scope.context.run, _close, self._items)
+                self._closing = self._thread.submit(self._scope.context.run, _close, self._items)
             self._thread.shutdown(wait=False)
 
     def __enter__(self) -> Self:
@@ -164,10 +172,12 @@ class AsyncCancellableStream(AsyncIterator[ItemT]):
             raise
 
     async def aclose(self) -> None:
-        """Stop the models, and wait until the stream is closed."""
+        """Stop the models, and wait until the stream is closed. A task that reads gets `LMStudioCancelledError`."""
         self._stop()
         if self._task is not None:
             await asyncio.wait([self._task])
+            if not self._task.cancelled():
+                self._task.result()
 
     def _stop(self) -> None:
         if not self._is_over:
@@ -202,11 +212,13 @@ async def _read(stream: AsyncIterable[ItemT], requests: "asyncio.Queue[asyncio.F
                     request.set_exception(error)
                 return
             except BaseException:
-                request.cancel()
+                if not request.done():
+                    request.set_exception(cancelled())
                 raise
             if not request.done():
                 request.set_result(item)
     finally:
         close: Callable[[], Awaitable[object]] | None = getattr(items, "aclose", None)
         if close is not None:
-            await close()
+            with contextlib.suppress(LMStudioCancelledError):  # a framework may raise what its steps have raised
+                await close()

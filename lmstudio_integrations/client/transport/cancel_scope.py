@@ -47,7 +47,7 @@ class CancelScope:
         for call in list(self._calls):  # one step, as threads may be adding theirs
             cancellable = call()
             if cancellable is not None:
-                cancellable.abort(_cancelled())
+                cancellable.abort(cancelled())
 
     def add(self, call: Cancellable) -> None:
         """Add a call. If the scope was cancelled meanwhile, end it."""
@@ -58,7 +58,7 @@ class CancelScope:
 
         calls[weakref.ref(call, remove)] = None
         if self._is_cancelled:  # looked at after the call was added: this or `cancel` sees the other
-            call.abort(_cancelled())
+            call.abort(cancelled())
         if self._outer is not None:
             self._outer.add(call)
 
@@ -81,8 +81,9 @@ def check_scope() -> None:
     """
     scope = _current.get()
     if scope is not None and scope.is_cancelled:
-        raise _cancelled()
+        raise cancelled()
 
 
-def _cancelled() -> LMStudioCancelledError:
+def cancelled() -> LMStudioCancelledError:
+    """Return the error of a call whose scope was cancelled."""
     return LMStudioCancelledError("the call was cancelled together with the stream or the batch that it belongs to")
