@@ -58,7 +58,7 @@ def cancel_on_close(stream: Any) -> Any:
     scope = CancelScope()
     if callable(stream):
         stream = scope.context.run(stream)
-    elif hasattr(stream, "stream_events") or getattr(stream, "__qualname__", "").endswith(".stream_events"):
+    elif hasattr(stream, "stream_events") or getattr(stream, "__qualname__", "").endswith(_OF_BEGUN_RUNS):
         raise LMStudioValueError(
             "the run of this stream has begun already; pass a function that begins it, such as "
             "cancel_on_close(lambda: agent.run(question).stream_events())"
@@ -69,6 +69,10 @@ def cancel_on_close(stream: Any) -> Any:
         return CancellableStream(stream, scope)
     remedy = "; await it first" if isawaitable(stream) else ""
     raise LMStudioValueError(f"the stream must be an iterator; got {shortened(repr(stream))}{remedy}")
+
+
+_OF_BEGUN_RUNS = (".stream_events", ".response_gen", ".async_response_gen")
+"""Names of streams of LlamaIndex that are made when their run, or their writing to the memory, has begun."""
 
 
 class CancellableStream(Iterator[ItemT]):

@@ -5,7 +5,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,8 @@ import anyio
 import pytest
 from langchain.agents import create_agent
 from llama_index.core.agent.workflow import FunctionAgent
+from llama_index.core.chat_engine import SimpleChatEngine
+from llama_index.core.memory import ChatMemoryBuffer
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -23,7 +25,13 @@ from tests._adapters.ways import AGENT_WARNINGS
 from tests.support.gate import AT_THE_GATE, Gate
 from tests.support.signals import ctrl_c
 
-pytestmark = [pytest.mark.leaf, AGENT_WARNINGS, pytest.mark.filterwarnings("ignore:The v3 streaming protocol")]
+pytestmark = [
+    pytest.mark.leaf,
+    AGENT_WARNINGS,
+    pytest.mark.filterwarnings("ignore:The v3 streaming protocol"),
+    # A chat engine has a thread that writes to its memory, and fails.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
 
 PAGE = Path(__file__).parents[2] / "docs" / "guides" / "stopping.md"
 RULE: dict[str, Any] = {"when": {}, "then": [{"text": "one two "}, AT_THE_GATE, {"text": "three"}]}
@@ -54,8 +62,14 @@ class Case:
     def langgraph(self) -> Any:
         return create_agent(ChatLMStudio(model="chatty", host=self.server.address), [weather])
 
-    def llama_index(self) -> FunctionAgent:
-        return FunctionAgent(tools=[weather], llm=LMStudio(model="chatty", host=self.server.address).load())
+    def llm(self) -> LMStudio:
+        return LMStudio(model="chatty", host=self.server.address).load()
+
+    def agent(self) -> FunctionAgent:
+        return FunctionAgent(tools=[weather], llm=self.llm())
+
+    def engine(self) -> SimpleChatEngine:
+        return SimpleChatEngine.from_defaults(llm=self.llm(), memory=_memory())
 
     async def read(self, stream: AsyncIterable[Any], stop: Callable[[], object]) -> None:
         async for item in stream:
@@ -94,8 +108,29 @@ async def _graph_async_v3(case: Case) -> Any:
 
 
 async def _workflow(case: Case) -> Any:
-    agent = case.llama_index()
-    return case.wrap(lambda: agent.run("Hi").stream_events())
+    agent = case.agent()
+    return case.wrap(lambda: agent.run("Hi", memory=_memory()).stream_events())
+
+
+def _memory() -> ChatMemoryBuffer:
+    """Return a memory; by default it would be a database, which nothing closes."""
+    return ChatMemoryBuffer.from_defaults(token_limit=1000)
+
+
+def _chat_engine(case: Case) -> Any:
+    engine = case.engine()
+    return case.wrap(lambda: engine.stream_chat("Hi").response_gen)
+
+
+def _async_chat_engine(case: Case) -> Any:
+    engine = case.engine()
+
+    async def texts() -> AsyncIterator[str]:
+        response = await engine.astream_chat("Hi")
+        async for text in response.async_response_gen():
+            yield text
+
+    return case.wrap(texts)
 
 
 def _break(make: Callable[[Case], Any]) -> Callable[[Case], None]:
@@ -187,7 +222,7 @@ async def _await_graph(case: Case) -> None:
 
 
 async def _await_workflow(case: Case) -> None:
-    await case.llama_index().run("Hi")
+    await case.agent().run("Hi", memory=_memory())
 
 
 @dataclass(frozen=True)
@@ -210,6 +245,7 @@ class Way:
 _WAITS: Outcome = "writes on, and your program waits"
 _V2, _V3 = (f'LangGraph `astream_events(version="{version}")`' for version in ("v2", "v3"))
 _RUN = "LlamaIndex `run().stream_events()`"
+_ENGINE, _ASYNC_ENGINE = (f"LlamaIndex chat engine, `{name}`" for name in ("stream_chat", "astream_chat"))
 _BREAK, _TASK, _CLIENT = "`break`, an error", "the task is cancelled", "a web client disconnects"
 WAYS = [
     Way("LangGraph `stream`", _BREAK, _break(_graph_stream), _WAITS),
@@ -225,6 +261,9 @@ WAYS = [
     Way(_RUN, _BREAK, _break_async(_workflow), "writes on"),
     Way(_RUN, _TASK, _cancel_task(_workflow), "writes on"),
     Way(_RUN, _CLIENT, _disconnect(_workflow), "writes on"),
+    Way(_ENGINE, _BREAK, _break(_chat_engine), _WAITS),
+    Way(_ASYNC_ENGINE, _BREAK, _break_async(_async_chat_engine), "writes on"),
+    Way(_ASYNC_ENGINE, _CLIENT, _disconnect(_async_chat_engine), "stops"),
 ]
 CALLS = [
     Way("LangGraph `ainvoke`", _TASK, _cancel_call(_await_graph), "stops"),
@@ -237,6 +276,8 @@ LINES = {
     "LangGraph `astream`": "`lms.cancel_on_close(agent.astream(…))`",
     'LangGraph `stream_events(version="v3")`': "`lms.cancel_on_close(agent.stream_events(…))`",
     _V3: "`lms.cancel_on_close(await agent.astream_events(…))`",
+    _ENGINE: "`lms.cancel_on_close(lambda: engine.stream_chat(…).response_gen)`",
+    _ASYNC_ENGINE: "`lms.cancel_on_close(…)` of an async generator that calls it",
     **dict.fromkeys((_RUN, CALLS[-1].stream), "`lms.cancel_on_close(lambda: agent.run(…).stream_events())`"),
 }
 """What to write where a model writes on, by the stream."""

@@ -377,9 +377,13 @@ async def test_a_load_that_others_wait_for_is_theirs_if_its_caller_is_cancelled(
 
 
 class Run:
-    """A run of a workflow that has begun."""
+    """A run of a workflow, or a response of a chat engine, that has begun."""
 
     async def stream_events(self) -> AsyncIterator[int]:
+        yield 1
+
+    @property
+    def response_gen(self) -> Iterator[int]:
         yield 1
 
 
@@ -390,6 +394,7 @@ class Run:
         (5, "must be an iterator; got 5"),
         (lambda: None, "must be an iterator; got None"),
         (Run(), r"pass a function that begins it, such as cancel_on_close\(lambda: agent.run"),
+        (Run().response_gen, r"pass a function that begins it, such as cancel_on_close\(lambda: agent.run"),
         (Run().stream_events(), r"pass a function that begins it, such as cancel_on_close\(lambda: agent.run"),
     ],
 )
