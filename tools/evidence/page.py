@@ -25,12 +25,12 @@ _HEAD = """\
 # Evidence
 
 No one here has run LM Studio. What this package knows of real servers and models is what others have published. Each
-observation has its source, date and version in `tests/real/`, and is played to this package there. This page counts
-them; `python -m tools.evidence` writes it, and with `--names` prints which observations stand behind each number.
+observation has its source, date and version in `tests/real/`, and is played to this package there.
 
 A rule that recovers something should have an observation that asks for it. For what models write, that is measured:
 all outputs are read again without the rule, and those count from which something else is read then. For what happens
-in a server or in time, observations are named by hand in `tools/evidence/defaults.py`.
+in a server or in time, observations are named by hand in `tools/evidence/defaults.py`. `python -m tools.evidence`
+writes this page, which names the rules without one; with `--names` it prints all rules and their observations.
 """
 
 
@@ -131,8 +131,7 @@ def _of_models() -> Iterator[str]:
     for part, rules in groupby(measured, lambda each: each[0].part):
         known = list(rules)
         yield f"## {part}\n"
-        yield f"{_ABOUT[part]}\n"
-        yield _bullets((rule.name, f": {count}") for rule, count in known if count)
+        yield _wrapped(f"{_ABOUT[part]} {_asked_for([count for _, count in known], 'output')}")
         yield from _without(rule.name for rule, count in known if not count)
 
 
@@ -145,32 +144,28 @@ _ABOUT = {
 
 def _of_defaults() -> Iterator[str]:
     yield "## Retries, and defaults against silence\n"
-    yield _bullets((each.what, f": {len(each.seen)}") for each in DEFAULTS if each.seen)
+    yield _wrapped(_asked_for([len(each.seen) for each in DEFAULTS], "observation"))
     yield from _without(each.what for each in DEFAULTS if not each.seen)
 
 
+def _asked_for(counts: Sequence[int], what: str) -> str:
+    """Return how many rules have something that asks for them."""
+    asked_for = [count for count in counts if count]
+    return (
+        f"{len(asked_for)} of {counted(len(counts), 'rule')} have 1 to {max(asked_for)} {what}s, {sum(counts)} in all."
+    )
+
+
 def _without(names: Iterable[str]) -> Iterator[str]:
+    """Yield the names of rules without an observation; those that differ only in their code share a line."""
     known = list(names)
     if known:
+        groups: dict[tuple[str, str], list[str]] = {}
+        for name in known:
+            before, code, after = (*_CODE.split(name, maxsplit=1), "", "")[:3]
+            groups.setdefault((before, after), []).append(code)
         yield f"{counted(len(known), 'rule')} without an observation:\n"
-        yield _bullets((name, "") for name in known)
-
-
-def _bullets(lines: Iterable[tuple[str, str]]) -> str:
-    """Return a list of names and what follows each; names that differ only in their code share a line."""
-    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for name, more in lines:
-        before, code, after = (*_CODE.split(name, maxsplit=1), "", "")[:3]
-        groups.setdefault((before, after), []).append((code, more))
-    return "".join(f"- {_line(*group, members)}\n" for group, members in groups.items())
-
-
-def _line(before: str, after: str, members: Sequence[tuple[str, str]]) -> str:
-    if len(members) > 1:
-        codes = "; ".join(f"{code}{more}" for code, more in members)
-        return f"{before.rstrip(' :') if before.endswith(': ') else f'{before}…{after}'}: {codes}"
-    ((code, more),) = members
-    return f"{before}{code}{after}{more}"
+        yield "".join(f"- {before}{'; '.join(codes)}{after}\n" for (before, after), codes in groups.items())
 
 
 def _listed(what: str, counts: Iterable[tuple[str, int]]) -> str:
@@ -185,7 +180,6 @@ def _wrapped(text: str) -> str:
     return fill(text, 120) + "\n"
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    aligned = ["--:" if any(isinstance(cell, int) for cell in column) else "---" for column in zip(*lines, strict=True)]
-    rows = [head, aligned, *lines]
-    return "".join(f"| {' | '.join(_escaped(str(cell)) for cell in row)} |\n" for row in rows)
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "".join(f"| {' | '.join(map(_escaped, row))} |\n" for row in rows)
