@@ -23,14 +23,10 @@ _HEAD = """\
 # Failures and recovery
 
 Servers restart, laptops sleep, proxies drop connections. This page lists {count} faults and the effect of each on a
-call. It is generated from the fault table in `tests/faults/`, after every row has run on all async interfaces below: a
-proxy between client and server injects the fault, and both the call and the next one must end as the table says. There,
-client, proxy and server run in one thread and in virtual time. A fifth of the rows also runs on sockets and threads,
-and on the blocking interfaces.
-
-| | predictions | embeddings | rerankers |
-| --- | --- | --- | --- |
-{surfaces}
+call. It is generated from the fault table in `tests/faults/`, after every row has run on the async calls that respond,
+stream, act, embed and rerank, of the native client and of both frameworks: a proxy between client and server injects
+the fault, and both the call and the next one must end as the table says. There, client, proxy and server run in one
+thread and in virtual time. A fifth of the rows also runs on sockets and threads, and on the blocking calls.
 
 Four rules cover most rows.
 
@@ -45,7 +41,7 @@ In the tables,
 
 - *retried* means by `max_retries` of the adapters, which repeats a call if the server is unreachable, or if the
   connection is lost before your program has received any of the response: a stream counts as received once it starts;
-- *works* means on the same connection, *reconnects* on a new one;
+- *works* means on the same connection, *reconnects* on a new one, and the next call works where nothing is said of it;
 - a kind of call is named where the faults do not happen to the others;
 - the native client has `check_context=True`, as the adapters do, and rows with a second host run on
   [the adapters](../guides/several-hosts.md);
@@ -69,17 +65,8 @@ def render_page(old: str) -> str:
     """Return the page; keep the handwritten part of the old one."""
     handwritten = old[old.index(KEPT) :] if KEPT in old else KEPT
     sections = "\n".join("\n".join(_section(phase)) for phase in Phase)
-    surfaces = "\n".join(_surfaces(family) for family in ("native", "LangChain", "LlamaIndex"))
     tool_calls = "\n".join(_tool_calls())
-    return f"{_HEAD.format(count=len(TABLE), surfaces=surfaces)}\n{sections}\n{tool_calls}\n{handwritten}"
-
-
-def _surfaces(family: str) -> str:
-    cells = (
-        ", ".join(f"`{surface.name}`" for surface in SURFACES if (surface.family, surface.kind) == (family, kind))
-        for kind in KINDS
-    )
-    return f"| {family} | {' | '.join(cells)} |"
+    return f"{_HEAD.format(count=len(TABLE))}\n{sections}\n{tool_calls}\n{handwritten}"
 
 
 def _section(phase: Phase) -> Iterator[str]:
@@ -87,12 +74,12 @@ def _section(phase: Phase) -> Iterator[str]:
     yield f"## {phase.value}\n"
     yield "| faults | a call | next call |"
     yield "| --- | --- | --- |"
-    rows: dict[tuple[str, ...], list[str]] = {}
+    rows: dict[tuple[str, str], list[str]] = {}
     for fault in TABLE:
         if fault.phase is phase:
             rows.setdefault(_effects(fault), []).append(fault.name)
-    for effects, faults in rows.items():
-        yield f"| {' '.join(faults)} | {' | '.join(effects)} |"
+    for (call, following), faults in rows.items():
+        yield f"| {' '.join(faults)} | {call} | {'' if following == 'works' else f'{following} '}|"
     yield ""
 
 
