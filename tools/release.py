@@ -1,6 +1,7 @@
 """What is checked before a release, as commands that print what is wrong and then fail.
 
-`python -m tools.release tag TAG`: the tag names the version of the package, and the changelog describes that version.
+`python -m tools.release tag TAG`: the tag names the version of the package, the changelog describes that version, and
+the address of the repository is set.
 `python -m tools.release contents FOLDER`: the wheel and the sdist in a folder have exactly the files that belong there.
 
 The release workflow runs the first one with nothing installed, and `tests/release/run` the second.
@@ -11,13 +12,15 @@ import subprocess
 import sys
 import tarfile
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from email.parser import HeaderParser
+from itertools import chain
 from pathlib import Path
 from zipfile import ZipFile
 
 from lmstudio_integrations import __version__
 from tools import ROOT
+from tools.address import problems_of_addresses, urls
 
 PACKAGE = "lmstudio_integrations"
 STEM = f"{PACKAGE}-{__version__}"
@@ -99,12 +102,12 @@ def check_metadata(where: str, metadata: str) -> Iterator[str]:
 
 def main(check: str, subject: str) -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    problems = {
-        "tag": lambda: problems_of_tag(subject, __version__, changelog),
+    problems: dict[str, Callable[[], Iterable[str]]] = {
+        "tag": lambda: chain(problems_of_tag(subject, __version__, changelog), problems_of_addresses(urls())),
         "contents": lambda: problems_of_distributions(Path(subject)),
-    }[check]()
+    }
     status = 0
-    for problem in problems:
+    for problem in problems[check]():
         print(problem)
         status = 1
     sys.exit(status)
