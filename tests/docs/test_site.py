@@ -120,6 +120,16 @@ def test_a_recipe_page_links_the_file_that_it_shows(site: Path) -> None:
     assert (site / "cookbook/langchain_tools.py").read_bytes() == source
 
 
+@pytest.mark.exhaustive
+@pytest.mark.timeout(SITE_TIMEOUT)
+def test_every_page_describes_itself_in_words_of_its_own(site: Path) -> None:
+    pages = [path.read_text(encoding="utf-8") for path in site.rglob("index.html")]
+    found = [re.findall(r'<meta name="description" content="([^"`*]*)">', page) for page in pages]
+    assert [each for each in found if len(each) != 1 or not each[0]] == []
+    described = [each[0] for each in found]
+    assert [text for text in described if described.count(text) > 1] == []
+
+
 @pytest.fixture(scope="module")
 def found(site: Path) -> dict[str, list[str]]:
     """What the site's own search finds, which runs here in Node as it does in a browser."""
