@@ -18,7 +18,8 @@ SOURCE, SITE = URLS["Source"], URLS["Documentation"]
 def test_every_file_has_the_addresses_of_the_project() -> None:
     site = {key: value for key, _, value in (line.partition(": ") for line in read("mkdocs.yml").splitlines())}
     assert (site["repo_url"], site["site_url"]) == (SOURCE, SITE)
-    assert f"\ngit clone {SOURCE}\n" in read("README.md")
+    for name in ("README.md", "docs/index.md", "docs/get-started.md"):
+        assert f"\ngit clone {SOURCE}\n" in read(name)
     for name in ("docs/tools/testing.md", "cookbook/testing_an_app/workflow.yml"):
         assert f" @ git+{SOURCE}" in read(name)
     links = yaml.safe_load(read(".github/ISSUE_TEMPLATE/config.yml"))["contact_links"]
