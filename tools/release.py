@@ -59,7 +59,7 @@ def expected_in_wheel(tracked: Iterable[str]) -> set[str]:
 def expected_in_sdist(tracked: Iterable[str]) -> set[str]:
     build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
     included = tuple(name.removeprefix("/") for name in build["targets"]["sdist"]["include"])
-    always = {".gitignore", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml"}
+    always = {".gitignore", "LICENSE", "PKG-INFO", "pyproject.toml"}
     return {f"{STEM}/{name}" for name in always.union(each for each in tracked if each.startswith(included))}
 
 
@@ -95,9 +95,11 @@ def compare(where: str, names: set[str], expected: set[str]) -> Iterator[str]:
 
 
 def check_metadata(where: str, metadata: str) -> Iterator[str]:
-    version = HeaderParser().parsestr(metadata)["Metadata-Version"]
-    if version != METADATA_VERSION:
-        yield f"{where}: has metadata version {version}, not {METADATA_VERSION}"
+    parsed = HeaderParser().parsestr(metadata)
+    if parsed["Metadata-Version"] != METADATA_VERSION:
+        yield f"{where}: has metadata version {parsed['Metadata-Version']}, not {METADATA_VERSION}"
+    for link in re.findall(r"\]\((?!https?://)([^)]*)\)", str(parsed.get_payload())):
+        yield f"{where}: its description has the link {link}, which leads nowhere on the package's page"
 
 
 def main(check: str, subject: str) -> None:
