@@ -16,7 +16,7 @@ from tools import ROOT
 
 PACKAGE = "lmstudio_integrations"
 ENTRY = re.compile(r"^::: (\S+)$", re.MULTILINE)
-LINE = re.compile(r"^The site fills this in from .* <!-- not on the site -->\n\n", re.MULTILINE)
+LINE = re.compile(r"^Source: .* <!-- hidden -->\n\n", re.MULTILINE)
 
 
 def pages() -> Iterator[Path]:
@@ -34,7 +34,7 @@ def with_sources(page: Path, text: str, package: griffe.Object | griffe.Alias) -
     links = ", ".join(f"[`{path.as_posix()}`]({_link(page, path)})" for path in files)
     start = ENTRY.search(text)
     assert start, "a page with entries"
-    line = f"The site fills this in from {links}. <!-- not on the site -->\n\n"
+    line = f"Source: {links} <!-- hidden -->\n\n"
     return text[: start.start()] + line + text[start.start() :]
 
 
