@@ -64,7 +64,6 @@ _NO_COUNTERPART = "a setting of another integration, without a counterpart here"
 
 FOREIGN = {
     "LMS_SERVER_HOST": "a variable of LM Studio's command line",
-    "OWNER": "a placeholder in a workflow",
     "LANGSMITH_HIDE_INPUTS": "a variable of LangSmith",
     "LANGSMITH_HIDE_OUTPUTS": "a variable of LangSmith",
     "OLLAMA_HOST": "a variable of Ollama",
