@@ -35,7 +35,7 @@ def departures(destination: str) -> str:
 
 app = FastAPI()
 model = ChatLMStudio(model="qwen/qwen3-4b", temperature=0)
-agent = create_agent(model, [departures], checkpointer=InMemorySaver())
+agent = create_agent(model, tools=[departures], checkpointer=InMemorySaver())
 
 
 class Question(BaseModel):

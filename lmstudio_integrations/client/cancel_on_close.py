@@ -49,10 +49,16 @@ def cancel_on_close(stream: Any) -> Any:
 
     Example:
         ```python
-        for chunk, _ in lms.cancel_on_close(agent.stream(question, stream_mode="messages")):
-            print(chunk.text, end="")
-            if is_enough():
-                break
+        from langchain.agents import create_agent
+        from langchain_core.messages import HumanMessage
+
+        import lmstudio_integrations as lms
+        from lmstudio_integrations.langchain import ChatLMStudio
+
+        agent = create_agent(ChatLMStudio(model="qwen/qwen3-4b"))
+        run = agent.stream({"messages": [HumanMessage("Count to a thousand.")]}, stream_mode="messages")
+        for chunk in lms.cancel_on_close(run):
+            print(chunk)
         ```
     """
     scope = CancelScope()
