@@ -6,9 +6,11 @@
 import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from typing import Any, Self, cast
 
 from pydantic import SecretStr, TypeAdapter
+from typing_extensions import TypedDict
 
 from lmstudio_integrations._support.secrets import HIDDEN, holds_credentials, holds_secret
 from lmstudio_integrations._support.suggestions import (
@@ -25,11 +27,11 @@ from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.connect.addresses import context_trusting
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._explained import explained
+from lmstudio_integrations.types._numbers import Seconds
 from lmstudio_integrations.types._prediction_settings import AdapterPredictionSettings, NativePredictionSettings
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
-from lmstudio_integrations.types.timeouts import SILENCE_TIMEOUTS
 
-ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
+ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model", "request_timeout": "timeout"}
 """Names that other packages give to our fields, accepted here as well."""
 
 _TOKEN_NAMES = {"api_token", *(name for name, own in ALIASES.items() if own == "api_token")}
@@ -220,10 +222,20 @@ def _normalized_ca_file(name: str, path: object) -> str:
     return text
 
 
+class _RequestTimeout(TypedDict):
+    request_timeout: Seconds | None
+
+
+@cache
+def _request_timeout() -> TypeAdapter[Any]:
+    return TypeAdapter(_RequestTimeout)
+
+
 _NORMALIZERS: dict[str, Callable[[str, object], Any]] = {
     **dict.fromkeys(_TOKEN_NAMES, _secret_tokens),
     **dict.fromkeys(_HOST_NAMES, _normalized_hosts),
     "headers": _secret_headers,
+    "request_timeout": lambda name, value: validated(name, value, _request_timeout()),
     "ca_file": _normalized_ca_file,
     "stop": _listed,
 }
@@ -352,9 +364,8 @@ def _of_value(name: str, value: object, known: Collection[str]) -> str | None:
     """Return what to write for a value of a setting that is another one here; `None` for any other name."""
     if name in {"n", "best_of"}:
         return f"a call has one response; make {shown(value)} calls"
-    if name == "request_timeout" and "timeouts" in known:
-        silence = ", ".join(f"{timeout!r}: {shown(value)}" for timeout in SILENCE_TIMEOUTS)
-        return f"for the longest silence, write timeouts={{{silence}}}; for a whole call, timeout={shown(value)}"
+    if name in {"timeout", "request_timeout"} and "timeouts" in known:
+        return f"for a whole call, write timeouts={{'total_timeout': {shown(value)}}}"
     return None
 
 
@@ -373,7 +384,7 @@ def _places(known: Collection[str]) -> Mapping[str, Collection[str]]:
     """Return the fields that hold settings which are no fields, with the names of those."""
     load_config = EmbeddingLoadModelConfig if "length_policy" in known else LlmLoadModelConfig
     return {
-        "timeouts": TIMEOUTS.keys() - {"timeout"},
+        "timeouts": TIMEOUTS.keys(),
         "prediction_config": NativePredictionSettings.model_fields.keys()
         | {"context_overflow_policy", "prompt_template"},
         "load_config": load_config.model_fields.keys() - {"raw"},

@@ -27,7 +27,7 @@ _NAMES_ELSEWHERE = {
     "context_length": "context_size context_window ctx_size n_ctx num_ctx",
     "context_overflow_policy": "truncation",
     "ttl": "keep_alive",
-    "idle_timeout": "request_timeout stream_chunk_timeout",
+    "idle_timeout": "request_timeout stream_chunk_timeout timeout",
     "cpu_threads": "num_thread n_threads",
     "gpu": "gpu_offload gpu_layers n_gpu_layers num_gpu main_gpu",
     "eval_batch_size": "n_batch num_batch",

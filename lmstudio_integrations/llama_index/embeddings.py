@@ -15,7 +15,7 @@ from lmstudio_integrations._adapters.embedding_settings import (
     check_text,
     check_texts,
 )
-from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, InputAlias, Secret
+from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, Secret
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.client.transport.flows import arun, run
@@ -24,7 +24,7 @@ from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueErr
 from lmstudio_integrations.llama_index._settings import (
     CORE_DESCRIPTIONS,
     ComponentSettings,
-    with_silence_timeouts,
+    without_class_name,
     without_span,
 )
 from lmstudio_integrations.types._numbers import Int
@@ -95,7 +95,6 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
 
     if TYPE_CHECKING:
         api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
-        request_timeout: InputAlias[float | None] = DECLARED
     else:
         api_token: ApiToken = Field(exclude=True)  # `to_dict` has what a dump has
 
@@ -128,7 +127,7 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept the names of our fields in other integrations; `model` and `model_name` are one setting."""
         others = {name: value for name, value in values.items() if name not in _NAMES}
-        resolved = super()._resolve_aliases(with_silence_timeouts(others))
+        resolved = super()._resolve_aliases(without_class_name(others))
         return resolved if len(others) == len(values) else {**resolved, **_under_both_names(values)}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:

@@ -70,7 +70,7 @@ def refusal(host: str) -> str:
             lms.LMStudioUnreachableError("not found\n  tried: ws://a:1: nobody\n  suggestion: start it"),
             ["Error: not found", "  tried: ws://a:1: nobody", "  suggestion: start it"],
         ),
-        (expired("timeout"), ["Error: Call: it took too long in total: timeout expired after 9 s"]),
+        (expired("total_timeout"), ["Error: Call: it took too long in total: total_timeout expired after 9 s"]),
         (
             expired("connect_timeout"),
             [

@@ -97,7 +97,7 @@ class Failover(Protocol):
 class ModelOperation(Operation):
     """One operation on a model. Each attempt finds or loads the instance; a failure may start another.
 
-    A reload is a part of the attempt and its `timeout`, a retry after a failed connection is not. `run` makes the
+    A reload is a part of the attempt and its `total_timeout`, a retry after a failed connection is not. `run` makes the
     attempts. A prediction, which is read in many steps, has a loop of its own that calls the same methods.
 
     Args:
@@ -186,7 +186,7 @@ class ModelOperation(Operation):
         except BaseException as error:  # the next call tries it once more
             if kept.reference == instance.reference:
                 kept.reference = previous
-            is_out_of_time = isinstance(error, LMStudioTimeoutError) and error.timeout_name == "timeout"
+            is_out_of_time = isinstance(error, LMStudioTimeoutError) and error.timeout_name == "total_timeout"
             if is_out_of_time or not isinstance(error, LMStudioError):
                 raise
             logger.info("the prefix of %r was not processed again: %s", self.state.name, error)

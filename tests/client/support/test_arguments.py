@@ -35,11 +35,11 @@ CONSTRUCTING: list[tuple[str, dict[str, Any]]] = [
     ("'X Key'", {"headers": {"X Key": "a"}}),
     ("keep_idle .* -1", {"keep_idle": -1}),
     ("max_message_bytes .* 0", {"max_message_bytes": 0}),
-    ("timeout .* '5'", {"timeout": "5"}),
+    ("total_timeout .* '5'", {"total_timeout": "5"}),
     ("idle_timeout .* nan", {"idle_timeout": float("nan")}),
     ("idle_timeout .* -1", {"idle_timeout": -1}),
     ("connect_timeout .* -1", {"connect_timeout": -1}),
-    ("timeout must be a positive number of seconds.* got 1000", {"timeout": HUGE}),
+    ("total_timeout must be a positive number of seconds.* got 1000", {"total_timeout": HUGE}),
     ("keep_idle must be 0 or a positive number of seconds.* got 1000", {"keep_idle": HUGE}),
     ("max_message_bytes must be between 1 and .* got 1000", {"max_message_bytes": HUGE}),
 ]
