@@ -461,6 +461,27 @@ class ModelSettings(ServerSettings):
             await arun(self._with_model(LoopMailbox, _load))
         return self
 
+    def unload(self) -> None:
+        """Unload the model, on each host, whoever loaded it; the next call loads it again, as `load_policy` says.
+
+        Does nothing where it is not loaded. Without `model`, that is the model of the last call; under `new_instance`,
+        only the object's own instance.
+
+        Raises:
+            LMStudioServerError: If a server fails.
+        """
+        with self._translating():
+            run(self._unload(ThreadMailbox))
+
+    async def aunload(self) -> None:
+        """Unload the model; see `unload`."""
+        with self._translating():
+            await arun(self._unload(LoopMailbox))
+
+    def _unload(self, mailbox_type: type[Mailbox]) -> Flow[None]:
+        used, calling = self._resolve_model(vars(self))
+        return used.model(calling, mailbox_type).unload_if_loaded()
+
     def close(self) -> None:
         """Close the running calls and the connections of this object. It can be used again after that."""
         try:

@@ -8,6 +8,7 @@ that up to three times if its model was unloaded.
 import logging
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -20,6 +21,7 @@ from lmstudio_integrations.client.models.state import (
     ServerModels,
     WireInfo,
     device_of,
+    identifier_of,
     reference_of,
 )
 from lmstudio_integrations.client.support.arguments import texts_of
@@ -346,6 +348,24 @@ class Model:
         for info in (yield from queries.list_wire_infos(operation, state.kind)) if state.loaded_here else ():
             if reference_of(info) == state.loaded_here:
                 yield from queries.unload(operation, state.kind, info["identifier"], device_of(info))
+
+    def unload_if_loaded(self) -> Flow[None]:
+        """Unload the instance that calls use, whoever loaded it, if there is one. The next call gets or loads another.
+
+        Without a key, that is the instance of the last call; under `new_instance`, the one that was loaded for it.
+        """
+        state, operation = self.state, Operation(self.context)
+        if state.policy == "new_instance":
+            yield from self.unload_if_loaded_here()
+        else:
+            infos = yield from queries.list_wire_infos(operation, state.kind)
+            used = next((info for info in infos if state.reference in {reference_of(info)} - {None}), None)
+            if used is None and state.key is not None:
+                used = yield from Loader(self.operation(), state).find_loaded()
+            if used is not None:
+                with suppress(LMStudioModelNotFoundError):  # it was unloaded meanwhile
+                    yield from queries.unload(operation, state.kind, identifier_of(used), device_of(used))
+        state.instance = state.loaded_here = None
 
     def get_info(self, *, load: bool = False) -> Flow[ModelInstanceInfo]:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""
