@@ -150,12 +150,15 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
         return "LMStudioEmbedding"
 
     # Instructions are prepended here, before core's cache: otherwise it would return the vector of a text for a query
-    # with the same words. So is the model, or another model would get its vectors. Core's hooks remove them again, and
-    # pass the instruction to the client, which puts it before each part of a long text. -----------------------------
+    # with the same words. So are the model and the dimensions, or others would get its vectors. Core's hooks remove
+    # them, and pass the instruction to the client, which puts it before each part of a long text. -----------------
 
     def _prefix(self, instruction: str) -> str:
         """Return what stands before each text in core's hands, and so in the keys of its cache."""
-        return instruction if self.embeddings_cache is None else f"{self.model_name}\n{instruction}"
+        if self.embeddings_cache is None:
+            return instruction
+        dimensions = "" if self.dimensions is None else f"{self.dimensions}\n"
+        return f"{self.model_name}\n{dimensions}{instruction}"
 
     def _prefixed(self, instruction: str, text: object, many: str) -> str:
         return self._prefix(instruction) + check_text(text, many)
@@ -232,12 +235,12 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
 
     def _embed(self, prefix: str, texts: list[str]) -> list[list[float]]:
         vectors = self._model(Embedder).vectors_of_long(self._request(prefix, texts), max_concurrency=BATCHES_AT_ONCE)
-        return _check_count(run(vectors), texts)
+        return self._shortened(_check_count(run(vectors), texts))
 
     async def _aembed(self, prefix: str, texts: list[str]) -> list[list[float]]:
         model = self._model(Embedder, LoopMailbox)
         vectors = model.vectors_of_long(self._request(prefix, texts), max_concurrency=BATCHES_AT_ONCE)
-        return _check_count(await arun(vectors), texts)
+        return self._shortened(_check_count(await arun(vectors), texts))
 
     def _request(self, prefix: str, texts: list[str]) -> EmbeddingRequest:
         texts = [text.removeprefix(self._prefix(prefix)) for text in texts]
