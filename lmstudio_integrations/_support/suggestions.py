@@ -49,7 +49,9 @@ _NAMES_ELSEWHERE = {
 }
 """Our settings, and their names in other packages. The first one that is known where the name was given counts."""
 
-DICTS_OF_SETTINGS = frozenset({"additional_kwargs", "extra_body", "model_kwargs", "options"})
+DICTS_OF_SETTINGS = frozenset(
+    {"additional_kwargs", "client_kwargs", "extra_body", "model_kwargs", "ollama_additional_kwargs", "options"}
+)
 """Names of dicts in other packages that hold what are settings here."""
 
 _OTHER_NAMES = {*DICTS_OF_SETTINGS, *(name for names in _NAMES_ELSEWHERE.values() for name in names.split())}

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import httpx
 import pytest
 from langchain_core.exceptions import ModelInvalidRequestError
 from langchain_core.load import dumpd
 from langchain_core.runnables import RunnableLambda
 
-from lmstudio_integrations._adapters import input_checks
+from lmstudio_integrations._adapters import unknown_settings
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio
@@ -272,7 +273,7 @@ def test_a_total_timeout_is_named_where_timeout_is_none(name: str) -> None:
     assert "write 'total_timeout' for the whole call, or 'idle_timeout' for the longest silence" in error
     if name not in ADAPTERS:
         for spelling in ("timeout", "request_timeout"):
-            assert "write timeouts={'total_timeout': 3}" in str(error_of(partial(make, **others, **{spelling: 3})))
+            assert "write timeouts={'total_timeout': 3" in str(error_of(partial(make, **others, **{spelling: 3})))
 
 
 @pytest.mark.parametrize("name", ["ChatLMStudio", "LMStudioLLM"])
@@ -333,6 +334,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a port": ({"host": 1234}, "write '127.0.0.1:1234'"),
     "a port in a list": ({"host": [1234, "a"]}, "write '127.0.0.1:1234'"),
     "an emulator": ({"host": Emulator([])}, "write its .address"),
+    "a Timeout of httpx": ({"timeout": httpx.Timeout(60)}, "write timeout=60"),
     "two timeouts": ({"timeout": (3, 5)}, "write timeouts={'connect_timeout': 3, 'idle_timeout': 5}"),
     "a typo": ({"prediction_config": {"tempreature": 1}}, "did you mean 'temperature'? write temperature=…"),
     "a short typo": ({"prediction_config": {"min_ps": 1}}, "did you mean 'min_p'? write min_p=…"),
@@ -374,10 +376,44 @@ def test_an_unknown_setting_is_an_error_that_names_the_nearest(name: str) -> Non
     assert "'base_url' is another name of 'host'" in str(error_of(partial(make, **others, base_url="b")))
 
 
+PASTED: dict[str, tuple[Any, str]] = {
+    "num_ctx": (4096, "did you mean 'context_length'? Write context_length=4096"),
+    "keep_alive": ("10m", "did you mean 'ttl'? Write ttl=600"),
+    "num_gpu": (20, "write load_config={'gpu': {'ratio': 0.5}, 'eval_batch_size': 64}"),
+    "num_batch": (64, "write load_config={'gpu': {'ratio': 0.5}, 'eval_batch_size': 64}"),
+    "num_thread": (4, "write prediction_config={'cpu_threads': 4}"),
+    "model_kwargs": ({"num_predict": 9, "seed": 3}, "write its entries as settings: max_tokens=9, seed=3"),
+    "mirostat": (1, "remove it"),
+    "temprature": (0.5, "did you mean 'temperature'?"),
+    "openai_api_base": ("http://a", "did you mean 'host'?"),
+    "default_headers": ({"Authorization": "Bearer sk-secret"}, "did you mean 'headers'?"),
+}
+
+
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_one_error_says_of_all_unknown_settings_what_to_write(name: str) -> None:
+    adapter, (make, others) = LANGUAGE_MODELS[name], OWNERS[name]
+    given = {setting: value for setting, (value, _) in PASTED.items()}
+    in_call = {setting: value for setting, value in given.items() if setting != "default_headers"}
+    errors = [
+        str(error_of(partial(make, model="m", **given))),
+        str(error_of(partial(CALLS["call"], adapter, make(**others), in_call))),
+    ]
+    for error, pasted in zip(errors, (given, in_call), strict=True):
+        remedies = {
+            name: remedy
+            for line in error.splitlines()[1:]
+            for names, remedy in [line.split(": ", 1)]
+            for name in names.strip().split(", ")
+        }
+        assert remedies == {setting: PASTED[setting][1] for setting in pasted}
+        assert "secret" not in error
+
+
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
 def test_what_an_error_suggests_is_accepted_there(name: str) -> None:
     make, others = OWNERS[name]
-    places = input_checks._places(make.model_fields)
+    places = unknown_settings._places(make.model_fields)
     for place, names in places.items():
         for each in names:
             text = str(error_of(partial(make, **others, **{place: {each: object()}})))

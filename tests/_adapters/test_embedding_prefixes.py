@@ -176,7 +176,7 @@ def test_the_native_client_makes_the_same_vectors_for_a_purpose(
 
 # Dimensions -----------------------------------------------------------------------------------------------------------
 
-SHORTENED = [(LMStudioEmbeddings, "embed_query"), (LMStudioEmbeddings, "embed_documents")]
+SHORTENED: list[tuple[Any, str]] = [(LMStudioEmbeddings, "embed_query"), (LMStudioEmbeddings, "embed_documents")]
 SHORTENED += [(LMStudioEmbedding, f"get_{name}") for name in ("query_embedding", "text_embedding")]
 SHORTENED += [(LMStudioEmbedding, f"get_{name}") for name in ("text_embedding_batch", "agg_embedding_from_queries")]
 
