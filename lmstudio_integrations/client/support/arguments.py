@@ -169,7 +169,8 @@ def texts_of(value: str | Iterable[str], what: str) -> list[str]:
     Raises:
         LMStudioValueError: If it contains anything but strings.
     """
-    texts = [value] if isinstance(value, str) else list_of(value, what)
+    is_one = not is_iterable(value) or is_mapping(value) or isinstance(value, str | bytes)
+    texts: list[Any] = [value] if is_one else list(value)
     for text in texts:
         if not isinstance(text, str):
             raise LMStudioValueError(f"{what} must be a string or a list of strings, got {text!r}")

@@ -55,6 +55,15 @@ CALLS: list[tuple[str, Callable[[Any], Any]]] = [
     ("context_length=1000.* must be an integer", lambda client: client.llm.model(config={"context_length": HUGE})),
     ("limit must be between .* got 1000", lambda client: client.files.retrieve("x", [HANDLE], limit=HUGE)),
     ("ttl .* '5'", lambda client: client.llm.model("chatty", ttl="5")),
+    ("input must be a string or a list of strings, got 5", lambda client: client.llm.lazy_model("chatty").tokenize(5)),
+    (
+        "input must be a string or a list of strings, got None",
+        lambda client: client.llm.lazy_model("chatty").tokenize(None),
+    ),
+    (
+        "input must be a string or a list of strings, got b'a'",
+        lambda client: client.llm.lazy_model("chatty").tokenize(b"a"),
+    ),
     ("on_load_progress .* 5", lambda client: client.llm.model("chatty", on_load_progress=5)),
     ("on_load_progress or on_progress", lambda client: client.llm.model(on_load_progress=print, on_progress=print)),
     ("config .* 3", lambda client: client.llm.model("chatty", config=3)),
