@@ -85,7 +85,7 @@ def _act(*where: Any, run: Run, is_async: bool) -> Iterator[Opened]:
 
 
 @contextmanager
-def _langchain(host: str, plugin: str, timeouts: dict[str, Any], *, run: Run, is_async: bool) -> Iterator[Opened]:
+def _langchain(host: str, plugin: str, timeouts: Any, *, run: Run, is_async: bool) -> Iterator[Opened]:
     made = LMStudioToolkit(plugin, host=host, timeouts=timeouts)
     with _closing(made, run, is_async=is_async) as toolkit:
         (tool,) = run(toolkit.aget_tools() if is_async else toolkit.get_tools())
@@ -93,7 +93,7 @@ def _langchain(host: str, plugin: str, timeouts: dict[str, Any], *, run: Run, is
 
 
 @contextmanager
-def _llama_index(host: str, plugin: str, timeouts: dict[str, Any], *, run: Run, is_async: bool) -> Iterator[Opened]:
+def _llama_index(host: str, plugin: str, timeouts: Any, *, run: Run, is_async: bool) -> Iterator[Opened]:
     made = LMStudioToolSpec(plugin, host=host, timeouts=timeouts)
     with _closing(made, run, is_async=is_async) as spec:
         (tool,) = run(spec.to_tool_list_async() if is_async else spec.to_tool_list())
