@@ -97,8 +97,11 @@ def _is_too_large(number: Any) -> bool:
 
 def _seconds(value: object, info: ValidationInfo) -> object:
     number = parsed_number(_number(value, info))
-    is_other = isinstance(number, timedelta | str | tuple | list) or hasattr(number, "read")
-    if is_other or (isinstance(number, int | float) and not is_time(number)):
+    if (
+        isinstance(number, timedelta | str | tuple | list)
+        or hasattr(value, "read")
+        or (isinstance(number, int | float) and not is_time(number))
+    ):
         name = str(info.field_name)
         pair = _pair(name, value)
         timeouts = pair and f"{{'connect_timeout': {pair[0]}, 'idle_timeout': {pair[1]}}}"
