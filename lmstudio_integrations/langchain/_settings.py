@@ -184,6 +184,10 @@ class BaseLMStudio(GenerationSettings):
             with translating_errors():
                 return _Binding(bound=self, kwargs=self._bindable(kwargs, {}))
 
+        def with_config(self, config: Any = None, **kwargs: Any) -> Any:
+            """Return this model with a `RunnableConfig` for each call; what is bound to it is checked as well."""
+            return _Binding(bound=self, kwargs={}, config={**(config or {}), **kwargs})
+
         async def ainvoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:  # noqa: A002 - core's
             """Do the same as `invoke`, without blocking the event loop."""
             with translating_errors():

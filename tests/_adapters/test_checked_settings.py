@@ -327,6 +327,10 @@ def test_what_is_bound_later_replaces_what_takes_precedence() -> None:
     model = make(**others).bind(timeout=5, context_length=100)
     bound = model.bind(timeouts={"idle_timeout": 3}, load_config={"context_length": 200})
     assert (bound.kwargs["timeout"], bound.kwargs["context_length"]) == (None, None)
+    configured = make(**others).with_config(tags=["x"]).bind(timeouts={"idle_timeout": 1, "queue_timeout": 1})
+    assert configured.config == {"tags": ["x"]}
+    assert configured.bind(timeouts={"idle_timeout": 2}).kwargs["timeouts"] == {"idle_timeout": 2, "queue_timeout": 1}
+    assert "unknown setting 'temprature'" in str(error_of(lambda: make(**others).with_config().bind(temprature=1)))
     assert bound.bind(timeout=7).kwargs["timeout"] == 7
 
 
