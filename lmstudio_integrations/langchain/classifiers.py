@@ -125,13 +125,10 @@ class LMStudioClassifier(DecisionSettings, BaseDecisionModel):  # type: ignore[m
         """
         for name, value in given.items():
             if value is not None:
-                fields = type(self).model_fields
-                text = f"write LMStudioClassifier({name}={shown(value)})"
-                remedy = (
-                    text
-                    if ALIASES.get(name, name) in fields
-                    else explain_unknown_setting(name, fields, owner="LMStudioClassifier")
-                )
+                fields, owner = type(self).model_fields, "LMStudioClassifier"
+                remedy = explain_unknown_setting(name, fields, owner=owner)
+                if ALIASES.get(name, name) in fields:
+                    remedy = f"write {owner}({name}={shown(value)})"
                 raise LMStudioValueError(f"a call of a classifier has no settings; got {name}={shown(value)}; {remedy}")
 
     def _classify(self, state: State, questions: dict[str, Question]) -> ClassifierResponse:
