@@ -237,6 +237,7 @@ def test_what_is_wrong_in_an_input_is_named(server: Emulator, request_: Any, tex
     ("given", "text"),
     [
         ({"timeout": 3}, "a call of a classifier has no settings; got timeout=3; write LMStudioClassifier(timeout=3)"),
+        ({"request_timeout": 3}, "got request_timeout=3; write LMStudioClassifier(request_timeout=3)"),
         ({"model": "large"}, "got model='large'; write LMStudioClassifier(model='large')"),
         ({"permutation": 1}, "got permutation=1; did you mean 'permutations'?"),
     ],

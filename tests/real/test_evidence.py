@@ -51,7 +51,7 @@ def test_each_step_of_a_prediction_and_each_timeout_is_among_the_defaults() -> N
     steps = {place.rpartition(".")[2] for place, _ in ENTRIES}
     assert steps >= RECOVERS_NOTHING
     assert steps - RECOVERS_NOTHING <= NAMED
-    assert ModelTimeouts.model_fields.keys() - {"timeout"} <= NAMED  # that one is off, unless it is set
+    assert ModelTimeouts.model_fields.keys() - {"total_timeout"} <= NAMED  # that one is off, unless it is set
 
 
 def test_without_its_row_a_family_is_not_read() -> None:

@@ -104,8 +104,9 @@ class SingleFlight:
                 await self._ended.wait()
         except TimeoutError:
             raise LMStudioTimeoutError(
-                f"Model load: timed out waiting for another call that loads the model; {EXPIRIES['timeout'].remedy}",
-                timeout_name="timeout",
+                "Model load: timed out waiting for another call that loads the model; "
+                f"{EXPIRIES['total_timeout'].remedy}",
+                timeout_name="total_timeout",
             ) from None
         if self._error is not None:
             raise copy_of(self._error)

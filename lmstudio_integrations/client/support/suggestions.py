@@ -180,7 +180,7 @@ def _shorten(used: int | None, limit: int | None = None, maximum: int | None = N
     length = "" if enough is None else f"={enough if maximum is None else min(enough, maximum)}"
     return (
         f"shorten the prompt, or load the model with context_length{length}; a loaded model keeps its context length, "
-        "so unload it first with `lms unload`"
+        "so unload it first, with client.llm.unload(KEY) or an adapter's unload()"
     )
 
 

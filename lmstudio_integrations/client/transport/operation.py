@@ -147,7 +147,7 @@ class Operation:
         self._begin()
 
     def _begin(self) -> None:
-        """Begin the next attempt, with the whole of `timeout`."""
+        """Begin the next attempt, with the whole of `total_timeout`."""
         context = self.context
         self.attempt += 1
         self.timeouts = {**context.timeouts, **self._own_timeouts}
@@ -169,8 +169,8 @@ class Operation:
 
     @property
     def remaining_time(self) -> float | None:
-        """Seconds until `timeout` expires; `None` without one."""
-        timeout = self.timeouts.get("timeout")
+        """Seconds until `total_timeout` expires; `None` without one."""
+        timeout = self.timeouts.get("total_timeout")
         return None if timeout is None else timeout - self.elapsed
 
     # Starting calls ---------------------------------------------------------------------------------------------------
