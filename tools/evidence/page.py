@@ -86,9 +86,7 @@ def _of_servers(rows: Sequence[Row]) -> Iterator[str]:
         f"{changed} observations were shortened, or rebuilt after a description. Versions that are only inferred from "
         "the date are not counted."
     )
-    yield _listed("By kind", Counter(row.kind for row in rows).most_common())
     yield _listed("By version", sorted(Counter(map(_series, rows)).items()))
-    yield _listed("By year", sorted(Counter(row.date[:4] for row in rows).items()))
 
 
 def _series(row: Row) -> str:
