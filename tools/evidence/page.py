@@ -19,7 +19,7 @@ PAGE = ROOT / "docs/internals/evidence.md"
 
 _VERSION = re.compile(r"(?:Bionic )?\d+\.\d+\.\d+(?![\dx]|\+,)")
 _CODE = re.compile(r"(`.*`)")
-_INEXACT = re.compile(r"(Bionic )?(\d+)\.(\d+)?")
+_SERIES = re.compile(r"(Bionic|\d+\.\d+)")
 
 _HEAD = """\
 # Evidence
@@ -90,16 +90,9 @@ def _of_servers(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _series(row: Row) -> str:
-    """Return the versions among which that of a row is, ten at a time."""
-    version = version_of(row)
-    if version is not None and not version.startswith("Bionic"):
-        major, minor, patch = version.split(".")
-        tens = int(patch) // 10
-        return f"{major}.{minor}.{tens * 10} to {major}.{minor}.{tens * 10 + 9}"
-    match = _INEXACT.match(row.version)
-    if match is None:
-        return "unknown"
-    return "Bionic" if match[1] else f"{match[2]}.{match[3]}, not known exactly"
+    """Return the first two numbers of the version that a row is of."""
+    match = _SERIES.match(row.version)
+    return "unknown" if match is None else match[1]
 
 
 def _of_errors(rows: Sequence[Row]) -> Iterator[str]:
