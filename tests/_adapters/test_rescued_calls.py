@@ -204,7 +204,7 @@ def test_a_call_by_grammar_that_is_cut_off_is_no_call(fresh: Emulator) -> None:
 
 
 def test_a_server_that_ignores_the_grammar_loses_nothing() -> None:
-    with Emulator([ModelEntry(key="m", rules=({"then": [{"text": REMARK}]},))]) as server:
+    with Emulator([ModelEntry(key="m", rules=({"when": {"last": ""}, "then": [{"text": REMARK}]},))]) as server:
         required = ChatLMStudio(model="m", host=server.address).bind_tools([TOOL], tool_choice="any")
         for _ in range(3):
             message = required.invoke("anything")
