@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.models.catalog import scripted_tools
+from lmstudio_integrations.emulator.models.catalog import scripted_entries
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
 from tests._adapters.ways import AGENT_WARNINGS, Way, said, ways
@@ -286,7 +286,7 @@ async def test_a_first_prediction_that_is_repeated_leaves_nothing_behind(gate: G
         assert sent(server, len(server.predictions)) == [(True, False), (True, False)]
 
 
-default_server = served([scripted_tools()])
+default_server = served(scripted_entries())
 
 
 def look(city: str) -> str:
@@ -296,9 +296,7 @@ def look(city: str) -> str:
 
 def answered_by_langchain(host: str, response_format: Any) -> Any:
     agent: Any = create_agent(ChatLMStudio(model="scripted-tools", host=host), [look], response_format=response_format)
-    return agent.invoke({"messages": [HumanMessage("Does it snow in Oslo?")]}, {"recursion_limit": 10})[
-        "structured_response"
-    ]
+    return agent.invoke({"messages": [HumanMessage("Does it snow in Oslo?")]})["structured_response"]
 
 
 def answered_by_llama_index(host: str, output_cls: type[BaseModel]) -> Any:
