@@ -6,7 +6,7 @@ and tool calls into tokens. A prompt that begins like an earlier one is said to 
 
 import json
 import re
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -30,6 +30,7 @@ from lmstudio_integrations.emulator.engines.scripted.error_codes import display_
 from lmstudio_integrations.emulator.engines.scripted.rules import (
     ANY_TOOL,
     Answers,
+    AppliedRules,
     Error,
     InjectFault,
     Probabilities,
@@ -109,7 +110,7 @@ def play(
     rules: Sequence[Rule],
     request: GenerateRequest,
     cache: PromptCache | None = None,
-    applied: Counter[int] | None = None,
+    applied: AppliedRules | None = None,
 ) -> Playback:
     """Return what a model with these rules does for a prediction.
 
@@ -119,7 +120,7 @@ def play(
         rules: The rules.
         request: The prediction.
         cache: The prompts that the model has read before.
-        applied: How often each rule has applied, by its place.
+        applied: How often each rule has applied.
 
     Raises:
         EngineError: If its first step is an error, or it needs a rule and has none. Later errors are raised while the

@@ -6,6 +6,7 @@ texts, would match for each of them.
 """
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -31,7 +32,14 @@ from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import Tool, ToolCallRequestPart
 
+logger: logging.Logger = logging.getLogger(__name__)
+
 _LAST = "{last}"
+
+_LOOP = 10
+"""How often in a row a rule applies to results of tools until it is said once that this may be a loop."""
+
+_ADVICE = "if an agent loops, end it with a rule whose when has round, or limit this one with times"
 
 ANY_TOOL = "*"
 """Stands for any tool that is offered."""
@@ -460,23 +468,49 @@ def offered(request: GenerateRequest) -> Sequence[Tool]:
     return () if request.tool_choice == "none" else request.tools
 
 
-def first_match(rules: Sequence[Rule], situation: Situation, applied: Counter[int] | None = None) -> Rule | None:
+class AppliedRules:
+    """How often each rule of a model has applied, and the last one in a row.
+
+    Args:
+        model: The key of the model.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._counts = Counter[int]()
+        self._row: tuple[int | None, int] = (None, 0)
+        self._is_logged = False
+
+    def may_apply(self, place: int, rule: Rule) -> bool:
+        """Return whether the rule at this place has not applied as often as it may."""
+        return rule.when.times is None or self._counts[place] < rule.when.times
+
+    def add(self, place: int | None, situation: Situation) -> None:
+        """Add that a rule applies, or none. Log once that a conversation seems to loop."""
+        if place is not None:
+            self._counts[place] += 1
+        before = self._row[1] if self._row[0] == place else 0
+        self._row = (place, 0 if situation.question is None else before + 1)
+        if self._row[1] == _LOOP and not self._is_logged:
+            self._is_logged = True
+            name = "no rule" if place is None else f"rule {place + 1}"
+            logger.warning("%r: %s applied to %d results of tools in a row; %s", self._model, name, _LOOP, _ADVICE)
+
+
+def first_match(rules: Sequence[Rule], situation: Situation, applied: AppliedRules | None = None) -> Rule | None:
     """Return the first rule that applies.
 
     Args:
         rules: The rules.
         situation: What their conditions are checked against.
-        applied: How often each rule has applied, by its place; this time is added. Without it, that does not count.
+        applied: How often each rule has applied; this time is added. Without it, that does not count.
     """
-    for place, rule in enumerate(rules):
-        if not rule.applies_to(situation):
-            continue
-        if applied is None:
-            return rule
-        if rule.when.times is None or applied[place] < rule.when.times:
-            applied[place] += 1
-            return rule
-    return None
+    fitting = ((place, rule) for place, rule in enumerate(rules) if rule.applies_to(situation))
+    if applied is None:
+        return next((rule for _, rule in fitting), None)
+    place, rule = next((each for each in fitting if applied.may_apply(*each)), (None, None))
+    applied.add(place, situation)
+    return rule
 
 
 def _fill(value: Any, last: str) -> Any:

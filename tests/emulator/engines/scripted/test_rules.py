@@ -268,6 +268,26 @@ async def test_a_rule_that_says_text_applies_to_questions_and_results_alike() ->
     assert [(await respond(rules, each)).content for each in ("Add", after_tool_results("Added"))] == ["Yes."] * 2
 
 
+@pytest.mark.parametrize(
+    ("rules", "name"),
+    [([{"then": "Fine."}, {"then": [CALL]}], "rule 1"), ([{"when": {"last": "snow"}, "then": "Yes."}], "no rule")],
+)
+async def test_a_rule_that_applies_to_ten_results_in_a_row_says_once_that_an_agent_may_loop(
+    rules: list[dict[str, Any]], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = await load(rules)
+    question, result = generate_request("Add"), generate_request(after_tool_results("3"))
+    for request in [question] * 30 + [result] * 9 + [question] + [result] * 8:
+        await events_of(model, request)
+    assert not caplog.text
+    for _ in range(12):
+        await events_of(model, result)
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        f"'a-model': {name} applied to 10 results of tools in a row; if an agent loops,"
+    )
+
+
 async def test_a_grammar_is_rejected_unless_a_rule_applies() -> None:
     grammar = {"type": "gbnf", "gbnfGrammar": 'root ::= "yes"'}
     with pytest.raises(EngineError, match="GBNF") as caught:
