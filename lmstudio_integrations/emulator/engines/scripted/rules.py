@@ -65,8 +65,8 @@ class When(_Part):
         role: Who wrote the last message. Without it, `round` and `times`, a rule that calls a tool does not apply to
             a tool's result if it fits the user's message, too: a tool often repeats words of the question.
         tools: Names of tools that must all be offered; `*` stands for any.
-        structured: Whether JSON or a grammar is requested. Where JSON or a tool call must come, a rule that says other
-            text applies only if it has this condition, or `last` for a message of the user.
+        structured: Whether JSON or a grammar is requested. Where JSON or a tool call is required, a rule that writes
+            other text applies only if it has this condition, or `last` for a message of the user.
         image: Whether the last user message contains a file.
         round: The number of the model's turn since the last user message, counted from 1; for a load, the attempt.
         times: How often the rule applies at most, as long as the server runs; for a load, see `round`.
@@ -322,7 +322,7 @@ class Rule:
         return self.when.matches(situation) and not self._repeats_its_call(situation) and self._serves(situation)
 
     def _repeats_its_call(self, situation: "Situation") -> bool:
-        """Whether it calls a tool for the user's message, and a result of a tool fits by chance."""
+        """Whether it calls a tool for the user's message, and now fits a result of a tool by chance."""
         when = self.when
         is_bound = when == When() or when.role or when.round or when.times
         if situation.question is None or is_bound or not any(isinstance(step, ToolCall) for step in self.then):
@@ -330,7 +330,7 @@ class Rule:
         return when.matches(replace(situation, last=situation.question))
 
     def _serves(self, situation: "Situation") -> bool:
-        """Whether it says text only where text may come, or where it is meant for this request."""
+        """Whether it writes what is required, or its text is meant for this message or this kind of request."""
         text = "".join(step.text for step in self.steps(situation.last) if isinstance(step, Text))
         is_meant = self.when.structured is not None or (self.when.last is not None and situation.role != "tool")
         if not text or is_meant or not all(isinstance(step, Text | Reasoning | Wait) for step in self.then):
