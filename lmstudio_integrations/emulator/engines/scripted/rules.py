@@ -331,11 +331,12 @@ class Rule:
 
     def _serves(self, situation: "Situation") -> bool:
         """Whether it writes what is required, or its text is meant for this message or this kind of request."""
-        text = "".join(step.text for step in self.steps(situation.last) if isinstance(step, Text))
         is_meant = self.when.structured is not None or (self.when.last is not None and situation.role != "tool")
-        if not text or is_meant or not all(isinstance(step, Text | Reasoning | Wait) for step in self.then):
+        writes = all(isinstance(step, Text | Reasoning | Wait) for step in self.then)
+        if is_meant or not writes or not (situation.required or situation.json):
             return True
-        return not (situation.required or (situation.json and not _is_json(text)))
+        text = "".join(step.text for step in self.steps(situation.last) if isinstance(step, Text))
+        return not text or (not situation.required and _is_json(text))
 
     def steps(self, last: str) -> tuple[Step, ...]:
         """Return the steps, with `{last}` replaced by the last message."""
