@@ -82,4 +82,4 @@ sleeping.close()
 #   responds instead.
 # - `first_token_timeout`: the prompt is read.
 # - `idle_timeout`: the model stops in the middle.
-# - `timeout`: the whole call.
+# - `total_timeout`: the whole call.

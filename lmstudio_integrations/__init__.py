@@ -30,6 +30,7 @@ _EXPORTS = {
         AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM
     """,
     ".client.api.responses": "AsyncPredictionStream PredictionStream",
+    ".client.cancel_on_close": "AsyncCancellableStream CancellableStream cancel_on_close",
     ".client.certify": "CertifyParameters",
     ".client.downloads.asynchronous": "AsyncRepositoryNamespace",
     ".client.downloads.sync": "RepositoryNamespace",

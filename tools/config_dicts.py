@@ -58,27 +58,15 @@ def _timeouts() -> str:
     fields = ModelTimeouts.model_fields
     described = {name: _wrapped(f"{name}: {field.description}") for name, field in fields.items()}
     entries = {name: _entry(name, f"{_type(field.annotation)} | None") for name, field in fields.items()}
-    total, entry = described.pop("timeout"), entries.pop("timeout")
     return "\n".join([
-        "class Timeouts(TypedDict, total=False):",
-        '    """How many seconds to wait for a sign of life; `None` waits forever.',
+        "class TimeoutParameters(TypedDict, total=False):",
+        '    """How many seconds to wait; `None` waits forever.',
         "",
         "    Attributes:",
         *described.values(),
         '    """',
         "",
         *entries.values(),
-        "",
-        "",
-        "class TimeoutParameters(Timeouts, total=False):",
-        '    """How many seconds to wait; `None` waits forever.',
-        "",
-        "    Attributes:",
-        *described.values(),
-        total,
-        '    """',
-        "",
-        entry,
         "",
     ])  # fmt: skip
 

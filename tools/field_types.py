@@ -35,7 +35,7 @@ GROUPS = {
         "on_config_mismatch on_load_progress show_progress"
     ),
     "Server": "host api_token headers ca_file",
-    "Timeouts and retries": "timeouts max_retries",
+    "Timeouts and retries": "timeout timeouts max_retries",
     "Embedding": (
         "length_policy query_prefix document_prefix query_instruction text_instruction dimensions embed_batch_size"
     ),

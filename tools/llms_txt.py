@@ -3,10 +3,13 @@
 Each page has a twin in Markdown: its address with `.md`, which is the path of its source, so that links between pages
 hold. `llms.txt` lists the pages in the order of the navigation, and `llms-full.txt` contains them. A page of the
 reference has only names of objects in its source, so its twin is made of its HTML.
+
+The first sentence of a page, which `llms.txt` has beside its name, is also the description that search engines show.
 """
 
 import re
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,8 @@ DECORATION = re.compile(r'<a [^>]*"headerlink".*?</a>|</?(?:a|autoref|span)\b[^>
 PLAIN: dict[str, Any] = {"escape_asterisks": False, "escape_misc": False, "escape_underscores": False}
 """Names stay as they are."""
 
-PROSE = re.compile(r"^(?!#|!|\||>|<|-|:|```|~~~|\s)(.+?)(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
+PROSE = re.compile(r"^(?!#|!|\||>|<|[-*] |:|~~~|\s|`(?:from|import) )(.+?)(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 SENTENCE = re.compile(r".+?(?:\.(?=\s|\Z)|\Z)", re.DOTALL)
 LINK = re.compile(r"\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])")
 
@@ -48,14 +52,16 @@ def _pages(item: Any) -> Iterator[Page]:
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, **_: object) -> None:
-    """Keep the Markdown of a page."""
+    """Keep the Markdown of a page, and describe it."""
     source = page.markdown or ""
+    name = ""
     if DIRECTIVE.search(source):
-        text = of_html(html)
+        text, name = of_html(html), f"{page.title}: "  # the same class of two frameworks may say the same of itself
     else:
         snippets = SnippetExtension(**config.mdx_configs["pymdownx.snippets"])
         text = "\n".join(SnippetPreprocessor(snippets.getConfigs(), Markdown()).run(source.splitlines()))
     _twins[page.file.src_uri] = text.strip() + "\n"
+    page.meta["description"] = escape(name + re.sub(r"[`*]", "", description(text)))
 
 
 def of_html(html: str) -> str:
@@ -85,6 +91,6 @@ def on_post_build(config: MkDocsConfig) -> None:
 
 def description(text: str) -> str:
     """Return the first sentence of a page, in one line and without links; empty if there is none."""
-    prose = PROSE.search(text)
+    prose = PROSE.search(FENCE.sub("", text))
     sentence = SENTENCE.match(LINK.sub(r"\1", prose[1])) if prose else None
     return " ".join(sentence[0].split()).rstrip(":") if sentence else ""

@@ -39,7 +39,7 @@ WARNINGS = ("-W", "error", "-W", "ignore::DeprecationWarning")
 EXAMPLE = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 DIGEST = re.compile(r"(?:\n\*[^\n]*`lmsi serve[^\n]*\n)?\n<!-- outputs: (\w*)[^>]*-->\n")
 COMMENT = """
-*The outputs are those of [the emulator]({link}), started for this page by `{command}`.*
+*[Outputs]({link}) of `{command}`.*
 
 <!-- outputs: {digest}, written by python -m tools.outputs -->
 """

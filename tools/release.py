@@ -1,6 +1,7 @@
 """What is checked before a release, as commands that print what is wrong and then fail.
 
-`python -m tools.release tag TAG`: the tag names the version of the package, and the changelog describes that version.
+`python -m tools.release tag TAG`: the tag names the version of the package, the changelog describes that version, and
+the address of the repository is set.
 `python -m tools.release contents FOLDER`: the wheel and the sdist in a folder have exactly the files that belong there.
 
 The release workflow runs the first one with nothing installed, and `tests/release/run` the second.
@@ -11,13 +12,15 @@ import subprocess
 import sys
 import tarfile
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from email.parser import HeaderParser
+from itertools import chain
 from pathlib import Path
 from zipfile import ZipFile
 
 from lmstudio_integrations import __version__
 from tools import ROOT
+from tools.address import problems_of_addresses, urls
 
 PACKAGE = "lmstudio_integrations"
 STEM = f"{PACKAGE}-{__version__}"
@@ -56,7 +59,7 @@ def expected_in_wheel(tracked: Iterable[str]) -> set[str]:
 def expected_in_sdist(tracked: Iterable[str]) -> set[str]:
     build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
     included = tuple(name.removeprefix("/") for name in build["targets"]["sdist"]["include"])
-    always = {".gitignore", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml"}
+    always = {".gitignore", "LICENSE", "PKG-INFO", "pyproject.toml"}
     return {f"{STEM}/{name}" for name in always.union(each for each in tracked if each.startswith(included))}
 
 
@@ -92,19 +95,21 @@ def compare(where: str, names: set[str], expected: set[str]) -> Iterator[str]:
 
 
 def check_metadata(where: str, metadata: str) -> Iterator[str]:
-    version = HeaderParser().parsestr(metadata)["Metadata-Version"]
-    if version != METADATA_VERSION:
-        yield f"{where}: has metadata version {version}, not {METADATA_VERSION}"
+    parsed = HeaderParser().parsestr(metadata)
+    if parsed["Metadata-Version"] != METADATA_VERSION:
+        yield f"{where}: has metadata version {parsed['Metadata-Version']}, not {METADATA_VERSION}"
+    for link in re.findall(r"\]\((?!https?://)([^)]*)\)", str(parsed.get_payload())):
+        yield f"{where}: its description has the link {link}, which leads nowhere on the package's page"
 
 
 def main(check: str, subject: str) -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    problems = {
-        "tag": lambda: problems_of_tag(subject, __version__, changelog),
+    problems: dict[str, Callable[[], Iterable[str]]] = {
+        "tag": lambda: chain(problems_of_tag(subject, __version__, changelog), problems_of_addresses(urls())),
         "contents": lambda: problems_of_distributions(Path(subject)),
-    }[check]()
+    }
     status = 0
-    for problem in problems:
+    for problem in problems[check]():
         print(problem)
         status = 1
     sys.exit(status)

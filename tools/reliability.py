@@ -23,39 +23,30 @@ _HEAD = """\
 # Failures and recovery
 
 Servers restart, laptops sleep, proxies drop connections. This page lists {count} faults and the effect of each on a
-call. It is generated from the fault table in `tests/faults/`, after every row has run on all async interfaces below: a
-proxy between client and server injects the fault, and both the call and the next one must end as the table says. There,
-client, proxy and server run in one thread and in virtual time. A fifth of the rows also runs on sockets and threads,
-and on the blocking interfaces. The rows of the last table have a second host, which works, and run on the adapters; see
-[Use several hosts](../guides/several-hosts.md).
-
-| | predictions | embeddings | rerankers |
-| --- | --- | --- | --- |
-{surfaces}
+call. It is generated from the fault table in `tests/faults/`, after every row has run on the async calls that respond,
+stream, act, embed and rerank, of the native client and of both frameworks: a proxy between client and server injects
+the fault, and both the call and the next one must end as the table says. There, client, proxy and server run in one
+thread and in virtual time. A fifth of the rows also runs on sockets and threads, and on the blocking calls.
 
 Four rules cover most rows.
 
 - **No fault keeps a call from its end.** It returns the response or raises an error of this package, at the latest when
-  a timeout expires. `LMStudioTimeoutError` names the timeout; see [Timeouts](../guides/timeouts.md).
-- **Streams deliver what arrived before the error.** A stream yields it, then raises. A non-streaming call returns a
-  complete response or none.
-- **The next call works** as soon as the fault is over. You never need a new client or adapter: the next call reconnects
-  and reloads a model that was unloaded.
-- **Dead connections are detected.** With the defaults, `keepalive` detects a dead connection after 20 seconds, before a
-  timeout expires, and the call raises `LMStudioConnectionLostError`.
+  a [timeout](../guides/timeouts.md) expires, which `LMStudioTimeoutError` names.
+- **Streams deliver what arrived before the error.** A non-streaming call returns a complete response or none.
+- **The next call works** as soon as the fault is over. You never need a new client or adapter: the call reconnects, and
+  reloads a model that was unloaded.
+- **Dead connections are detected** by `keepalive`, with the defaults after 20 seconds and before a timeout expires.
 
-A prompt that does not fit raises `LMStudioContextOverflowError`. Where a server hides it, the adapters find out by
-counting the prompt again. So does the native client with `check_context=True`, as in these tests. See [Long
-conversations](../guides/long-conversations.md).
+In the tables,
 
-The tables use the native client's error names. The LangChain adapters raise subclasses that are LangChain errors as
-well; see [LangChain](../reference/langchain.md#errors).
-
-`max_retries` is a setting of the adapters. It retries a call only if the server is unreachable, or if the connection is
-lost before your program has received any of the response. A non-streaming response counts as received when the call
-returns, a stream as soon as it starts. "Next call" is the next call on the same client or adapter, after the fault is
-over. A dash means that the call is not retried. Where a row names a kind of call, the faults do not happen to the
-others.
+- *retried* means by `max_retries` of the adapters, which repeats a call if the server is unreachable, or if the
+  connection is lost before your program has received any of the response: a stream counts as received once it starts;
+- *works* means on the same connection, *reconnects* on a new one, and the next call works where nothing is said of it;
+- a kind of call is named where the faults do not happen to the others;
+- the native client has `check_context=True`, as the adapters do, and rows with a second host run on
+  [the adapters](../guides/several-hosts.md);
+- errors have the native client's names. The LangChain adapters raise subclasses that are
+  [LangChain errors](../reference/langchain.md#errors) as well.
 """
 
 
@@ -63,58 +54,45 @@ _TOOL_CALLS = """\
 ## Calls of tools of plugins
 
 A tool has effects, so a call of one is never repeated, whatever `max_retries` says: if its session ends while it may
-run, `LMStudioToolConnectionLostError` names the tool, and what it has done is unknown. The next call opens a new
-session where the old one is lost, with an `LMStudioToolSessionWarning`: what the plugin remembered is gone. The tests
-count how often the tool has run.
+run, `LMStudioToolConnectionLostError` names the tool, and what it has done is unknown. Where the old session is lost,
+the next call opens a new one, with an `LMStudioToolSessionWarning`: what the plugin remembered is gone.
 """
 
 _NOUNS: dict[Kind, str] = dict(zip(KINDS, ("prediction", "embedding", "reranker"), strict=True))
-
-_WHERE = {
-    "same connection": "the same connection",
-    "new connection": "a new connection",
-    "other host": "the other host",
-}
 
 
 def render_page(old: str) -> str:
     """Return the page; keep the handwritten part of the old one."""
     handwritten = old[old.index(KEPT) :] if KEPT in old else KEPT
     sections = "\n".join("\n".join(_section(phase)) for phase in Phase)
-    surfaces = "\n".join(_surfaces(family) for family in ("native", "LangChain", "LlamaIndex"))
     tool_calls = "\n".join(_tool_calls())
-    return f"{_HEAD.format(count=len(TABLE), surfaces=surfaces)}\n{sections}\n{tool_calls}\n{handwritten}"
-
-
-def _surfaces(family: str) -> str:
-    cells = (
-        ", ".join(f"`{surface.name}`" for surface in SURFACES if (surface.family, surface.kind) == (family, kind))
-        for kind in KINDS
-    )
-    return f"| {family} | {' | '.join(cells)} |"
+    return f"{_HEAD.format(count=len(TABLE))}\n{sections}\n{tool_calls}\n{handwritten}"
 
 
 def _section(phase: Phase) -> Iterator[str]:
     """Yield the table of a phase: faults that come to the same share a row."""
     yield f"## {phase.value}\n"
-    yield "| faults | a call | `max_retries` | next call |"
-    yield "| --- | --- | --- | --- |"
-    rows: dict[tuple[str, ...], list[str]] = {}
+    yield "| faults | a call | next call |"
+    yield "| --- | --- | --- |"
+    rows: dict[tuple[str, str], list[str]] = {}
     for fault in TABLE:
         if fault.phase is phase:
             rows.setdefault(_effects(fault), []).append(fault.name)
-    for effects, faults in rows.items():
-        yield f"| {' '.join(faults)} | {' | '.join(effects)} |"
+    for (call, following), faults in rows.items():
+        yield f"| {' '.join(faults)} | {call} | {'' if following == 'works' else f'{following} '}|"
     yield ""
 
 
 def _tool_calls() -> Iterator[str]:
     yield _TOOL_CALLS
-    yield "| fault | when | start or call | runs of the tool | next call |"
+    yield "| when | faults | start or call | runs of the tool | next call |"
     yield "| --- | --- | --- | --- | --- |"
+    rows: dict[tuple[str, ...], list[str]] = {}
     for fault in TOOL_CALLS:
-        cells = fault.name, fault.when.value, _tool_outcome(fault), str(fault.runs), _next_tool_call(fault)
-        yield f"| {' | '.join(cells)} |"
+        effects = fault.when.value, _tool_outcome(fault), str(fault.runs), _next_tool_call(fault)
+        rows.setdefault(effects, []).append(fault.name)
+    for (when, *then), faults in rows.items():
+        yield f"| {when} | {' '.join(faults)} | {' | '.join(then)} |"
     yield ""
 
 
@@ -127,18 +105,18 @@ def _tool_outcome(fault: ToolFault) -> str:
 
 def _next_tool_call(fault: ToolFault) -> str:
     if fault.start is not None:
-        return "works, once it is started again"
-    return "works, in a new session" if fault.ends_session else "works, in the same session"
+        return "works, if it starts then"
+    return "works, in a new session" if fault.ends_session else "works"
 
 
-def _effects(fault: Row) -> tuple[str, str, str]:
-    """Return what a fault does to a call, whether `max_retries` repeats it, and what it does to the next one."""
+def _effects(fault: Row) -> tuple[str, str]:
+    """Return what a fault does to a call, with whether it is retried, and what it does to the next one."""
     happens = {surface.kind for surface in SURFACES if fault.happens_to(surface)}
     outcomes = {
         kind: _outcome(outcome) for kind in KINDS if kind in happens and (outcome := fault.outcome(kind)) is not None
     }
     if fault.between is not None and fault.chat is WORKS:
-        return _next(fault), _retries(fault), "works"
+        return _next(fault), "works"
     if len(set(outcomes.values())) == 1 and len(outcomes) == len(KINDS):
         shown = outcomes[KINDS[0]]
     else:
@@ -146,7 +124,7 @@ def _effects(fault: Row) -> tuple[str, str, str]:
         for kind, text in outcomes.items():
             by_outcome.setdefault(text, []).append(_NOUNS[kind])
         shown = "; ".join(f"{' and '.join(nouns)}: {outcome}" for outcome, nouns in by_outcome.items())
-    return shown, _retries(fault), _next(fault)
+    return shown + _retries(fault), _next(fault)
 
 
 def _retries(fault: Row) -> str:
@@ -155,8 +133,8 @@ def _retries(fault: Row) -> str:
         for surface in SURFACES
         if surface.has_retries and (outcome := fault.outcome(surface.kind)) is not None
     }
-    return {(True, True): "retries", (True, False): "retries, except streams"}.get(
-        (again[False], again.get(True, again[False])), "-"
+    return {(True, True): "; retried", (True, False): "; retried, except streams"}.get(
+        (again[False], again.get(True, again[False])), ""
     )
 
 
@@ -174,8 +152,10 @@ def _next(fault: Row) -> str:
     if fault.permanent:
         return "same error"
     then = _outcome(fault.then)
-    if fault.then.error is None and fault.then_on != "either connection":
-        then += f", on {_WHERE[fault.then_on]}"
+    if fault.then.error is None and fault.then_on == "other host":
+        then += " on the other host"
+    elif then == "works" and fault.then_on == "new connection":
+        then = "reconnects"
     return then if fault.meanwhile is None else f"{_outcome(fault.meanwhile)} while it lasts, then {then}"
 
 

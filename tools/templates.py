@@ -4,9 +4,9 @@ Each `*.jinja` of the folder becomes the template of a tiny model, and llama.cpp
 scripted: eight responses to two questions, with thoughts, three tools, and two calls in one of them. A line for each
 template says what it does with thoughts and calls, what this package does about that, and how much of what the model
 has read and written each prompt goes on from: as the conversation is sent, and as the template would have it, with each
-thought in the field that it reads. `--page` writes the lines into `docs/internals/templates.md`; SOURCE is a sentence
-on where and of which day the templates are. Nothing is downloaded, and no template is copied. It takes a second for
-each.
+thought in the field that it reads. `--page` writes them into `docs/internals/templates.md`, where templates with equal
+results share a row; SOURCE is a sentence on where and of which day the templates are. Nothing is downloaded, and no
+template is copied. It takes a second for each.
 """
 
 import argparse
@@ -380,22 +380,14 @@ def _share(prompts: Sequence[str], engine: _Engine) -> float:
 
 # The page -------------------------------------------------------------------------------------------------------------
 
-COLUMNS = (
-    "template",
-    "reasoning as text",
-    "two calls",
-    "what is done about it",
-    "continued",
-    "with `keep_reasoning`",
-    "from its field",
-)
+COLUMNS = ("reasoning as text", "two calls", "what is done about it", "templates")
 NEVER = "–"
 
 
 def cells_of(row: Row) -> list[str]:
-    """Return what the table says of a template."""
+    """Return what the table says of a template: its name, the cells that it shares with others, and its shares."""
     if row.error:
-        return [row.name, f"an error: {row.error}", *[NEVER] * (len(COLUMNS) - 2)]
+        return [row.name, f"an error: {row.error}", NEVER, NEVER, NEVER]
     treatments = [*row.replay.by_place.values()]
     reasoning = treatments[0] if len({*treatments}) == 1 else ", ".join(treatments)
     return [
@@ -403,8 +395,15 @@ def cells_of(row: Row) -> list[str]:
         f"{reasoning}, without tags" if row.replay.is_bare else reasoning,
         row.two_calls,
         "; ".join(_remedies(row)) or NEVER,
-        *(NEVER if share is None else f"{share:.1%}" for share in (row.sent, row.kept, row.ideal)),
+        ", ".join(_shares(row)),
     ]
+
+
+def _shares(row: Row) -> Iterator[str]:
+    """Yield the share that the next prompts go on from, and those with `keep_reasoning` and from the field, if any."""
+    yield f"{row.sent:.1%}"
+    if row.kept is not None or row.ideal is not None:
+        yield from (NEVER if share is None else f"{share:.1%}" for share in (row.kept, row.ideal))
 
 
 def _remedies(row: Row) -> Iterator[str]:
@@ -432,7 +431,10 @@ def render_page(old: str, rows: Sequence[Row], source: str) -> str:
         source: Where the templates are from, as a sentence.
     """
     before, heading, _ = old.partition(_HEADING)
-    table = [COLUMNS, ["---"] * len(COLUMNS), *map(cells_of, rows)]
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, *shared, shares in map(cells_of, rows):
+        groups.setdefault((*shared,), []).append(f"{name} ({shares})")
+    table = [COLUMNS, ["---"] * len(COLUMNS), *((*shared, "; ".join(names)) for shared, names in groups.items())]
     lines = "".join(f"| {' | '.join(cells)} |\n" for cells in table)
     return f"{before}{heading}\n{source}\n\n{lines}"
 

@@ -133,6 +133,12 @@ class DecisionSettings(_LanguageModelSettings):
         used, calling = self._resolve_model(vars(self), "decision")
         return (yield from work(used.model(calling, mailbox_type)))
 
+    def _unload(self, mailbox_type: type[Mailbox]) -> Flow[None]:
+        yield from super()._unload(mailbox_type)
+        if (yield from self._has_loaded_decision_model(mailbox_type)):
+            used, calling = self._resolve_model(vars(self), "decision")
+            yield from used.model(calling, mailbox_type).unload_if_loaded()
+
     def _has_loaded_decision_model(self, mailbox_type: type[Mailbox]) -> Flow[bool]:
         return (yield from self._model(Model, mailbox_type).operation(reload=False).run(_is_decision_model_loaded))
 

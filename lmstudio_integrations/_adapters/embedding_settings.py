@@ -1,5 +1,7 @@
 """How to embed, as both frameworks share it, and the check of texts."""
 
+import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
@@ -9,6 +11,7 @@ from lmstudio_integrations._adapters.settings import AuxiliaryModelSettings
 from lmstudio_integrations.client.embeddings import LengthPolicy
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.embedding_prefixes import NO_PREFIXES, EmbeddingPrefixes, prefixes_of_family
 
@@ -40,6 +43,12 @@ class EmbeddingSettings(AuxiliaryModelSettings):
         description=f"{LENGTH_POLICY} The default is `error`.",
     )
 
+    dimensions: Count | None = Field(
+        default=None,
+        description="Shorten vectors to this many numbers and normalize them again. Use it only with models that "
+        "were trained for it. If unset, vectors keep their length.",
+    )
+
     @property
     def prefixes(self) -> EmbeddingPrefixes:
         """What stands before each query and each document: as set, else as the family of the named model wants it.
@@ -51,6 +60,28 @@ class EmbeddingSettings(AuxiliaryModelSettings):
         return EmbeddingPrefixes(
             of_family.query if query is None else query, of_family.document if document is None else document
         )
+
+    def _shortened(self, vectors: list[list[float]]) -> list[list[float]]:
+        """Return vectors of as many numbers as `dimensions` says.
+
+        Raises:
+            LMStudioValueError: If they have fewer.
+        """
+        dimensions = self.dimensions
+        return vectors if dimensions is None else [_shorten(vector, dimensions) for vector in vectors]
+
+
+def _shorten(vector: Sequence[float], dimensions: int) -> list[float]:
+    """Return the first numbers of a vector, normalized to length 1.
+
+    Raises:
+        LMStudioValueError: If it has fewer.
+    """
+    if dimensions > len(vector):
+        raise LMStudioValueError(f"dimensions={dimensions}, but the model's vectors have {len(vector)} numbers")
+    head = vector[:dimensions]
+    length = math.hypot(*head) or 1.0
+    return [number / length for number in head]
 
 
 def check_texts(texts: object) -> list[str]:

@@ -36,7 +36,7 @@ from lmstudio_integrations.types.config_dicts import (
     EmbeddingLoadModelConfigDict,
     LlmLoadModelConfigDict,
     LlmPredictionConfigDict,
-    Timeouts,
+    TimeoutParameters,
 )
 
 AcceptedT_contra = TypeVar("AcceptedT_contra", contravariant=True)
@@ -157,13 +157,16 @@ def _read_config(value: Any) -> LlmPredictionConfig:
     return config
 
 
+_TIMEOUT_REMEDY = "write 'total_timeout' for the whole call, or 'idle_timeout' for the longest silence"
+
+
 def reads_timeouts(names: Collection[str]) -> Callable[[Any], Mapping[str, float | None]]:
     def read(value: Any) -> Mapping[str, float | None]:
         if not is_mapping(value):
             raise LMStudioValueError(f"timeouts must be a dict, such as {{'idle_timeout': 120}}; got {value!r}")
         for name in value:
             if name not in names:
-                remedy = "write timeout=…" if name == "timeout" else explain_unknown_name(str(name), names)
+                remedy = _TIMEOUT_REMEDY if name == "timeout" else explain_unknown_name(str(name), names)
                 raise LMStudioValueError(f"timeouts takes no {name!r}; {remedy}")
         return checked_timeouts({name: parsed_number(seconds) for name, seconds in value.items()})
 
@@ -202,17 +205,18 @@ PredictionConfig = Annotated[
     ),
 ]
 
-TIMEOUTS_DESCRIPTION = "How many seconds to wait for a sign of life, as a dict with any of {}; `None` waits forever."
+TIMEOUTS_DESCRIPTION = "How many seconds to wait, as a dict with any of {}; `None` waits forever."
 
 ModelTimeoutsDict = Annotated[
-    Timeouts | None,
-    DictValidator(reads_timeouts([name for name in TIMEOUTS if name != "timeout"])),
+    TimeoutParameters | None,
+    DictValidator(reads_timeouts(TIMEOUTS)),
     DICT_SCHEMA,
     Field(
         description=TIMEOUTS_DESCRIPTION.format(
             "`connect_timeout` (5: to connect, or for a ping), `queue_timeout` (600: in the model's queue), "
             "`load_timeout` (300: between signs of progress of a load), `first_token_timeout` (300: while the prompt "
-            "is processed), `idle_timeout` (60: for the next packet) and `keepalive` (20: of silence before a ping)"
+            "is processed), `idle_timeout` (60: for the next packet), `total_timeout` (none: for the whole call) and "
+            "`keepalive` (20: of silence before a ping)"
         )
         + " Those of a call override those of the object one by one. None by default."
     ),

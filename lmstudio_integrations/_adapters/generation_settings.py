@@ -6,7 +6,7 @@ both frameworks inherit this class and resolve each call with `_resolve_call`. `
 does not have.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import deepcopy
 from functools import cache
 from operator import is_, itemgetter
@@ -45,7 +45,8 @@ from lmstudio_integrations.types.reasoning import SendReasoning
 _OVERFLOW = "context_overflow_policy"
 _OVERFLOW_KEY = wire_keys(LlmPredictionConfig)[_OVERFLOW].key
 
-_MERGED_BY_KEY = frozenset({"prediction_config", "load_config", "timeouts"})
+MERGED_BY_KEY = frozenset({"prediction_config", "load_config", "timeouts"})
+"""Settings whose entries override those of an earlier value one by one."""
 
 _NO_SETTINGS = LlmPredictionConfig()
 
@@ -118,11 +119,7 @@ class GenerationSettings(AdapterPredictionSettings, ModelSettings):
         if not given:
             return fields
         named = self._checked(given)
-        values = {**fields, **named, **_merged_by_key(fields, named)}
-        load_config: LlmLoadModelConfig | None = named.get("load_config")
-        if load_config is not None and load_config.context_length is not None and "context_length" not in named:
-            values["context_length"] = None
-        return values
+        return {**fields, **named, **_merged_by_key(fields, named), **dict.fromkeys(_replaced(named))}
 
     def _checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return arguments of a call that are settings, by the names of the fields, checked and converted.
@@ -151,8 +148,9 @@ class GenerationSettings(AdapterPredictionSettings, ModelSettings):
         checked = self._checked(
             {name: effective[name] for name in effective.keys() - self._call.request - self._call.framework}
         )
-        earlier = self._checked({name: bound[name] for name in _MERGED_BY_KEY & bound.keys() & checked.keys()})
-        return {**effective, **_merged_by_key(earlier, checked)}
+        earlier = self._checked({name: bound[name] for name in MERGED_BY_KEY & bound.keys() & checked.keys()})
+        replaced = [name for name in bound if ALIASES.get(name, name) in _replaced(checked)]
+        return {**effective, **_merged_by_key(earlier, checked), **dict.fromkeys(replaced)}
 
     def _reject_secrets(self, given: Mapping[str, Any]) -> None:
         """Reject call arguments that would show a secret in a trace. Runs before the framework traces them.
@@ -221,9 +219,18 @@ def _merged_by_key(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
     """Return the settings that both have and that are merged by key, merged. Those of `given` override the others."""
     return {
         name: {**values[name], **given[name]} if is_mapping(given[name]) else values[name].merged(given[name])
-        for name in _MERGED_BY_KEY
+        for name in MERGED_BY_KEY
         if values.get(name) is not None and given.get(name) is not None
     }
+
+
+def _replaced(given: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the earlier settings that take precedence over one of these, unless they are given with it."""
+    load_config: LlmLoadModelConfig | None = given.get("load_config")
+    if load_config is not None and load_config.context_length is not None and "context_length" not in given:
+        yield "context_length"
+    if "idle_timeout" in (given.get("timeouts") or {}) and "timeout" not in given:
+        yield "timeout"
 
 
 class _Resolved(NamedTuple):
@@ -335,6 +342,6 @@ class ChatSettings(GenerationSettings):
     allow_image_download: bool | Literal["private"] = Field(
         default=False,
         description="Whether this process may download images from http and https URLs. The default is `False`. Each "
-        "image may take 20 MB, five redirects and 30 seconds (or `timeout`), and must come from a public address, "
-        "unless this is `private`; allow that only for messages that you trust.",
+        "image may take 20 MB, five redirects and 30 seconds (or `total_timeout`), and must come from a public "
+        "address, unless this is `private`; allow that only for messages that you trust.",
     )

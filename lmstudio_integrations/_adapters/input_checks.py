@@ -6,41 +6,26 @@
 import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from typing import Any, Self, cast
 
 from pydantic import SecretStr, TypeAdapter
+from typing_extensions import TypedDict
 
-from lmstudio_integrations._support.secrets import HIDDEN, holds_credentials, holds_secret
-from lmstudio_integrations._support.suggestions import (
-    DICTS_OF_SETTINGS,
-    NAME_CUTOFF,
-    closest_names,
-    counterpart,
-    explain_unknown_setting,
-)
-from lmstudio_integrations._support.text import shown
+from lmstudio_integrations._adapters.unknown_settings import unknown_settings
+from lmstudio_integrations._support.secrets import holds_credentials, holds_secret
 from lmstudio_integrations._support.typeguards import MOST_LEVELS, is_mapping, is_too_deep
-from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.connect.addresses import context_trusting
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._explained import explained
-from lmstudio_integrations.types._prediction_settings import AdapterPredictionSettings, NativePredictionSettings
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
-from lmstudio_integrations.types.timeouts import SILENCE_TIMEOUTS
+from lmstudio_integrations.types._numbers import Seconds
 
-ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
+ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model", "request_timeout": "timeout"}
 """Names that other packages give to our fields, accepted here as well."""
 
 _TOKEN_NAMES = {"api_token", *(name for name, own in ALIASES.items() if own == "api_token")}
 _HOST_NAMES = {"host", *(name for name, own in ALIASES.items() if own == "host")}
-
-_LANGUAGE_ONLY = {
-    *LlmPredictionConfig.model_fields,
-    *AdapterPredictionSettings.model_fields,
-    *("prediction_config", "stop", "check_context", "stop_on_repetition", "streaming"),
-}
-"""Settings that embedding models do not have."""
 
 
 def normalize_input(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,10 +205,20 @@ def _normalized_ca_file(name: str, path: object) -> str:
     return text
 
 
+class _RequestTimeout(TypedDict):
+    request_timeout: Seconds | None
+
+
+@cache
+def _request_timeout() -> TypeAdapter[Any]:
+    return TypeAdapter(_RequestTimeout)
+
+
 _NORMALIZERS: dict[str, Callable[[str, object], Any]] = {
     **dict.fromkeys(_TOKEN_NAMES, _secret_tokens),
     **dict.fromkeys(_HOST_NAMES, _normalized_hosts),
     "headers": _secret_headers,
+    "request_timeout": lambda name, value: validated(name, value, _request_timeout()),
     "ca_file": _normalized_ca_file,
     "stop": _listed,
 }
@@ -285,7 +280,7 @@ def reject_secrets(given: Mapping[str, Any], known: Collection[str], owner: str)
             _normalized_hosts(name, value)
         # A header that is ignored need not be secret, though the name of all headers is that of a secret.
         if name not in known and holds_secret(value, name if _has_effect(name, value) else ""):
-            raise _unknown_setting(name, known, given, owner)
+            raise unknown_settings([name], known, given, owner)
 
 
 def _is_hidden(value: object) -> bool:
@@ -306,88 +301,19 @@ def resolve_aliases(
         of_object: Names that only its constructor knows.
 
     Raises:
-        LMStudioValueError: If a name is unknown; the nearest known one is suggested.
+        LMStudioValueError: If names are unknown; it says of each what to write.
     """
     named: dict[str, Any] = {}
+    unknown: list[str] = []
     for name, value in values.items():
         own = name if name in known else ALIASES.get(name, name)
         if own in of_object:
             raise LMStudioValueError(f"{name!r} is a setting of the object, not of a call; pass it to {owner}(…)")
         if own not in known:
-            raise _unknown_setting(name, known, values, owner)
+            unknown.append(name)
         if own in named:
             raise LMStudioValueError(f"{name!r} is another name of {own!r}; give one of them")
         named[own] = value
+    if unknown:
+        raise unknown_settings(unknown, known, values, owner)
     return named
-
-
-_OTHER_PLACES = {
-    "extra": "write prediction_config={'raw': …}",
-    "evict": "write load_policy='fit_any'",
-    "allow_private_image_hosts": "write allow_image_download='private'",
-    "stream_usage": "remove it; the last chunk of a stream always has the token counts",
-    **dict.fromkeys(("format", "json_mode"), "pass response_format=… to the call, with a schema"),
-}
-
-_EXAMPLES = {"gpu": "{'ratio': 0.5}"}
-"""What to write for a setting whose values elsewhere mean something else."""
-
-
-def _unknown_setting(name: str, known: Collection[str], given: Mapping[str, Any], owner: str) -> LMStudioValueError:
-    if "length_policy" in known and counterpart(name, known) is None and counterpart(name, _LANGUAGE_ONLY):
-        return LMStudioValueError(
-            f"{name!r} is a setting of language models, and this is an embedding model; remove it"
-        )
-    remedy = (
-        _OTHER_PLACES.get(name)
-        or _of_value(name, given[name], known)
-        or _settings_in(name, given[name])
-        or _place_of(name, known)
-        or explain_unknown_setting(name, known, given, owner)
-    )
-    return LMStudioValueError(f"unknown setting {name!r}; {remedy}")
-
-
-def _of_value(name: str, value: object, known: Collection[str]) -> str | None:
-    """Return what to write for a value of a setting that is another one here; `None` for any other name."""
-    if name in {"n", "best_of"}:
-        return f"a call has one response; make {shown(value)} calls"
-    if name == "request_timeout" and "timeouts" in known:
-        silence = ", ".join(f"{timeout!r}: {shown(value)}" for timeout in SILENCE_TIMEOUTS)
-        return f"for the longest silence, write timeouts={{{silence}}}; for a whole call, timeout={shown(value)}"
-    return None
-
-
-def _settings_in(name: str, entries: object) -> str | None:
-    """Return how the entries of another package's dict of settings are written here; `None` for anything else."""
-    if name not in DICTS_OF_SETTINGS:
-        return None
-    written = ", ".join(
-        f"{key}={HIDDEN if holds_secret(value, str(key)) else shown(value)}"
-        for key, value in (entries.items() if is_mapping(entries) else ())
-    )
-    return f"write its entries as settings{written and ': '}{written}"
-
-
-def _places(known: Collection[str]) -> Mapping[str, Collection[str]]:
-    """Return the fields that hold settings which are no fields, with the names of those."""
-    load_config = EmbeddingLoadModelConfig if "length_policy" in known else LlmLoadModelConfig
-    return {
-        "timeouts": TIMEOUTS.keys() - {"timeout"},
-        "prediction_config": NativePredictionSettings.model_fields.keys()
-        | {"context_overflow_policy", "prompt_template"},
-        "load_config": load_config.model_fields.keys() - {"raw"},
-    }
-
-
-def _place_of(name: str, known: Collection[str]) -> str | None:
-    """Return where a setting is given that is no field, or a name that resembles one; `None` if there is none."""
-    if counterpart(name, known) is not None:
-        return None
-    for place, names in _places(known).items():
-        own = counterpart(name, names) if place in known else None
-        if own is None and place in known and not closest_names(name, known, cutoff=NAME_CUTOFF):
-            own = next(iter(closest_names(name, names, cutoff=NAME_CUTOFF)), None)
-        if own is not None:
-            return f"write {place}={{{own!r}: {_EXAMPLES.get(own, '…')}}}"
-    return None

@@ -51,6 +51,7 @@ from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import redact, without_secrets
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.models.model import Model
+from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.transport.flows import Flow, T, arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
@@ -65,6 +66,7 @@ from lmstudio_integrations.types.config import (
     OnConfigMismatch,
 )
 from lmstudio_integrations.types.models import ModelInstanceInfo
+from lmstudio_integrations.types.timeouts import SILENCE_TIMEOUTS
 
 ModelT = TypeVar("ModelT", bound=Model)
 
@@ -108,11 +110,6 @@ class ServerSettings(ExplainedModel):
         default=None,
         description="Path of a PEM file with certificate authorities to trust, for `wss://` and `https://` hosts. If "
         "unset, the system's are trusted.",
-    )
-
-    timeout: Seconds | None = Field(
-        default=None,
-        description="Seconds that a whole call may take. No limit by default.",
     )
 
     timeouts: field_types.ModelTimeoutsDict = None
@@ -338,6 +335,17 @@ class ModelSettings(ServerSettings):
         "machine, then any other that has the model. Under `fit`, that is `local`.",
     )
 
+    timeout: Seconds | None = Field(
+        default=None,
+        description="The longest silence, in seconds: how long to wait for the next packet of a response. A response "
+        "that is still arriving is never cut, nor is one ended by a shorter silence while it is queued, while its "
+        "prompt is processed or while the model loads. Overrides `idle_timeout` in `timeouts`, whose defaults apply if "
+        "it is unset; `total_timeout` in them limits the whole call. `request_timeout` is an alias.",
+    )
+
+    if TYPE_CHECKING:
+        request_timeout: InputAlias[float | None] = DECLARED
+
     ttl: Seconds | None = Field(
         default=None,
         description="Unload the model after this many idle seconds, if this object loads it. If unset, the server's "
@@ -453,6 +461,27 @@ class ModelSettings(ServerSettings):
             await arun(self._with_model(LoopMailbox, _load))
         return self
 
+    def unload(self) -> None:
+        """Unload the model, on each host, whoever loaded it; the next call loads it again, as `load_policy` says.
+
+        Does nothing where it is not loaded. Without `model`, that is the model of the last call; under `new_instance`,
+        only the object's own instance.
+
+        Raises:
+            LMStudioServerError: If a server fails.
+        """
+        with self._translating():
+            run(self._unload(ThreadMailbox))
+
+    async def aunload(self) -> None:
+        """Unload the model; see `unload`."""
+        with self._translating():
+            await arun(self._unload(LoopMailbox))
+
+    def _unload(self, mailbox_type: type[Mailbox]) -> Flow[None]:
+        used, calling = self._resolve_model(vars(self))
+        return used.model(calling, mailbox_type).unload_if_loaded()
+
     def close(self) -> None:
         """Close the running calls and the connections of this object. It can be used again after that."""
         try:
@@ -506,7 +535,10 @@ def load_config_of(values: Mapping[str, Any], kind: ModelKind) -> LoadSettings |
 
 
 def timeouts_of(values: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return the timeouts of a call that differ from the defaults."""
-    total: float | None = values["timeout"]
-    others: dict[str, float | None] = values["timeouts"] or {}
-    return others if total is None else {**others, "timeout": total}
+    """Return the timeouts of a call that differ from the defaults. None ends a silence shorter than its `timeout`."""
+    given: dict[str, float | None] = values["timeouts"] or {}
+    silence: float | None = values.get("timeout")
+    if silence is None:
+        return given
+    raised = {name: max(silence, default) for name in SILENCE_TIMEOUTS if (default := TIMEOUTS[name]) is not None}
+    return {**raised, **given, "idle_timeout": silence}

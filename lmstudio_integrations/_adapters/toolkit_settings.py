@@ -32,8 +32,7 @@ from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, ThreadMailbox
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
-from lmstudio_integrations.types._numbers import Seconds
-from lmstudio_integrations.types.config_dicts import Timeouts
+from lmstudio_integrations.types.config_dicts import TimeoutParameters
 from lmstudio_integrations.types.plugins import ToolContent, ToolReport
 
 
@@ -91,18 +90,18 @@ class ToolRuntime(BaseRuntime):
 
 OnReport = Callable[[ToolReport], Any]
 
-TOOL_TIMEOUTS = ("connect_timeout", "load_timeout", "idle_timeout", "keepalive")
+TOOL_TIMEOUTS = ("connect_timeout", "load_timeout", "idle_timeout", "total_timeout", "keepalive")
 """The timeouts of calls that are not those of a model."""
 
 _Timeouts = Annotated[
-    Timeouts | None,
+    TimeoutParameters | None,
     DictValidator(reads_timeouts(TOOL_TIMEOUTS)),
     DICT_SCHEMA,
     Field(
         description=TIMEOUTS_DESCRIPTION.format(
             "`connect_timeout` (5: to connect, or for a ping), `load_timeout` (300: while a plugin starts), "
-            "`idle_timeout` (60: for a server that no longer responds to pings) and `keepalive` (20: of silence before "
-            "a ping)"
+            "`idle_timeout` (60: for a server that no longer responds to pings), `total_timeout` (none: for a call of "
+            "a tool, which is then aborted) and `keepalive` (20: of silence before a ping)"
         )
         + " None by default."
     ),
@@ -162,11 +161,6 @@ class ToolkitSettings(ServerSettings):
         default=None,
         description="Address of the server: `host:port` or a URL, with or without `/v1`. If unset, `LMSTUDIO_HOST` "
         "applies, else LM Studio on this machine. Several servers need several objects. `base_url` is an alias.",
-    )
-
-    timeout: Seconds | None = Field(
-        default=None,
-        description="Seconds that a call of a tool may take; one that takes longer is aborted. No limit by default.",
     )
 
     timeouts: _Timeouts = None
@@ -290,7 +284,7 @@ class ToolkitTool:
             LMStudioValueError: If the arguments do not fit.
             LMStudioPluginToolError: If the tool fails, also if it says so in its result.
             LMStudioToolConnectionLostError: If the session ends meanwhile; the tool is not called again.
-            LMStudioTimeoutError: If it takes longer than `timeout`; the call is aborted.
+            LMStudioTimeoutError: If it takes longer than `total_timeout`; the call is aborted.
             LMStudioRuntimeError: If the toolkit was closed.
         """
         return self._checked(run(calling(self.definition, arguments, self._parameters(parameters), ThreadMailbox)))

@@ -27,7 +27,7 @@ _NAMES_ELSEWHERE = {
     "context_length": "context_size context_window ctx_size n_ctx num_ctx",
     "context_overflow_policy": "truncation",
     "ttl": "keep_alive",
-    "idle_timeout": "request_timeout stream_chunk_timeout",
+    "idle_timeout": "request_timeout stream_chunk_timeout timeout",
     "cpu_threads": "num_thread n_threads",
     "gpu": "gpu_offload gpu_layers n_gpu_layers num_gpu main_gpu",
     "eval_batch_size": "n_batch num_batch",
@@ -49,7 +49,9 @@ _NAMES_ELSEWHERE = {
 }
 """Our settings, and their names in other packages. The first one that is known where the name was given counts."""
 
-DICTS_OF_SETTINGS = frozenset({"additional_kwargs", "extra_body", "model_kwargs", "options"})
+DICTS_OF_SETTINGS = frozenset(
+    {"additional_kwargs", "client_kwargs", "extra_body", "model_kwargs", "ollama_additional_kwargs", "options"}
+)
 """Names of dicts in other packages that hold what are settings here."""
 
 _OTHER_NAMES = {*DICTS_OF_SETTINGS, *(name for names in _NAMES_ELSEWHERE.values() for name in names.split())}

@@ -97,6 +97,7 @@ _COMMANDS = (
     (r"\b(smaller|larger|with|with a) context_length\b", r"\1 --context-length"),
     (r"; load_policy='fit_any' evicts those without a TTL as well", ""),
     (r", or set load_policy='get_or_load', which loads it on first use", ""),
+    (r", with client\.\w+\.unload\(.+?\) or an adapter's unload\(\)", " with `lms unload`"),
     (r"\bload_policy='explicit'", "`lms load`"),
     (
         r"\bload_policy='fit' unloads what must go for it, as far as that is not in use",

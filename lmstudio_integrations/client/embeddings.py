@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import mul
-from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast
+from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast, get_args
 
 from pydantic import ValidationError
 from pydantic_core import SchemaValidator, core_schema
@@ -19,8 +19,14 @@ from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.listener import NOBODY
 from lmstudio_integrations.client.transport.operation import Operation
-from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioContextOverflowError, LMStudioProtocolError
+from lmstudio_integrations.errors import (
+    LMStudioConfigWarning,
+    LMStudioContextOverflowError,
+    LMStudioProtocolError,
+    LMStudioValueError,
+)
 from lmstudio_integrations.protocol.requests import EmbedString
+from lmstudio_integrations.types.embedding_prefixes import Purpose, prefixes_of_family
 
 SPECIAL_TOKENS = 2
 """Tokens that a model adds around a text."""
@@ -206,10 +212,24 @@ class Embedder(Model):
     `embed_fitted`. Both send them with `request_batches` and `request_vectors`.
     """
 
-    def vectors_of(self, texts: str | Texts, *, show_progress: bool = False) -> Flow[list[float] | Vectors]:
-        """Return the vector of a text, or of each of several, with a progress bar for several."""
+    def vectors_of(
+        self, texts: str | Texts, purpose: Purpose | None = None, *, show_progress: bool = False
+    ) -> Flow[list[float] | Vectors]:
+        """Return the vector of a text, or of each of several, with a progress bar for several.
+
+        Args:
+            texts: The texts.
+            purpose: Puts what the family of the model wants before queries or documents before each text.
+            show_progress: Whether to draw a bar.
+
+        Raises:
+            LMStudioValueError: If an argument is invalid.
+        """
         is_one = isinstance(texts, str)
-        texts = texts_of(texts, "input")
+        if purpose not in (None, *get_args(Purpose)):
+            raise LMStudioValueError(f"purpose must be 'query' or 'document', or None; got {purpose!r}")
+        prefix = "" if purpose is None else getattr(prefixes_of_family(self.state.key), purpose)
+        texts = [prefix + text for text in texts_of(texts, "input")]
         shown = show_progress and not is_one
         vectors = yield from self._report(lambda model: model.request_batches(texts, show_progress=shown))
         return vectors[0] if is_one else vectors

@@ -28,7 +28,7 @@ def __getattr__(name: str) -> Mapping[str, Mapping[str, Any]]:
 def _profiles() -> dict[str, dict[str, Any]]:
     """Return the profile of each language model on the server's disk, by its key; none if there is no server."""
     try:
-        with Client(connect_timeout=_SECONDS, timeout=_SECONDS) as client:
+        with Client(connect_timeout=_SECONDS, total_timeout=_SECONDS) as client:
             models = client.llm.list_downloaded()
     except LMStudioError as error:
         logger.info("LM Studio's models are not listed: %s", error)

@@ -7,20 +7,31 @@ Core's own wait until their running calls end before they raise `KeyboardInterru
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import contextmanager
+from contextvars import Context
 from functools import partial
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_config_list, get_executor_for_config
 
-from lmstudio_integrations.client.transport.mailboxes import CancelScope
+from lmstudio_integrations.client.transport.cancel_scope import CancelScope
 
 
 @contextmanager
-def interruptible_executor(config: RunnableConfig) -> Generator[Executor]:
-    """Make an executor of core's. If the block is interrupted, the calls that run in it end."""
-    with get_executor_for_config(config) as executor, CancelScope():
-        yield executor
+def interruptible_executor(config: RunnableConfig) -> Generator[tuple[Executor, Context]]:
+    """Make an executor of core's, and the context in which calls are submitted to it.
+
+    Ctrl-C and the like in the block end the calls that run; other errors do not.
+    """
+    with get_executor_for_config(config) as executor:
+        scope = CancelScope()
+        try:
+            yield executor, scope.context
+        except Exception:
+            raise
+        except BaseException:
+            scope.cancel()
+            raise
 
 
 def batch(
@@ -38,8 +49,8 @@ def batch(
     call, configs = _calls(runnable, inputs, config, kwargs, return_exceptions=return_exceptions)
     if len(inputs) == 1:  # not in a thread
         return [call(inputs[0], configs[0])]
-    with interruptible_executor(configs[0]) as executor:
-        return list(executor.map(call, inputs, configs))
+    with interruptible_executor(configs[0]) as (executor, context):
+        return list(context.run(executor.map, call, inputs, configs))
 
 
 def batch_as_completed(
@@ -61,17 +72,12 @@ def batch_as_completed(
     if len(inputs) == 1:
         yield 0, call(inputs[0], configs[0])
         return
-    with get_executor_for_config(configs[0]) as executor:
-        scope = CancelScope()
-        with scope:  # not around a `yield`, because the context is that of the caller
-            submitted = enumerate(zip(inputs, configs, strict=True))
-            indices = {executor.submit(call, *each): index for index, each in submitted}
+    with interruptible_executor(configs[0]) as (executor, context):
+        calls = enumerate(partial(call, *each) for each in zip(inputs, configs, strict=True))
+        indices = {context.run(executor.submit, each): index for index, each in calls}
         try:
             for future in as_completed(indices):
                 yield indices[future], future.result()
-        except BaseException as error:
-            scope.end(error)
-            raise
         finally:
             for future in indices:
                 future.cancel()

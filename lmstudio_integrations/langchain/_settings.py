@@ -5,7 +5,7 @@ The settings and the resolution of a call are in `_adapters/generation_settings.
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, wraps
 from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
@@ -16,7 +16,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.utils import AnyConfigurableField
 from pydantic import BaseModel, Field
 
-from lmstudio_integrations._adapters.generation_settings import GenerationSettings
+from lmstudio_integrations._adapters.generation_settings import MERGED_BY_KEY, GenerationSettings
 from lmstudio_integrations._adapters.input_checks import ALIASES
 from lmstudio_integrations._adapters.reasoning_effort import reasoning_profile
 from lmstudio_integrations._adapters.runtime import Calling, LoadedModelInfo, UsedModel
@@ -184,6 +184,10 @@ class BaseLMStudio(GenerationSettings):
             with translating_errors():
                 return _Binding(bound=self, kwargs=self._bindable(kwargs, {}))
 
+        def with_config(self, config: Any = None, **kwargs: Any) -> Any:
+            """Return this model with a `RunnableConfig` for each call; what is bound to it is checked as well."""
+            return _Binding(bound=self, kwargs={}, config={**(config or {}), **kwargs})
+
         async def ainvoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:  # noqa: A002 - core's
             """Do the same as `invoke`, without blocking the event loop."""
             with translating_errors():
@@ -271,13 +275,33 @@ class _Binding(RunnableBinding[Any, Any]):
         Raises:
             LMStudioValueError: If a setting is unknown or invalid.
         """
+        return super().bind(**self._bindable(kwargs))
+
+    def _bindable(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         model = self.bound
         while isinstance(model, RunnableBindingBase):  # of `with_retry`
             model = model.bound
-        if isinstance(model, BaseLMStudio):
-            with translating_errors():
-                kwargs = model._bindable(kwargs, self.kwargs)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        return super().bind(**kwargs)
+        if not isinstance(model, BaseLMStudio):
+            return given
+        with translating_errors():
+            return model._bindable(given, self.kwargs)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+
+def _merging(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method of core whose arguments are merged with those that are bound; core replaces the bound ones."""
+
+    @wraps(call)
+    def merged(self: _Binding, *args: Any, **given: Any) -> Any:
+        if self.kwargs and not MERGED_BY_KEY.isdisjoint(given):
+            given = {**given, **self._bindable(given)}  # pyright: ignore[reportPrivateUsage] - of this module
+        return call(self, *args, **given)
+
+    return merged
+
+
+for _name in ("invoke", "batch", "batch_as_completed", "stream", "stream_events", "transform"):
+    for _each in (_name, f"a{_name}"):
+        setattr(_Binding, _each, _merging(getattr(RunnableBinding, _each)))
 
 
 # Profiles -------------------------------------------------------------------------------------------------------------

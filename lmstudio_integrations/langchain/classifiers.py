@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from lmstudio_integrations._adapters.decision_settings import DecisionSettings
 from lmstudio_integrations._adapters.field_types import DECLARED, ModelName, Secret
+from lmstudio_integrations._adapters.input_checks import ALIASES
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._support.suggestions import explain_unknown_setting
 from lmstudio_integrations._support.text import shown
@@ -124,9 +125,10 @@ class LMStudioClassifier(DecisionSettings, BaseDecisionModel):  # type: ignore[m
         """
         for name, value in given.items():
             if value is not None:
-                fields = type(self).model_fields
-                text = f"write LMStudioClassifier({name}={shown(value)})"
-                remedy = text if name in fields else explain_unknown_setting(name, fields, owner="LMStudioClassifier")
+                fields, owner = type(self).model_fields, "LMStudioClassifier"
+                remedy = explain_unknown_setting(name, fields, owner=owner)
+                if ALIASES.get(name, name) in fields:
+                    remedy = f"write {owner}({name}={shown(value)})"
                 raise LMStudioValueError(f"a call of a classifier has no settings; got {name}={shown(value)}; {remedy}")
 
     def _classify(self, state: State, questions: dict[str, Question]) -> ClassifierResponse:

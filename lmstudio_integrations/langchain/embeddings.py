@@ -1,7 +1,5 @@
 """`LMStudioEmbeddings`: LangChain embeddings over LM Studio's native protocol."""
 
-import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from langchain_core.embeddings import Embeddings
@@ -13,9 +11,7 @@ from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
-from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import AUXILIARY_ADAPTERS, translating_errors
-from lmstudio_integrations.types._numbers import Count
 
 _CHUNK_SIZE = "the text splitter's chunk size"
 
@@ -58,12 +54,6 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
 
     document_prefix: str | None = Field(default=None, description=PREFIX.format("document"))
 
-    dimensions: Count | None = Field(
-        default=None,
-        description="Shorten vectors to this many numbers and normalize them again. Use it only with models that "
-        "were trained for it. If unset, vectors keep their length.",
-    )
-
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a query."""
         with translating_errors():
@@ -89,7 +79,7 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
             return []
         request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, prefix)
         vectors = self._model(Embedder).vectors_of_long(request, show_progress=self.show_progress is True)
-        return self._apply_dimensions(run(vectors))
+        return self._shortened(run(vectors))
 
     async def _aembed(self, prefix: str, texts: list[str]) -> list[list[float]]:
         if not texts:
@@ -97,21 +87,4 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
         request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, prefix)
         model = self._model(Embedder, LoopMailbox)
         vectors = model.vectors_of_long(request, show_progress=self.show_progress is True)
-        return self._apply_dimensions(await arun(vectors))
-
-    def _apply_dimensions(self, vectors: list[list[float]]) -> list[list[float]]:
-        dimensions = self.dimensions
-        return vectors if dimensions is None else [_shorten(vector, dimensions) for vector in vectors]
-
-
-def _shorten(vector: Sequence[float], dimensions: int) -> list[float]:
-    """Return the first numbers of a vector, normalized to length 1.
-
-    Raises:
-        LMStudioValueError: If it has fewer.
-    """
-    if dimensions > len(vector):
-        raise LMStudioValueError(f"dimensions={dimensions}, but the model's vectors have {len(vector)} numbers")
-    head = vector[:dimensions]
-    length = math.hypot(*head) or 1.0
-    return [number / length for number in head]
+        return self._shortened(await arun(vectors))

@@ -119,8 +119,8 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
             if len(prompts) == 1:  # not in a thread, so that Ctrl-C stops it
                 return self._result([self._complete(call, prompts[0])])
             limit = _settings.concurrency(call.used, call.calling, call.values)
-            with _batches.interruptible_executor({"max_concurrency": limit}) as pool:
-                return self._result(list(pool.map(partial(self._complete, call), prompts)))
+            with _batches.interruptible_executor({"max_concurrency": limit}) as (pool, context):
+                return self._result(list(context.run(pool.map, partial(self._complete, call), prompts)))
 
     async def _agenerate(
         self,

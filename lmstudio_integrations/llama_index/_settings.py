@@ -7,20 +7,17 @@ import logging
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, TypeAdapter
-from typing_extensions import TypedDict
+from pydantic import BaseModel
 
-from lmstudio_integrations._adapters.input_checks import SECRETS, validated
+from lmstudio_integrations._adapters.input_checks import SECRETS
 from lmstudio_integrations._adapters.settings import ServerSettings
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.connect import addresses
-from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
-from lmstudio_integrations.types._numbers import Seconds
-from lmstudio_integrations.types.timeouts import SILENCE_TIMEOUTS
+from lmstudio_integrations.errors import LMStudioConfigWarning
 
 logger = logging.getLogger(__name__)
 
@@ -43,31 +40,9 @@ CORE_DESCRIPTIONS = {
 """Our descriptions of core's fields. Its own lack the defaults, and some fields have none."""
 
 
-def with_silence_timeouts(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with our names of `request_timeout`, and without the name of the class, which core dumps.
-
-    Raises:
-        LMStudioValueError: If one of them is given, too.
-    """
-    named = {name: value for name, value in settings.items() if name != "class_name"}
-    if "request_timeout" in named:
-        seconds = validated("request_timeout", named.pop("request_timeout"), _request_timeout())
-        silence = dict.fromkeys(SILENCE_TIMEOUTS, seconds)
-        given: Mapping[str, Any] = named.get("timeouts") or {}
-        doubled = [name for name in silence if name in given]
-        if doubled:
-            raise LMStudioValueError(f"'request_timeout' is another name of {doubled[0]!r}; give one of them")
-        named["timeouts"] = {**silence, **given}
-    return named
-
-
-class _RequestTimeout(TypedDict):
-    request_timeout: Seconds | None
-
-
-@cache
-def _request_timeout() -> TypeAdapter[Any]:
-    return TypeAdapter(_RequestTimeout)
+def without_class_name(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without the name of the class, which core dumps."""
+    return {name: value for name, value in settings.items() if name != "class_name"}
 
 
 class ComponentSettings(ServerSettings):

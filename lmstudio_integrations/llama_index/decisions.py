@@ -19,7 +19,7 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
     LMStudioValueError,
 )
-from lmstudio_integrations.llama_index._settings import with_silence_timeouts
+from lmstudio_integrations.llama_index._settings import without_class_name
 from lmstudio_integrations.types._explained import explained
 from lmstudio_integrations.types._numbers import Natural
 from lmstudio_integrations.types.decisions import (
@@ -53,7 +53,7 @@ class _Settings(DecisionSettings):
     @classmethod
     def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept the names of our fields in other integrations."""
-        return super()._resolve_aliases(with_silence_timeouts(values))
+        return super()._resolve_aliases(without_class_name(values))
 
     def _get_prompts(self) -> dict[str, Any]:
         return {}

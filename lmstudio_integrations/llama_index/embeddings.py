@@ -15,7 +15,7 @@ from lmstudio_integrations._adapters.embedding_settings import (
     check_text,
     check_texts,
 )
-from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, InputAlias, Secret
+from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, Secret
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.client.transport.flows import arun, run
@@ -24,7 +24,7 @@ from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueErr
 from lmstudio_integrations.llama_index._settings import (
     CORE_DESCRIPTIONS,
     ComponentSettings,
-    with_silence_timeouts,
+    without_class_name,
     without_span,
 )
 from lmstudio_integrations.types._numbers import Int
@@ -95,7 +95,6 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
 
     if TYPE_CHECKING:
         api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
-        request_timeout: InputAlias[float | None] = DECLARED
     else:
         api_token: ApiToken = Field(exclude=True)  # `to_dict` has what a dump has
 
@@ -128,7 +127,7 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept the names of our fields in other integrations; `model` and `model_name` are one setting."""
         others = {name: value for name, value in values.items() if name not in _NAMES}
-        resolved = super()._resolve_aliases(with_silence_timeouts(others))
+        resolved = super()._resolve_aliases(without_class_name(others))
         return resolved if len(others) == len(values) else {**resolved, **_under_both_names(values)}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -151,12 +150,15 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
         return "LMStudioEmbedding"
 
     # Instructions are prepended here, before core's cache: otherwise it would return the vector of a text for a query
-    # with the same words. So is the model, or another model would get its vectors. Core's hooks remove them again, and
-    # pass the instruction to the client, which puts it before each part of a long text. -----------------------------
+    # with the same words. So are the model and the dimensions, or others would get its vectors. Core's hooks remove
+    # them, and pass the instruction to the client, which puts it before each part of a long text. -----------------
 
     def _prefix(self, instruction: str) -> str:
         """Return what stands before each text in core's hands, and so in the keys of its cache."""
-        return instruction if self.embeddings_cache is None else f"{self.model_name}\n{instruction}"
+        if self.embeddings_cache is None:
+            return instruction
+        dimensions = "" if self.dimensions is None else f"{self.dimensions}\n"
+        return f"{self.model_name}\n{dimensions}{instruction}"
 
     def _prefixed(self, instruction: str, text: object, many: str) -> str:
         return self._prefix(instruction) + check_text(text, many)
@@ -233,12 +235,12 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
 
     def _embed(self, prefix: str, texts: list[str]) -> list[list[float]]:
         vectors = self._model(Embedder).vectors_of_long(self._request(prefix, texts), max_concurrency=BATCHES_AT_ONCE)
-        return _check_count(run(vectors), texts)
+        return self._shortened(_check_count(run(vectors), texts))
 
     async def _aembed(self, prefix: str, texts: list[str]) -> list[list[float]]:
         model = self._model(Embedder, LoopMailbox)
         vectors = model.vectors_of_long(self._request(prefix, texts), max_concurrency=BATCHES_AT_ONCE)
-        return _check_count(await arun(vectors), texts)
+        return self._shortened(_check_count(await arun(vectors), texts))
 
     def _request(self, prefix: str, texts: list[str]) -> EmbeddingRequest:
         texts = [text.removeprefix(self._prefix(prefix)) for text in texts]

@@ -49,7 +49,7 @@ from lmstudio_integrations.llama_index._callbacks import (
 )
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
 from lmstudio_integrations.llama_index._responses import ResponseBuilder
-from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, ComponentSettings, with_silence_timeouts
+from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, ComponentSettings, without_class_name
 from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.chat import WireHistory
@@ -119,7 +119,6 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
     if TYPE_CHECKING:
         api_token: field_types.Secret = field_types.DECLARED  # repeated: see `TypedDescriptor`
         stop: field_types.StopStrings = field_types.DECLARED
-        request_timeout: field_types.InputAlias[float | None] = field_types.DECLARED
         additional_kwargs: field_types.InputAlias[Mapping[str, Any] | None] = field_types.DECLARED
     else:
         api_token: field_types.ApiToken = Field(exclude=True)  # `to_dict` has what a dump has
@@ -143,14 +142,8 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         more: Any = others.pop("additional_kwargs", None) or {}
         if not is_object(more):
             raise LMStudioValueError(f"additional_kwargs must be a dict of settings, got {more!r}")
-        more = with_effect(
-            more, {*cls.model_fields, *ALIASES, "request_timeout"}
-        )  # elsewhere, these are arguments of every call
-        return super()._resolve_aliases(with_silence_timeouts({**more, **others}))
-
-    def _checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Accept `request_timeout` in a call, too."""
-        return super()._checked(with_silence_timeouts(given))
+        more = with_effect(more, {*cls.model_fields, *ALIASES})  # elsewhere, these are arguments of every call
+        return super()._resolve_aliases(without_class_name({**more, **others}))
 
     @classmethod
     def class_name(cls) -> str:

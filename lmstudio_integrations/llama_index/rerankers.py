@@ -16,7 +16,7 @@ from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, Secr
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, ComponentSettings, with_silence_timeouts
+from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, ComponentSettings, without_class_name
 from lmstudio_integrations.types.reranking import RerankResult
 
 _dispatcher = get_dispatcher(__name__)
@@ -70,7 +70,7 @@ class LMStudioReranker(RerankerSettings, ComponentSettings, BaseNodePostprocesso
     @classmethod
     def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept the names of our fields in other integrations."""
-        return super()._resolve_aliases(with_silence_timeouts(values))
+        return super()._resolve_aliases(without_class_name(values))
 
     @classmethod
     def class_name(cls) -> str:

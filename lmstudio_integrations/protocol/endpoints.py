@@ -195,7 +195,7 @@ _BY_NAMESPACE: dict[Namespace, tuple[Endpoint, ...]] = {
             "cancelPlan",
             packets=dict.fromkeys(("setSelectedDownloadOptionIndex", "commit", "cancelDownload")),
         ),
-        # Its name before 2026 (docs/protocol.md#client-versions).
+        # Its name before 2026 (docs/protocol.md#create-download-plan).
         Channel("createArtifactDownloadPlan", Artifact, "cancel", packets={"commit": None}),
     ),
     # Open-ended: a quiet log is no stall (docs/protocol.md#diagnostics-endpoints).

@@ -82,7 +82,7 @@ class Exchange:
         started: When the caller began the operation of which this is a part.
         label: What errors call it.
         client_id: Stands for the client that made the call.
-        timeout_name: The timeout that runs now, besides `timeout`; `None` on channels that are open-ended.
+        timeout_name: The timeout that runs now, besides `total_timeout`; `None` on channels that are open-ended.
         since: When that timeout began to run, or was last restarted; at first when the call was made.
         id: The id on the wire, once it is sent; valid on this socket only (docs/protocol.md#ids).
         packets: How many packets were received.
@@ -162,9 +162,9 @@ def expired_timeout(
             then ends with its `idle_timeout`: nothing else would end it, because a frozen server does not.
     """
     # Check the total timeout first: it counts even while another one is switched off.
-    total, name = exchange.timeouts.get("timeout"), exchange.timeout_name
+    total, name = exchange.timeouts.get("total_timeout"), exchange.timeout_name
     if total is not None and now - exchange.started >= total:
-        return _error(exchange, "timeout", total, now - exchange.started, EXPIRIES["timeout"].cause)
+        return _error(exchange, "total_timeout", total, now - exchange.started, EXPIRIES["total_timeout"].cause)
     limit = exchange.timeouts.get(name) if name else None
     if limit is not None and name is not None:
         if now - exchange.since < limit:

@@ -40,7 +40,10 @@ def seconds_remedy(name: str, value: object) -> str:
     """Return what to write for a value that is no positive number of seconds."""
     if (pair := _pair(name, value)) is not None:
         return f"write connect_timeout={pair[0]}, idle_timeout={pair[1]}"
-    seconds = value.total_seconds() if isinstance(value, timedelta) else _converted(value, _SECONDS_PER)
+    if isinstance(value, timedelta):
+        seconds: Any = value.total_seconds()
+    else:
+        seconds = getattr(value, "read", None) or _converted(value, _SECONDS_PER)  # `read` is that of an httpx.Timeout
     return f"write {name}={seconds:.12g}" if seconds else f"for example {name}={_EXAMPLES.get(name, 30)}"
 
 
@@ -94,7 +97,11 @@ def _is_too_large(number: Any) -> bool:
 
 def _seconds(value: object, info: ValidationInfo) -> object:
     number = parsed_number(_number(value, info))
-    if isinstance(number, timedelta | str | tuple | list) or (isinstance(number, int | float) and not is_time(number)):
+    if (
+        isinstance(number, timedelta | str | tuple | list)
+        or hasattr(value, "read")
+        or (isinstance(number, int | float) and not is_time(number))
+    ):
         name = str(info.field_name)
         pair = _pair(name, value)
         timeouts = pair and f"{{'connect_timeout': {pair[0]}, 'idle_timeout': {pair[1]}}}"

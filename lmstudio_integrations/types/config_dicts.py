@@ -185,8 +185,8 @@ class LlmPredictionConfigDict(TypedDict, total=False):
     prompt_template: Mapping[str, Any] | None
 
 
-class Timeouts(TypedDict, total=False):
-    """How many seconds to wait for a sign of life; `None` waits forever.
+class TimeoutParameters(TypedDict, total=False):
+    """How many seconds to wait; `None` waits forever.
 
     Attributes:
         connect_timeout: Seconds to wait for the server to accept a connection or to respond to a ping. The default is
@@ -194,6 +194,7 @@ class Timeouts(TypedDict, total=False):
         load_timeout: Seconds to wait for progress while the model loads. The default is 300; `None` waits forever.
         idle_timeout: Seconds to wait for the next packet of a response, or the result of another call. The default is
             60; `None` waits forever.
+        total_timeout: Seconds that the whole call may take. No limit by default.
         keepalive: Ping the server after this many seconds of silence. The default is 20; `None` sends no pings. The
             calls of a dead connection fail at once; those of a frozen server end by their timeouts.
         queue_timeout: Seconds to wait in the model's queue, until the first packet. Starts again whenever the queue
@@ -207,29 +208,7 @@ class Timeouts(TypedDict, total=False):
     connect_timeout: float | None
     load_timeout: float | None
     idle_timeout: float | None
+    total_timeout: float | None
     keepalive: float | None
     queue_timeout: float | None
     first_token_timeout: float | None
-
-
-class TimeoutParameters(Timeouts, total=False):
-    """How many seconds to wait; `None` waits forever.
-
-    Attributes:
-        connect_timeout: Seconds to wait for the server to accept a connection or to respond to a ping. The default is
-            5; `None` waits forever.
-        load_timeout: Seconds to wait for progress while the model loads. The default is 300; `None` waits forever.
-        idle_timeout: Seconds to wait for the next packet of a response, or the result of another call. The default is
-            60; `None` waits forever.
-        keepalive: Ping the server after this many seconds of silence. The default is 20; `None` sends no pings. The
-            calls of a dead connection fail at once; those of a frozen server end by their timeouts.
-        queue_timeout: Seconds to wait in the model's queue, until the first packet. Starts again whenever the queue
-            moves. Under `load_policy='fit'`, a load does not wait for requests of a model that it would evict: it fails
-            with an `LMStudioInsufficientResourcesError`, which a retry can help. The default is 600; `None` waits
-            forever.
-        first_token_timeout: Seconds to wait for progress while the prompt is processed. The default is 300; `None`
-            waits forever.
-        timeout: Seconds that the whole call may take. No limit by default.
-    """
-
-    timeout: float | None

@@ -3,9 +3,13 @@
 import logging
 import re
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+
+Purpose = Literal["query", "document"]
+"""What the vector of a text is for."""
 
 
 class EmbeddingPrefixes(NamedTuple):

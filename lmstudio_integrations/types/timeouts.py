@@ -19,7 +19,7 @@ class Expiry:
     Attributes:
         cause: What has happened; `{peer}` is the server.
         remedy: What helps. By default, only more time does.
-        is_silence: Whether it limits a silence of the server in a call, as `request_timeout` does elsewhere.
+        is_silence: Whether it limits a silence of the server in a call, as the `timeout` of an adapter does.
     """
 
     cause: str = "nothing was received from the server"
@@ -45,7 +45,7 @@ class ModelTimeouts(BaseModel):
         Field(
             description="Seconds to wait for progress while the model loads. The default is 300; `None` waits forever."
         ),
-        Expiry(),
+        Expiry(is_silence=True),
     ] = 300.0
     idle_timeout: Annotated[
         Seconds | None,
@@ -55,7 +55,7 @@ class ModelTimeouts(BaseModel):
         ),
         Expiry(is_silence=True),
     ] = 60.0
-    timeout: Annotated[
+    total_timeout: Annotated[
         Seconds | None,
         Field(description="Seconds that the whole call may take. No limit by default."),
         Expiry("it took too long in total"),
@@ -96,4 +96,4 @@ EXPIRIES = {
 """What it means that a timeout has expired, by its name."""
 
 SILENCE_TIMEOUTS = tuple(name for name, expiry in EXPIRIES.items() if expiry.is_silence)
-"""What `request_timeout` means elsewhere: the longest silence of the server, not the duration of a call."""
+"""The limits of a silence of the server; each phase of a call has its own. None limits the duration of a call."""

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import httpx
 import pytest
 from langchain_core.exceptions import ModelInvalidRequestError
 from langchain_core.load import dumpd
 from langchain_core.runnables import RunnableLambda
 
-from lmstudio_integrations._adapters import input_checks
+from lmstudio_integrations._adapters import unknown_settings
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio
@@ -234,27 +235,45 @@ def test_an_equal_object_is_made_of_a_dump(name: str, again: Callable[[Any], Any
 @pytest.mark.parametrize("name", OWNERS)
 def test_every_timeout_takes_a_number_as_text(name: str) -> None:
     make, others = OWNERS[name]
-    made = make(**others, timeout="3", timeouts={"idle_timeout": "3"})
-    assert (made.timeout, made.timeouts) == (3.0, {"idle_timeout": 3.0})
+    assert make(**others, timeouts={"idle_timeout": "3"}).timeouts == {"idle_timeout": 3.0}
+    if name in ADAPTERS:
+        assert make(**others, timeout="3").timeout == 3.0
 
 
+def limits(model: Any, given: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the timeouts of a call."""
+    return dict((model._resolve_call(given).calling if given else model._resolve_model(vars(model))[1])[0])
+
+
+@pytest.mark.parametrize("spelling", ["timeout", "request_timeout"])
 @pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)
-def test_a_request_timeout_means_the_same_wherever_llama_index_takes_it(adapter: Adapter) -> None:
-    if adapter.framework == "LangChain":
-        error = str(error_of(lambda: adapter.make(request_timeout=60)))
-        assert "write timeouts={'idle_timeout': 60, 'queue_timeout': 60, 'first_token_timeout': 60}" in error
-        return
-    silence = dict.fromkeys(("idle_timeout", "queue_timeout", "first_token_timeout"), 7.0)
-    made = adapter.make(request_timeout="7", timeouts={"keepalive": 5})
-    assert (made.timeout, made.timeouts) == (None, silence | {"keepalive": 5})
-    for timeout in silence:
-        twice = partial(adapter.make, request_timeout=7, timeouts={timeout: 5})
-        assert f"'request_timeout' is another name of '{timeout}'" in str(error_of(twice))
-    assert made.model_copy(update={"request_timeout": 8}).timeouts == dict.fromkeys(silence, 8)
-    assert "request_timeout='7x': must be" in str(error_of(lambda: adapter.make(request_timeout="7x")))
+def test_a_timeout_is_the_longest_silence_in_both_frameworks(adapter: Adapter, spelling: str) -> None:
+    silence = {"load_timeout": 300.0, "queue_timeout": 600.0, "first_token_timeout": 300.0, "idle_timeout": 7.0}
+    made = adapter.make(**{spelling: "7"}, timeouts={"keepalive": 5})
+    assert (made.timeout, limits(made)) == (7.0, silence | {"keepalive": 5.0}), "no shorter silence ends a load"
+    assert limits(made.model_copy(update={spelling: 900})) == {**dict.fromkeys(silence, 900.0), "keepalive": 5.0}
+    assert limits(adapter.make(**{spelling: 7}, timeouts={"idle_timeout": 1, "queue_timeout": 2}))["queue_timeout"] == 2
+    assert limits(adapter.make(**{spelling: None}, timeouts={"idle_timeout": None})) == {"idle_timeout": None}
+    assert f"{spelling}='7x': must be a positive number" in str(error_of(lambda: adapter.make(**{spelling: "7x"})))
+    pair = str(error_of(lambda: adapter.make(**{spelling: (3, 5)})))
+    assert "write timeouts={'connect_timeout': 3, 'idle_timeout': 5}" in pair
+    twice = partial(adapter.make, timeout=7, request_timeout=5)
+    assert "'request_timeout' is another name of 'timeout'; give one of them" in str(error_of(twice))
     if adapter.takes_settings:
-        call = made._resolve_call({"request_timeout": 9})
-        assert call.values["timeouts"] == dict.fromkeys(silence, 9) | {"keepalive": 5}
+        assert limits(made, {spelling: 9})["idle_timeout"] == 9
+        assert limits(made, {"timeouts": {"idle_timeout": 9}})["idle_timeout"] == 9, "a call overrides the object"
+        assert limits(made, {"timeouts": {"keepalive": None}}) == silence | {"keepalive": None}
+
+
+@pytest.mark.parametrize("name", OWNERS)
+def test_a_total_timeout_is_named_where_timeout_is_none(name: str) -> None:
+    make, others = OWNERS[name]
+    assert make(**others, timeouts={"total_timeout": 3}).timeouts == {"total_timeout": 3.0}
+    error = str(error_of(partial(make, **others, timeouts={"timeout": 3})))
+    assert "write 'total_timeout' for the whole call, or 'idle_timeout' for the longest silence" in error
+    if name not in ADAPTERS:
+        for spelling in ("timeout", "request_timeout"):
+            assert "write timeouts={'total_timeout': 3" in str(error_of(partial(make, **others, **{spelling: 3})))
 
 
 @pytest.mark.parametrize("name", ["ChatLMStudio", "LMStudioLLM"])
@@ -272,10 +291,54 @@ def test_what_is_bound_later_overrides_what_was_bound_key_by_key(name: str) -> N
     assert dumpd(model.bind(seed=1))["id"] == dumpd(RunnableLambda(str).bind(a=1))["id"]
 
 
+BOUND_CALLS: dict[str, Callable[..., Any]] = {
+    "invoke": lambda bound, **given: bound.invoke("x", **given),
+    "ainvoke": lambda bound, **given: asyncio.run(bound.ainvoke("x", **given)),
+    "batch": lambda bound, **given: bound.batch(["x"], **given),
+    "stream": lambda bound, **given: list(bound.stream("x", **given)),
+    "retry": lambda bound, **given: bound.with_retry(stop_after_attempt=1).invoke("x", **given),
+}
+
+
+@pytest.mark.parametrize("call", BOUND_CALLS.values(), ids=BOUND_CALLS)
+@pytest.mark.parametrize("name", ["ChatLMStudio", "LMStudioLLM"])
+def test_what_is_bound_and_what_a_call_gives_are_merged_key_by_key(name: str, call: Callable[..., Any]) -> None:
+    make, others = OWNERS[name]
+    resolved: list[Any] = []
+
+    base: Any = make
+
+    class Recording(base):  # type: ignore[misc]
+        def _resolve_call(self, given: Any) -> Any:
+            resolved.append(super()._resolve_call(given).values)
+            raise LMStudioValueError("this is recorded")
+
+    first = {"timeouts": {"idle_timeout": 2, "queue_timeout": 2}, "prediction_config": {"raw": {"a": 1}}}
+    later = {"timeouts": {"queue_timeout": None}, "prediction_config": {"raw": {"b": 2}}}
+    error_of(partial(call, Recording(**others).bind(**first, timeout=5), **later))
+    assert resolved[0]["timeouts"] == {"idle_timeout": 2, "queue_timeout": None}
+    assert (resolved[0]["timeout"], resolved[0]["prediction_config"].raw) == (5, {"a": 1, "b": 2})
+    error_of(partial(call, Recording(**others).bind(request_timeout=5), timeouts={"idle_timeout": 3}))
+    assert (resolved[-1]["timeout"], resolved[-1]["timeouts"]) == (None, {"idle_timeout": 3})
+
+
+def test_what_is_bound_later_replaces_what_takes_precedence() -> None:
+    make, others = OWNERS["ChatLMStudio"]
+    model = make(**others).bind(timeout=5, context_length=100)
+    bound = model.bind(timeouts={"idle_timeout": 3}, load_config={"context_length": 200})
+    assert (bound.kwargs["timeout"], bound.kwargs["context_length"]) == (None, None)
+    configured = make(**others).with_config(tags=["x"]).bind(timeouts={"idle_timeout": 1, "queue_timeout": 1})
+    assert configured.config == {"tags": ["x"]}
+    assert configured.bind(timeouts={"idle_timeout": 2}).kwargs["timeouts"] == {"idle_timeout": 2, "queue_timeout": 1}
+    assert "unknown setting 'temprature'" in str(error_of(lambda: make(**others).with_config().bind(temprature=1)))
+    assert bound.bind(timeout=7).kwargs["timeout"] == 7
+
+
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a port": ({"host": 1234}, "write '127.0.0.1:1234'"),
     "a port in a list": ({"host": [1234, "a"]}, "write '127.0.0.1:1234'"),
     "an emulator": ({"host": Emulator([])}, "write its .address"),
+    "a Timeout of httpx": ({"timeout": httpx.Timeout(60)}, "write timeout=60"),
     "two timeouts": ({"timeout": (3, 5)}, "write timeouts={'connect_timeout': 3, 'idle_timeout': 5}"),
     "a typo": ({"prediction_config": {"tempreature": 1}}, "did you mean 'temperature'? write temperature=…"),
     "a short typo": ({"prediction_config": {"min_ps": 1}}, "did you mean 'min_p'? write min_p=…"),
@@ -317,10 +380,44 @@ def test_an_unknown_setting_is_an_error_that_names_the_nearest(name: str) -> Non
     assert "'base_url' is another name of 'host'" in str(error_of(partial(make, **others, base_url="b")))
 
 
+PASTED: dict[str, tuple[Any, str]] = {
+    "num_ctx": (4096, "did you mean 'context_length'? Write context_length=4096"),
+    "keep_alive": ("10m", "did you mean 'ttl'? Write ttl=600"),
+    "num_gpu": (20, "write load_config={'gpu': {'ratio': 0.5}, 'eval_batch_size': 64}"),
+    "num_batch": (64, "write load_config={'gpu': {'ratio': 0.5}, 'eval_batch_size': 64}"),
+    "num_thread": (4, "write prediction_config={'cpu_threads': 4}"),
+    "model_kwargs": ({"num_predict": 9, "seed": 3}, "write its entries as settings: max_tokens=9, seed=3"),
+    "mirostat": (1, "remove it"),
+    "temprature": (0.5, "did you mean 'temperature'?"),
+    "openai_api_base": ("http://a", "did you mean 'host'?"),
+    "default_headers": ({"Authorization": "Bearer sk-secret"}, "did you mean 'headers'?"),
+}
+
+
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_one_error_says_of_all_unknown_settings_what_to_write(name: str) -> None:
+    adapter, (make, others) = LANGUAGE_MODELS[name], OWNERS[name]
+    given = {setting: value for setting, (value, _) in PASTED.items()}
+    in_call = {setting: value for setting, value in given.items() if setting != "default_headers"}
+    errors = [
+        str(error_of(partial(make, model="m", **given))),
+        str(error_of(partial(CALLS["call"], adapter, make(**others), in_call))),
+    ]
+    for error, pasted in zip(errors, (given, in_call), strict=True):
+        remedies = {
+            name: remedy
+            for line in error.splitlines()[1:]
+            for names, remedy in [line.split(": ", 1)]
+            for name in names.strip().split(", ")
+        }
+        assert remedies == {setting: PASTED[setting][1] for setting in pasted}
+        assert "secret" not in error
+
+
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
 def test_what_an_error_suggests_is_accepted_there(name: str) -> None:
     make, others = OWNERS[name]
-    places = input_checks._places(make.model_fields)
+    places = unknown_settings._places(make.model_fields)
     for place, names in places.items():
         for each in names:
             text = str(error_of(partial(make, **others, **{place: {each: object()}})))

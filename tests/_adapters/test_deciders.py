@@ -33,3 +33,11 @@ def test_without_a_name_a_loaded_decision_model_answers_else_a_language_model(de
         asyncio.run(decide(server.address))
         assert bool(server.predictions) is not is_loaded, "only a language model predicts"
         assert len(server.loads) == 1 + is_loaded, "those of the beginning"
+
+
+@pytest.mark.parametrize("make", [LMStudioClassifier, LMStudioSelector, LMStudioEvaluator])
+@pytest.mark.parametrize("name", ["judge", "chat"])
+def test_what_decides_is_unloaded_also_before_the_first_call(make: Any, name: str) -> None:
+    with Emulator([CHAT, {**JUDGE, "preload": True}]) as server:
+        make(model=name, host=server.address).unload()
+        assert [info.identifier for info in server.loaded()] == [{"judge": "chat", "chat": "judge"}[name]]

@@ -1,14 +1,16 @@
 """The prefixes of embedding models: before each text, and before each part of a text that is too long."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from llama_index.core.storage.kvstore import SimpleKVStore
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioContextOverflowError
+from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioContextOverflowError, LMStudioValueError
 from lmstudio_integrations.langchain import LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudioEmbedding
 from lmstudio_integrations.types.embedding_prefixes import prefixes_of_family
@@ -137,3 +139,74 @@ def test_the_prefixes_of_a_family_are_used_unless_they_are_switched_off(
         assert [record.text for record in server.embedded_texts] == [f"{prefix}sun", f"{prefix}sun", "sun"]
     (line,) = caplog.messages
     assert line.startswith(f"{NOMIC!r}: queries get the prefix {QUERY!r} and documents {DOCUMENT!r}")
+
+
+@pytest.mark.parametrize(
+    ("method", "of_framework", "purpose"),
+    [
+        ("embed_query", LMStudioEmbeddings, "query"),
+        ("embed_documents", LMStudioEmbeddings, "document"),
+        ("get_query_embedding", LMStudioEmbedding, "query"),
+        ("get_text_embedding_batch", LMStudioEmbedding, "document"),
+    ],
+)
+def test_the_native_client_makes_the_same_vectors_for_a_purpose(
+    embed: Callable[..., Any], method: str, of_framework: Any, purpose: Any
+) -> None:
+    many = method in {"embed_documents", "get_text_embedding_batch"}
+    given: Any = ["sun", "rain"] if many else "sun"
+
+    async def embed_natively(host: str) -> Any:
+        async with lms.AsyncClient(host) as client:
+            return await (await client.embedding.model(NOMIC)).embed(given, purpose=purpose)
+
+    with Emulator([ModelEntry(key=NOMIC, kind="embedding")]) as server:
+        expected = embed(of_framework(model=NOMIC, host=server.address), method, given)
+        assert asyncio.run(embed_natively(server.address)) == expected
+        with lms.Client(server.address) as client:
+            model = client.embedding.model(NOMIC)
+            assert model.embed(given, purpose=purpose) == expected
+            assert model.embed(given) != expected, "without a purpose, as the official SDK"
+            wrong: Any = "passage"
+            with pytest.raises(
+                LMStudioValueError, match="purpose must be 'query' or 'document', or None; got 'passage'"
+            ):
+                model.embed(given, purpose=wrong)
+
+
+# Dimensions -----------------------------------------------------------------------------------------------------------
+
+SHORTENED: list[tuple[Any, str]] = [(LMStudioEmbeddings, "embed_query"), (LMStudioEmbeddings, "embed_documents")]
+SHORTENED += [(LMStudioEmbedding, f"get_{name}") for name in ("query_embedding", "text_embedding")]
+SHORTENED += [(LMStudioEmbedding, f"get_{name}") for name in ("text_embedding_batch", "agg_embedding_from_queries")]
+
+
+@pytest.mark.parametrize(("make", "method"), SHORTENED)
+def test_shorter_vectors_are_the_beginning_of_long_ones_with_length_one(
+    embed: Callable[..., Any], make: Any, method: str
+) -> None:
+    is_list = method in {"embed_documents", "get_text_embedding_batch", "get_agg_embedding_from_queries"}
+    many = method in {"embed_documents", "get_text_embedding_batch"}
+    given: Any = ["one two three four five"] if is_list else "one two three four five"
+    with Emulator([ModelEntry(key="vectors", kind="embedding", embedding_length=16)]) as server:
+        model = make(model="vectors", host=server.address)
+        long, short = (
+            embed(each, method, given)[0] if many else embed(each, method, given)
+            for each in (model, model.model_copy(update={"dimensions": 8}))
+        )
+        assert (len(long), len(short)) == (16, 8)
+        length = math.hypot(*long[:8])
+        assert short == pytest.approx([number / length for number in long[:8]])
+        with pytest.raises(LMStudioValueError, match="dimensions=17, but the model's vectors have 16 numbers"):
+            embed(make(model="vectors", host=server.address, dimensions=17), method, given)
+
+
+def test_a_cache_tells_vectors_of_other_dimensions_apart(embed: Callable[..., Any]) -> None:
+    cache = SimpleKVStore()
+    with Emulator([ModelEntry(key="vectors", kind="embedding", embedding_length=16)]) as server:
+        for dimensions, length in ((None, 16), (8, 8), (None, 16)):
+            model = LMStudioEmbedding(
+                model="vectors", host=server.address, embeddings_cache=cache, dimensions=dimensions
+            )
+            assert len(embed(model, "get_text_embedding", "one two")) == length
+        assert [record.text for record in server.embedded_texts] == ["one two"] * 2

@@ -331,8 +331,8 @@ def test_a_response_of_unknown_length_may_not_be_huge(show: Show, web: Web) -> N
 @pytest.mark.parametrize("path", ["/drip", "/silent"])
 def test_the_timeout_of_a_call_holds_for_the_download(show: Show, web: Web, path: str) -> None:
     with pytest.raises(errors.LMStudioTimeoutError, match=r"Image download: .*timeout expired") as caught:
-        show.trusted(web.url(path), timeout=0.3)
-    assert caught.value.timeout_name == "timeout"
+        show.trusted(web.url(path), timeouts={"total_timeout": 0.3})
+    assert caught.value.timeout_name == "total_timeout"
     assert caught.value.elapsed is not None
     assert caught.value.elapsed >= 0.3
     # On a busy machine, the time may be up before the request is sent.
@@ -349,7 +349,7 @@ def test_a_download_has_a_limit_even_if_the_call_has_none(
     show: Show, web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uploads, "DOWNLOAD_TIMEOUT", 0.2)
-    assert "did not arrive within 0.2 s; set timeout" in show.trusted_error(web.url("/drip"))
+    assert "did not arrive within 0.2 s; set total_timeout" in show.trusted_error(web.url("/drip"))
     assert web.client_closed.wait(WAIT)
 
 
@@ -365,11 +365,12 @@ async def test_the_timeout_of_a_call_covers_the_download_and_the_prediction(monk
     monkeypatch.setattr(fetch, "fetch", slow_fetch)
     began = time.monotonic()
     async with serving(Server()) as host:
-        settings: dict[str, Any] = {"model": CHAT, "host": host, "timeout": 60, "allow_image_download": True}
+        timeouts = {"total_timeout": 60}
+        settings: dict[str, Any] = {"model": CHAT, "host": host, "timeouts": timeouts, "allow_image_download": True}
         async with ChatLMStudio(**settings) as llm:
             with pytest.raises(errors.LMStudioTimeoutError) as caught:
                 await llm.ainvoke(shown(ChatLMStudio, "http://example.com/a.png", "stall"))
-    assert caught.value.timeout_name == "timeout"
+    assert caught.value.timeout_name == "total_timeout"
     assert time.monotonic() - began == pytest.approx(60, abs=1)
     assert limits == [pytest.approx(60, abs=1)]
 

@@ -4,6 +4,7 @@ Counted in loads, not in seconds: each load of a large model costs a user many o
 """
 
 import asyncio
+import re
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,8 @@ from lmstudio_integrations import LMStudioEvictionWarning
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+from lmstudio_integrations.types.config import LoadPolicy
+from tests.docs.snippets import read
 from tests.support.served import served
 
 pytestmark = pytest.mark.slow
@@ -106,3 +109,26 @@ def test_two_chat_models_evict_each_other_with_one_warning(server: Emulator) -> 
     assert set(responses) == {TEXT}
     assert [warning.category for warning in caught] == [LMStudioEvictionWarning]
     assert loads(server) == {"chat": QUESTIONS, "reviewer": QUESTIONS}
+    section = re.findall('see "(.+)" in the guide', str(caught[0].message))
+    assert section
+    assert f"\n## {section[0]}\n" in read("docs/guides/loading.md")
+
+
+@pytest.mark.parametrize(
+    ("policy", "other"),
+    [
+        ("explicit", "get_or_load"),
+        ("get_or_load", "explicit"),
+        ("explicit", "explicit"),
+        pytest.param("fit", "fit", marks=pytest.mark.leaf),
+    ],
+)
+def test_two_chat_models_stay_with_the_policies_that_the_guide_names(
+    policy: LoadPolicy, other: LoadPolicy, server: Emulator
+) -> None:
+    planner = ChatLMStudio(model="chat", load_policy=policy, host=server.address)
+    coder = LMStudio(model="reviewer", load_policy=other, host=server.address)
+    for _ in range(QUESTIONS):
+        planner.invoke("Why?")
+        coder.complete("Why?")
+    assert loads(server) == {"chat": 1, "reviewer": 1}

@@ -410,6 +410,8 @@ def test_a_returned_image_that_does_not_arrive_leaves_time_for_the_response(
 ) -> None:
     monkeypatch.setattr(uploads, "DOWNLOAD_TIMEOUT", 0.2)
     send = Send(server, "invoke")
-    text = send(on_the_web(web.url("/silent")), "tool", allow_image_download="private", timeout=WAIT)
+    text = send(
+        on_the_web(web.url("/silent")), "tool", allow_image_download="private", timeouts={"total_timeout": WAIT}
+    )
     assert "did not arrive within 0.2 s" in text
     assert web.client_closed.wait(WAIT)

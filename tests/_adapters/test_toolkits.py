@@ -124,8 +124,8 @@ def test_a_lost_connection_is_raised_and_the_tool_is_not_called_again(server: Em
 @some_paths
 def test_a_timeout_is_raised_and_the_model_gets_no_text(server: Emulator, sums: Sums, path: str) -> None:
     with pytest.raises(lms.LMStudioTimeoutError, match=r"timeout expired after 0\.5 s") as caught:
-        take(path, "wait", server, timeout=0.5)  # the start of the plugin counts as well
-    assert caught.value.timeout_name == "timeout"
+        take(path, "wait", server, timeouts={"total_timeout": 0.5})  # the start of the plugin counts as well
+    assert caught.value.timeout_name == "total_timeout"
     server.wait_for(lambda: all(each.state == "aborted" for each in server.tool_calls), SECONDS)
     assert sums.runs <= 1
     assert len(server.predictions) <= 1
@@ -178,7 +178,7 @@ def test_threads_that_ask_before_the_session_is_open_share_it(kind: Kind) -> Non
     toolkit: Any = kind(PLUGIN, host="a:1")
     first = toolkit._session()
     assert toolkit._session() is first
-    toolkit.timeout = 3  # it is not in use yet, so that its timeouts count
+    toolkit.timeouts = {"total_timeout": 3}  # it is not in use yet, so that its timeouts count
     assert toolkit._session() is not first
 
 
@@ -231,7 +231,7 @@ async def test_a_closed_toolkit_says_so_and_opens_again(server: Emulator, kind: 
 @each_kind
 @pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made))])
 def test_a_copy_has_a_session_of_its_own(server: Emulator, kind: Kind, make_copy: Any) -> None:
-    toolkit: Any = kind({PLUGIN: {"prefix": "sums_"}}, host=server.address, timeout=SECONDS)
+    toolkit: Any = kind({PLUGIN: {"prefix": "sums_"}}, host=server.address, timeouts={"total_timeout": SECONDS})
     mine = tools_of(toolkit)
     copied = make_copy(toolkit)
     assert copied == toolkit
@@ -247,10 +247,10 @@ def test_an_assignment_takes_effect_with_the_next_call_or_session(server: Emulat
     toolkit: Any = kind(PLUGIN, host=server.address)
     tools = tools_of(toolkit)
     assert tools_of(toolkit).keys() == tools.keys()
-    toolkit.timeout = 0.1
+    toolkit.timeouts = {"total_timeout": 0.1}
     with pytest.raises(lms.LMStudioTimeoutError):
         result_of(tools["wait"])
-    toolkit.timeout = None
+    toolkit.timeouts = None
     tools_of(toolkit)
     assert result_of(tools["add"], a=1, b=2) == "3"  # the same session
     toolkit.prefix = "my_"
@@ -312,7 +312,9 @@ def test_a_toolkit_is_on_no_device(kind: Kind) -> None:
 
 
 def test_the_constructors_have_types_for_the_names_that_people_paste() -> None:
-    toolkit = LMStudioToolkit("mcp/a", base_url=HOST, api_key="k", prefix="a_", timeout=5, headers={"X-Team": "a"})
+    toolkit = LMStudioToolkit(
+        "mcp/a", base_url=HOST, api_key="k", prefix="a_", timeouts={"total_timeout": 5}, headers={"X-Team": "a"}
+    )
     assert_type(toolkit.api_token, SecretStr | None)
     assert (toolkit.host, toolkit.api_token, toolkit.plugin) == (HOST, SecretStr("k"), "mcp/a")
     both = LMStudioToolkit(plugin={"mcp/a": {"prefix": "a_"}, "mcp/b": None}, on_status=print, ca_file=None)
@@ -333,8 +335,8 @@ def test_a_setting_that_does_not_fit_is_an_error(kind: Any) -> None:
     with pytest.raises(ValueError, match="unknown setting 'temperature'") as caught:
         kind(PLUGIN, temperature=0)
     assert "embedding" not in str(caught.value)
-    with pytest.raises(ValueError, match="timeout"):
-        kind(PLUGIN, timeout=-1)
+    with pytest.raises(ValueError, match="total_timeout"):
+        kind(PLUGIN, timeouts={"total_timeout": -1})
     with pytest.raises(
         lms.LMStudioValueError, match=rf"{kind.__name__} needs .* plugin; write {kind.__name__}\('owner"
     ):

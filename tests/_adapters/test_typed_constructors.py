@@ -60,18 +60,13 @@ def test_language_models_of_llama_index() -> None:
     assert_type(model.model_name, str | None)
     assert (model.host, token_of(model.api_token), model.model, model.stop) == (HOST, "k", "m", ["x"])
     assert model.model_name == "m"
-    assert ((model.timeouts or {})["idle_timeout"], LMStudio(additional_kwargs={"seed": 1}).seed) == (30, 1)
+    assert (model.timeout, LMStudio(additional_kwargs={"seed": 1}).seed) == (30, 1)
 
 
 def test_embedding_models_of_llama_index() -> None:
     model = LMStudioEmbedding(base_url=HOST, api_key=SecretStr("k"), model_name="m", request_timeout=30)
     assert_type(model.api_token, SecretStr | None)
-    assert (model.host, token_of(model.api_token), model.model, (model.timeouts or {})["idle_timeout"]) == (
-        HOST,
-        "k",
-        "m",
-        30,
-    )
+    assert (model.host, token_of(model.api_token), model.model, model.timeout) == (HOST, "k", "m", 30)
 
 
 def test_load_settings_in_either_spelling() -> None:
@@ -128,8 +123,8 @@ def test_wrong_names_are_rejected() -> None:
         ChatLMStudio(base_ulr=HOST)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="stop"):
         LMStudioEmbeddings(stop="x")  # type: ignore[call-arg]
-    with pytest.raises(ValueError, match="request_timeout"):
-        ChatLMStudio(request_timeout=30)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="request_timeouts"):
+        ChatLMStudio(request_timeouts=30)  # type: ignore[call-arg]
 
 
 def test_other_names_of_a_setting_are_no_attributes() -> None:

@@ -254,3 +254,59 @@ def test_what_concerns_the_object_alone_is_no_argument_of_a_call(server: Emulato
     llm = adapter.make(model="chatty", host=server.address)
     with pytest.raises(LMStudioValueError, match="unload_on_close"):
         adapter.call(llm, "Hi", unload_on_close=True)
+
+
+# Unloading at once ----------------------------------------------------------------------------------------------------
+
+
+async def _unload(model: Any, *, is_async: bool) -> None:
+    await (model.aunload() if is_async else asyncio.to_thread(model.unload))
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize(("name", "policy"), covering(ADAPTERS, [*POLICIES, "fit", "require_loaded"]))
+async def test_an_object_unloads_its_model_whoever_loaded_it(
+    server: Emulator, gate: Gate, name: str, policy: str, is_async: bool
+) -> None:
+    gate.open()
+    adapter, key = ADAPTERS[name], _key(name)
+    model = adapter.make(model=key, host=server.address, load_policy=policy)
+    await _unload(model, is_async=is_async)  # nothing is loaded
+    server.load(key)
+    for _ in range(2):
+        await asyncio.to_thread(adapter.call, model, "Hi")
+        await _unload(model, is_async=is_async)
+        left = server.loaded()
+        assert [info.identifier for info in left] == ([key] if policy == "new_instance" else [])
+        if policy == "require_loaded":
+            server.load(key)
+    assert {load.mode for load in server.loads} <= {"explicit", "just_in_time"}
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_an_object_that_has_not_called_yet_unloads_the_model_that_it_names(server: Emulator, name: str) -> None:
+    adapter, key = ADAPTERS[name], _key(name)
+    server.load(key)
+    adapter.make(host=server.address).unload()
+    assert len(server.loaded()) == 1, "which one it would use is not known"
+    adapter.make(model=key, host=server.address).unload()
+    assert server.loaded() == []
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_without_a_name_the_model_of_the_last_call_is_unloaded(server: Emulator, gate: Gate, name: str) -> None:
+    gate.open()
+    adapter, key = ADAPTERS[name], _key(name)
+    server.load(key)
+    server.load(key, identifier="other")
+    model = adapter.make(host=server.address)
+    adapter.call(model, "Hi")
+    model.unload()
+    assert len(server.loaded()) == 1
+
+
+def test_an_unload_fails_if_the_server_does() -> None:
+    with Emulator(MODELS) as server:
+        model = ChatLMStudio(model="chatty", host=server.address)
+    with pytest.raises(ModelError):
+        model.unload()

@@ -70,7 +70,7 @@ def refusal(host: str) -> str:
             lms.LMStudioUnreachableError("not found\n  tried: ws://a:1: nobody\n  suggestion: start it"),
             ["Error: not found", "  tried: ws://a:1: nobody", "  suggestion: start it"],
         ),
-        (expired("timeout"), ["Error: Call: it took too long in total: timeout expired after 9 s"]),
+        (expired("total_timeout"), ["Error: Call: it took too long in total: total_timeout expired after 9 s"]),
         (
             expired("connect_timeout"),
             [
@@ -104,6 +104,10 @@ SUGGESTIONS = [
     ("already in use; choose another port, or 0 for any free one", "choose another one with --port, or 0"),
     (str(context_overflow("Call", 9, 8, None)), "load the model with --context-length=16;"),
     (str(wire("Nothing matches", displayData=NOT_LOADED)), "load it with `lms load 'a b'`"),
+    (
+        "so unload it first, with client.llm.unload(KEY) or an adapter's unload()",
+        "so unload it first with `lms unload`",
+    ),
     (KEEP_LOADED, "load one of them with `lms load`"),
     (MAKE_ROOM, "make room by `lms unload`"),
     (

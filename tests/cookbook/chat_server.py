@@ -17,6 +17,8 @@ STOP_TIMEOUT = 20
 ENDLESS: Mapping[str, Any] = {
     "key": TOOLS,
     "rule": [
+        {"when": {"last": "Look it up"}, "then": [{"tool": "departures", "arguments": {"destination": "island"}}]},
+        {"when": {"role": "tool"}, "then": [{"text": "Every hour. " * 2000}]},
         {"when": {"last": "stall"}, "then": [{"fault": "stall"}]},
         {"when": {"last": "fail"}, "then": [{"text": "Every"}, {"error": "The engine failed."}]},
         {"when": {"last": "flow"}, "then": [{"text": "Every hour. " * 2000}]},

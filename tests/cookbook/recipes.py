@@ -97,6 +97,7 @@ RECIPES = (
         files=("servers/mcp_server.py",),
     ),
     Recipe("langgraph_memory", models=(TOOLS,)),
+    Recipe("fastapi_agent", models=(TOOLS,), program=True, packages=("fastapi", "uvicorn")),
     Recipe("langchain_decisions", models=(FAST, LARGE)),
     Recipe("llama_index_agent", models=(TOOLS,), program=True),
     Recipe("langchain_several_hosts"),

@@ -60,25 +60,14 @@ COMMAND_PAGES = [f"docs/tools/{name}.md" for name in ("cli", "emulator", "catalo
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 COMMAND = re.compile(r"python -m ((?:tests|tools|benchmarks)[.\w]*)")
 
-_NO_COUNTERPART = "a setting of another integration, without a counterpart here"
-
 FOREIGN = {
     "LMS_SERVER_HOST": "a variable of LM Studio's command line",
-    "OWNER": "a placeholder in a workflow",
     "LANGSMITH_HIDE_INPUTS": "a variable of LangSmith",
     "LANGSMITH_HIDE_OUTPUTS": "a variable of LangSmith",
     "OLLAMA_HOST": "a variable of Ollama",
     "OllamaLLM": "a class of langchain-ollama",
     "OpenAIDecisions": "a class of langchain-openai",
     "HTTPS_PROXY": "a variable that many programs read",
-    "http_client": _NO_COUNTERPART,
-    "prompt_cache_key": _NO_COUNTERPART,
-    "prompt_key": _NO_COUNTERPART,
-    "repeat_last_n": _NO_COUNTERPART,
-    "reuse_client": _NO_COUNTERPART,
-    "service_tier": _NO_COUNTERPART,
-    "tfs_z": _NO_COUNTERPART,
-    "use_responses_api": _NO_COUNTERPART,
     "ContextChatEngine": "a class of LlamaIndex",
     "as_chat_engine": "a method of LlamaIndex's indices",
     "max_iterations": "an argument of LlamaIndex's agents",

@@ -21,6 +21,7 @@ from tests.docs.snippets import ROOT
 from tests.support.adapters import ADAPTERS
 from tests.test_package import PUBLIC
 from tools.field_types import FieldTypes, groups_of, type_text
+from tools.reference_sources import pages, with_sources
 
 pytestmark = pytest.mark.slow
 
@@ -108,6 +109,13 @@ def test_every_public_class_and_function_has_an_entry(module: str) -> None:
     }  # all errors are one entry
     assert alone
     assert [name for name, value in alone.items() if not {name, value.__name__} & entries] == []
+
+
+def test_a_page_links_the_files_that_its_entries_come_from(package: griffe.Object) -> None:
+    """For whoever reads it in a clone."""
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        assert with_sources(page, text, package) == text, "run python -m tools.reference_sources"
 
 
 def test_what_a_class_says_of_its_attributes_is_shown_with_them(package: griffe.Object) -> None:

@@ -90,7 +90,7 @@ def every_alias() -> Snippet:
     modules = {each.make.__module__ for each in ADAPTERS.values()}
     names = [f"{each.make.__module__}.{each.make.__name__}" for each in ADAPTERS.values()]
     imports = [f"import {module}" for module in sorted(modules)]
-    calls = [f'{name}({alias}="x")' for name in names for alias in ALIASES]
+    calls = [f"{name}({alias}={5 if alias == 'request_timeout' else repr('x')})" for name in names for alias in ALIASES]
     return Snippet("every alias", 1, "python", "\n".join([*imports, *calls]))
 
 

@@ -249,7 +249,7 @@ _FIRST = (
 _LAST = (
     row("last-packet-lost", CLOSED_EARLY, QUEUED),
     row("connection-dead-before-last-packet", IDLE, QUEUED, then_on="new connection"),
-    row("response-endless", expires("timeout"), QUEUED),
+    row("response-endless", expires("total_timeout"), QUEUED),
     row("channel-close-lost", WORKS, None),
     row("last-packet-twice", WORKS),
     # A reranker has more texts to score after the first last packet.

@@ -336,7 +336,7 @@ def _wait_until(
 
 
 def _timeouts(outcome: Outcome, keepalive: float) -> Timeouts:
-    limits = {**dict.fromkeys(TIMEOUT_NAMES - {"timeout"}, LONG), "keepalive": keepalive}
+    limits = {**dict.fromkeys(TIMEOUT_NAMES - {"total_timeout"}, LONG), "keepalive": keepalive}
     return limits | ({outcome.timeout_name: SHORT} if outcome.timeout_name in TIMEOUT_NAMES else {})
 
 

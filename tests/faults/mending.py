@@ -25,8 +25,8 @@ _SILENT = replace(_KEPT, timeout_name="idle_timeout")
 _MENDED = Outcome(note="with a mended call, and logs a warning", logged="mended 1 tool call")
 
 _WHEN = {
-    Phase.FIRST: "before the response that mends a tool call",
-    Phase.MIDDLE: "in the middle of the response that mends a tool call",
+    Phase.FIRST: "before a call is repaired",
+    Phase.MIDDLE: "while a call is repaired",
 }
 
 
@@ -52,7 +52,7 @@ def _connection(fault: str) -> Row:
 ROWS = (
     Row("A tool call does not fit (`repair_tool_calls`).", Phase.LAST, _MENDED, None, None, **_OFFER),
     Row(
-        "The connection is reset before the request that mends a tool call.",
+        "The connection is reset before the request to repair a call.",
         Phase.LAST,
         _LOST,
         None,

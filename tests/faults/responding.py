@@ -64,9 +64,9 @@ _MIDDLE_CONNECTION = (
 _MIDDLE_PACKETS = (
     row("engine-stalls-mid-response", IDLE, None, steps=({"text": "{last}"}, {"fault": "stall", "packet": 5})),
     Row(
-        "Packets keep arriving until the total `timeout` expires.",
+        "Packets keep arriving until the `total_timeout` expires.",
         Phase.MIDDLE,
-        expires("timeout"),
+        expires("total_timeout"),
         steps=({"text": "{last}"}, *({"wait": 0.05}, {"text": " more"}) * 200),
         embedding_steps=({"wait": 10},),
     ),

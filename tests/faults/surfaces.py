@@ -20,7 +20,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.emulator.engines.scripted import words
 from tests.faults.conversations import Family, of_model, of_user
-from tests.support.adapters import as_fields, classes
+from tests.support.adapters import classes
 
 T = TypeVar("T")
 Kind = Literal["chat", "embedding", "reranker"]
@@ -202,8 +202,7 @@ class Subject:
     def _limited(self, timeouts: Timeouts) -> Any:
         if self._client is not None:
             return self.model.with_timeouts(**timeouts)
-        for name, value in as_fields(timeouts).items():
-            setattr(self.model, name, value)
+        self.model.timeouts = timeouts
         return self.model
 
     def __enter__(self) -> Self:

@@ -17,7 +17,6 @@ from tests.faults.cells import until_noticed
 from tests.faults.proxy import Proxy
 from tests.faults.stage import LIMIT, Simulation, Stage, Threads
 from tests.faults.tool_call_table import TABLE, TIMEOUT, ToolFault
-from tests.support.adapters import as_fields
 
 SHORT = 5.0
 """Seconds of the timeout that is to expire."""
@@ -86,16 +85,16 @@ def _act(*where: Any, run: Run, is_async: bool) -> Iterator[Opened]:
 
 
 @contextmanager
-def _langchain(host: str, plugin: str, timeouts: dict[str, Any], *, run: Run, is_async: bool) -> Iterator[Opened]:
-    made = LMStudioToolkit(plugin, host=host, **as_fields(timeouts))
+def _langchain(host: str, plugin: str, timeouts: Any, *, run: Run, is_async: bool) -> Iterator[Opened]:
+    made = LMStudioToolkit(plugin, host=host, timeouts=timeouts)
     with _closing(made, run, is_async=is_async) as toolkit:
         (tool,) = run(toolkit.aget_tools() if is_async else toolkit.get_tools())
         yield lambda: int(run(tool.ainvoke({}) if is_async else tool.invoke({})))
 
 
 @contextmanager
-def _llama_index(host: str, plugin: str, timeouts: dict[str, Any], *, run: Run, is_async: bool) -> Iterator[Opened]:
-    made = LMStudioToolSpec(plugin, host=host, **as_fields(timeouts))
+def _llama_index(host: str, plugin: str, timeouts: Any, *, run: Run, is_async: bool) -> Iterator[Opened]:
+    made = LMStudioToolSpec(plugin, host=host, timeouts=timeouts)
     with _closing(made, run, is_async=is_async) as spec:
         (tool,) = run(spec.to_tool_list_async() if is_async else spec.to_tool_list())
         yield lambda: run(tool.acall() if is_async else tool.call()).raw_output

@@ -110,7 +110,9 @@ TABLE: tuple[ToolFault, ...] = (
     ToolFault(When.RUNNING, "The server ends the session.", at(STATUS, actions.replace(_end)), LOST),
     ToolFault(When.RUNNING, "A status text comes twice.", at(STATUS, actions.duplicate), ends_session=False),
     *_breaks(When.RESULT, RESULT, runs=1),
-    ToolFault(When.RESULT, "The result is lost.", at(RESULT, actions.lose), TIMEOUT, "timeout", ends_session=False),
+    ToolFault(
+        When.RESULT, "The result is lost.", at(RESULT, actions.lose), TIMEOUT, "total_timeout", ends_session=False
+    ),
     ToolFault(When.RESULT, "The result comes twice.", at(RESULT, actions.duplicate), ends_session=False),
     ToolFault(When.AFTER, "The connection is reset.", at(RESULT, actions.after(actions.reset)), noticed=True),
     ToolFault(

@@ -1,12 +1,21 @@
 """Agents of `langchain` and LangGraph on a scripted server."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import AgentMiddleware, ModelRetryMiddleware, SummarizationMiddleware
+from langchain.agents.middleware import (
+    AgentMiddleware,
+    ClearToolUsesEdit,
+    ContextEditingMiddleware,
+    ModelRetryMiddleware,
+    SummarizationMiddleware,
+)
 from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
@@ -182,3 +191,23 @@ def test_an_agent_of_a_newer_langchain_may_pass_what_is_unknown_here_and_none(ag
     agent = create_agent(agents.chat(model=MODEL), [], middleware=[OfTomorrow(True)], **options)
     with pytest.raises(LMStudioValueError, match="unknown setting 'defer_loading'"):
         agent.invoke({"messages": [("user", "Hello")]})
+
+
+async def test_old_results_are_cleared_by_an_estimate_that_follows_the_counts_of_the_server(agents: Server) -> None:
+    """As the page on middleware does it: LangChain calls a counter in the event loop, so it must not ask the server."""
+    turns: list[Any] = [HumanMessage("How long is the way?")]
+    for mile in map(str, range(6)):
+        call = {"name": "look_up", "args": {}, "id": mile}
+        usage = UsageMetadata(input_tokens=900, output_tokens=1, total_tokens=901)  # more than the estimate
+        provider = {"model_provider": "lmstudio"}
+        turns += [
+            AIMessage("", tool_calls=[call], usage_metadata=usage, response_metadata=provider),
+            ToolMessage("It is a long, long way. " * 10, tool_call_id=mile),
+        ]
+    edit = ClearToolUsesEdit(trigger=round(1.1 * count_tokens_approximately(turns)))
+    counter = partial(count_tokens_approximately, use_usage_metadata_scaling=True)
+    middleware: Any = ContextEditingMiddleware(edits=[edit], token_counter=counter)
+    llm = agents.chat(model=MODEL)
+    await create_agent(llm, [], middleware=[middleware]).ainvoke({"messages": turns})
+    assert str(agents.predictions[-1].messages).count("[cleared]") == 3
+    assert llm.invoke("plainly").response_metadata["model_provider"] == "lmstudio"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import AutoModeMiddleware, ModelRouterMiddleware
+from langchain.agents.middleware import AutoModeMiddleware, ModelFallbackMiddleware, ModelRouterMiddleware
 from langchain.agents.middleware.model_router import ModelChoice
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.decisions import Box, Choice, ChoiceAnswer, ClassifierResponse, Noul, Score
@@ -237,6 +237,7 @@ def test_what_is_wrong_in_an_input_is_named(server: Emulator, request_: Any, tex
     ("given", "text"),
     [
         ({"timeout": 3}, "a call of a classifier has no settings; got timeout=3; write LMStudioClassifier(timeout=3)"),
+        ({"request_timeout": 3}, "got request_timeout=3; write LMStudioClassifier(request_timeout=3)"),
         ({"model": "large"}, "got model='large'; write LMStudioClassifier(model='large')"),
         ({"permutation": 1}, "got permutation=1; did you mean 'permutations'?"),
     ],
@@ -354,6 +355,28 @@ def test_the_router_of_langchain_routes_with_it(server: Emulator) -> None:
     assert isinstance(state["model_route"], ChoiceAnswer)
     assert state["model_route"].choice == "small"
     assert server.predictions[-1].model == "small"
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_a_fallback_after_the_router_answers_for_the_routed_model(how: str) -> None:
+    route = {"then": [{"answers": {"model_route": {"large": 0.9}}}]}
+    models: list[Any] = [
+        {"key": "judge", "kind": "decision", "rule": [route]},
+        {"key": "large", "rule": [{"then": [{"fault": "crash"}]}]},
+        {"key": "spare", "rule": [{"then": "I help out."}]},
+    ]
+    with Emulator(models) as server:
+        large, spare = (ChatLMStudio(model=key, host=server.address) for key in ("large", "spare"))
+        router: Any = ModelRouterMiddleware(
+            choices={"large": ModelChoice(large, "mathematics"), "spare": ModelChoice(spare, "small talk")},
+            instructions="Which model is enough?",
+            classifier=LMStudioClassifier(model="judge", host=server.address),
+        )
+        agent = create_agent(spare, middleware=[router, ModelFallbackMiddleware(spare)])
+        question: Any = {"messages": [HumanMessage("How much is 17 * 23?")]}
+        state: Any = agent.invoke(question) if how == "sync" else asyncio.run(agent.ainvoke(question))
+        assert state["messages"][-1].text == "I help out."
+        assert [prediction.model for prediction in server.predictions] == ["large", "spare"]
 
 
 def test_the_guard_of_langchain_blocks_a_call_that_is_not_safe(server: Emulator) -> None:

@@ -1,14 +1,12 @@
 """`LMStudioEmbeddings` on a scripted server."""
 
 import asyncio
-import math
 from collections.abc import Callable
 
 import pytest
 
 from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
-    LMStudioValueError,
     LMStudioWrongModelKindError,
 )
 from lmstudio_integrations.langchain import LMStudioEmbeddings
@@ -30,14 +28,6 @@ def documents(request: pytest.FixtureRequest) -> Documents:
 
 def test_nothing_is_sent_for_no_texts(documents: Documents) -> None:
     assert documents(LMStudioEmbeddings(model="m", host="127.0.0.1:1"), []) == []
-
-
-def test_shorter_vectors_have_length_one(server: Server, documents: Documents) -> None:
-    (vector,) = documents(server.embeddings(dimensions=8), ["one two three four five"])
-    assert len(vector) == 8
-    assert math.hypot(*vector) == pytest.approx(1.0)
-    with pytest.raises(LMStudioValueError, match="16 numbers"):
-        documents(server.embeddings(dimensions=17), ["one"])
 
 
 def test_a_language_model_cannot_embed(server: Server, documents: Documents) -> None:

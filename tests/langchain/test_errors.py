@@ -29,7 +29,7 @@ from tests.support.pauses import replace_pauses
         (errors.LMStudioAuthenticationError("x"), core.ModelAuthenticationError, False),
         (errors.LMStudioUnreachableError("x", tried=("a",)), core.ModelConnectionError, True),
         (errors.LMStudioConnectionLostError("x"), core.ModelConnectionError, True),
-        (errors.LMStudioTimeoutError("x", timeout_name="timeout", elapsed=1.0), core.ModelTimeoutError, True),
+        (errors.LMStudioTimeoutError("x", timeout_name="total_timeout", elapsed=1.0), core.ModelTimeoutError, True),
         (errors.LMStudioValueError("x"), core.ModelInvalidRequestError, False),
         (errors.LMStudioWrongModelKindError("x"), core.ModelInvalidRequestError, False),
         (errors.LMStudioModelUnloadedError("x"), core.ModelAPIError, True),
@@ -145,7 +145,7 @@ class _State(TypedDict):
 @pytest.mark.parametrize(
     ("settings", "question"),
     [
-        ({"timeout": 0.02}, "stall"),
+        ({"timeouts": {"total_timeout": 0.02}}, "stall"),
         ({"timeouts": {"idle_timeout": 0.02}}, "stall"),
         ({"timeouts": {"first_token_timeout": 0.02}}, "freeze"),
     ],

@@ -100,7 +100,7 @@ async def test_an_agent_that_writes_its_calls_as_text_reads_the_schemas(sums: Su
 
 
 async def test_a_run_that_ends_by_a_timeout_gives_the_model_nothing(server: Emulator) -> None:
-    tools: Any = await spec_of(server, timeout=0.5).to_tool_list_async()
+    tools: Any = await spec_of(server, timeouts={"total_timeout": 0.5}).to_tool_list_async()
     handler = function_agent(spec_of(server), tools).run("wait")
     results = [each async for each in handler.stream_events() if isinstance(each, ToolCallResult)]
     with pytest.raises(lms.LMStudioTimeoutError, match="'wait' of 'mcp/sums'"):
@@ -113,7 +113,7 @@ async def test_a_run_that_ends_by_a_timeout_gives_the_model_nothing(server: Emul
     ("error", "ends_the_run"),
     [
         (lms.LMStudioToolConnectionLostError("lost", plugin="p", tool="t"), True),
-        (lms.LMStudioTimeoutError("late", timeout_name="timeout", elapsed=2.0), True),
+        (lms.LMStudioTimeoutError("late", timeout_name="total_timeout", elapsed=2.0), True),
         (lms.LMStudioPluginToolError("failed", plugin="p", tool="t"), False),
         (lms.LMStudioUnreachableError("nobody there", tried=("a",)), False),
         (lms.LMStudioRuntimeError("closed"), False),

@@ -446,7 +446,7 @@ MISTAKES: tuple[tuple[str, tuple[str, ...], Trigger], ...] = (
         served(preset="mine", catalog=Catalog(models=tuple(models()), presets=(Preset(identifier="poet", fields={}),))),
     ),
     ("timeouts", EACH, served(prompt="stall", idle_timeout=0.2)),
-    ("timeouts", CHAT, served(prompt="stall", timeout=0.5)),
+    ("timeouts", CHAT, served(prompt="stall", total_timeout=0.5)),
     ("timeouts", CHAT, served(members={"load": [{"fault": "stall"}]}, load_timeout=0.2)),
     ("timeouts", NATIVE, native(_queued)),
     ("slow-first-token", CHAT, served(prompt="slow", first_token_timeout=0.2)),

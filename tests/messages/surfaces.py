@@ -7,12 +7,12 @@ from typing import Any, Literal, TypeAlias
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.types.config import ModelKind
-from tests.support.adapters import ADAPTERS, Adapter, as_fields
+from tests.support.adapters import ADAPTERS, Adapter
 
 Framework: TypeAlias = Literal["native", "LangChain", "LlamaIndex"]
 
-_OF_CLIENT = {"connect_timeout", "load_timeout", "queue_timeout", "first_token_timeout", "idle_timeout", "timeout"}
-_OF_CLIENT |= {"keepalive", "api_token", "headers"}
+_OF_CLIENT = {"connect_timeout", "load_timeout", "queue_timeout", "first_token_timeout", "idle_timeout"}
+_OF_CLIENT |= {"total_timeout", "keepalive", "api_token", "headers"}
 _OF_MODEL = {"ttl", "load_policy", "on_config_mismatch"}
 _OF_LOAD_CONFIG = {"context_length", "load_config"}
 _OF_CALL = {"preset", "response_format"}
@@ -44,7 +44,7 @@ def _adapter(adapter: Adapter) -> Surface:
     def run(host: str | None, *, prompt: str = "hello", **settings: Any) -> Any:
         given = {name: settings.pop(name) for name in _ARGUMENTS & settings.keys()}
         limits = {name: settings.pop(name) for name in TIMEOUTS if name in settings}
-        model = adapter.make(**{"host": host, **settings, **(as_fields(limits) if limits else {})})
+        model = adapter.make(**{"host": host, **settings, **({"timeouts": limits} if limits else {})})
         return adapter.call(model, prompt, **given)
 
     return Surface(adapter.framework, "embedding" if adapter.kind == "embedding" else "llm", run, adapter.make)

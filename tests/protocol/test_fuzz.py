@@ -110,7 +110,9 @@ class Client:
             self.session.receive('{"success":true}', 0.0)
         self.receivers = [RecordingReceiver() for _ in NAMES]
         self.exchanges = [
-            Exchange(LLM[name], "{}", receiver, {"timeout": 1000.0, "idle_timeout": 100.0}, 0.0, client_id=number % 2)
+            Exchange(
+                LLM[name], "{}", receiver, {"total_timeout": 1000.0, "idle_timeout": 100.0}, 0.0, client_id=number % 2
+            )
             for number, (name, receiver) in enumerate(zip(NAMES, self.receivers, strict=True))
         ]
         for exchange in self.exchanges:

@@ -20,7 +20,7 @@ from tests.protocol.samples import (
 )
 
 SAID = {
-    "timeout": ("it took too long in total: timeout expired", "raise timeout, or set it to None"),
+    "total_timeout": ("it took too long in total: total_timeout expired", "raise total_timeout, or set it to None"),
     "idle_timeout": ("nothing was received from the server: idle_timeout", "raise idle_timeout, or set it to None"),
     "load_timeout": ("nothing was received from the server: load_timeout", "raise load_timeout, or set it to None"),
     "queue_timeout": ("the server has not begun to work on it", "raise queue_timeout, or set it to None"),
@@ -166,14 +166,14 @@ def test_the_idle_timeout_runs_between_packets(first: dict[str, Any]) -> None:
 
 def test_the_total_timeout_is_never_restarted() -> None:
     pair = SessionPair()
-    exchange, receiver = pair.call("predict", PREDICT_HELLO, timeouts={"timeout": 100.0, "idle_timeout": 60.0})
+    exchange, receiver = pair.call("predict", PREDICT_HELLO, timeouts={"total_timeout": 100.0, "idle_timeout": 60.0})
     pair.pass_time(50.0)
     pair.send(exchange, fragment("a"))
     pair.pass_time(49.5)
     assert not receiver.ends
     pair.pass_time(0.5)
     assert isinstance(receiver.error, LMStudioTimeoutError)
-    assert receiver.error.timeout_name == "timeout"
+    assert receiver.error.timeout_name == "total_timeout"
 
 
 @pytest.mark.parametrize("packet", [None, progress(0.0), fragment("a")], ids=["none", "progress", "fragment"])
@@ -185,7 +185,7 @@ def test_an_expired_timeout_knows_whether_the_model_has_sent_anything(
     other, _ = pair.call("predict", PREDICT_HELLO, specifier="a")
     pair.send(other, fragment("before"))
     pair.pass_time(1.0)
-    exchange, receiver = pair.call("predict", PREDICT_HELLO, specifier="a", timeouts={"timeout": 100.0})
+    exchange, receiver = pair.call("predict", PREDICT_HELLO, specifier="a", timeouts={"total_timeout": 100.0})
     pair.pass_time(1.0)
     if packet is not None:
         pair.send(exchange if is_own else other, packet)
@@ -197,11 +197,11 @@ def test_an_expired_timeout_knows_whether_the_model_has_sent_anything(
 def test_only_the_total_timeout_runs_while_connecting() -> None:
     pair = SessionPair(authenticated=False)
     receivers = [RecordingReceiver(), RecordingReceiver()]
-    for receiver, timeouts in zip(receivers, ({"timeout": 10.0}, {"idle_timeout": 1.0}), strict=True):
+    for receiver, timeouts in zip(receivers, ({"total_timeout": 10.0}, {"idle_timeout": 1.0}), strict=True):
         pair.client.start(Exchange(ENDPOINTS["llm"]["listLoaded"], None, receiver, timeouts, 0.0))
     pair.client.tick(10.0)
     assert isinstance(receivers[0].error, LMStudioTimeoutError)
-    assert receivers[0].error.timeout_name == "timeout"
+    assert receivers[0].error.timeout_name == "total_timeout"
     assert not receivers[1].ends
     pair.now = 20.0
     pair.pump()
@@ -211,7 +211,7 @@ def test_only_the_total_timeout_runs_while_connecting() -> None:
     assert isinstance(receivers[1].error, LMStudioTimeoutError)
 
 
-@pytest.mark.parametrize("timeouts", [{}, {"idle_timeout": None, "timeout": None}])
+@pytest.mark.parametrize("timeouts", [{}, {"idle_timeout": None, "total_timeout": None}])
 def test_a_timeout_of_none_never_expires(timeouts: dict[str, float | None]) -> None:
     pair = SessionPair()
     _, receiver = pair.call("listLoaded", timeouts=timeouts)

@@ -98,7 +98,7 @@ def test_each_session_counts_its_calls_from_zero_and_each_call_receives_its_pack
 @pytest.mark.parametrize("way", ["cancel", "close", "timeout", "dead caller"])
 def test_a_call_is_aborted_once_and_what_still_comes_of_it_is_ignored(way: str) -> None:
     pair = SessionWithTools(checked=False)  # the server sends more, as packets may cross
-    exchange, receiver = pair.start(timeout=10.0)
+    exchange, receiver = pair.start(total_timeout=10.0)
     second, others = pair.start()
     if way == "dead caller":
         receiver.alive = False

@@ -30,6 +30,13 @@ def test_a_page_for_users_says_how_much_was_observed(page: str) -> None:
     assert sentence() in " ".join(read_page(page).split())
 
 
+def test_the_readme_says_which_versions_were_observed_and_how_many_outputs() -> None:
+    found = {version for row in ROWS.values() if (version := version_of(row)) and not version.startswith("Bionic")}
+    first, *_, last = sorted(found, key=lambda version: [int(part) for part in version.split(".")])
+    text = " ".join(read_page("README.md").split())
+    assert f"LM Studio {first} to {last} and Bionic, and {len(all_outputs())} outputs of models" in text
+
+
 def test_each_default_names_observations_that_exist() -> None:
     assert {each for default in DEFAULTS for each in default.seen} <= ROWS.keys()
     assert len(NAMED) == len(DEFAULTS)
@@ -44,7 +51,7 @@ def test_each_step_of_a_prediction_and_each_timeout_is_among_the_defaults() -> N
     steps = {place.rpartition(".")[2] for place, _ in ENTRIES}
     assert steps >= RECOVERS_NOTHING
     assert steps - RECOVERS_NOTHING <= NAMED
-    assert ModelTimeouts.model_fields.keys() - {"timeout"} <= NAMED  # that one is off, unless it is set
+    assert ModelTimeouts.model_fields.keys() - {"total_timeout"} <= NAMED  # that one is off, unless it is set
 
 
 def test_without_its_row_a_family_is_not_read() -> None:

@@ -24,8 +24,10 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
     """Write distributions of a package of two files, without some files and with others."""
     monkeypatch.setattr(release, "tracked_files", lambda: {f"{PACKAGE}/a.py", f"{PACKAGE}/py.typed", "tests/a.py"})
 
-    def write(*, without: str = "", added: str = "", metadata_version: str = "2.4") -> Path:
-        metadata = f"Metadata-Version: {metadata_version}\nName: {PACKAGE}\n\nA description.\n".encode()
+    def write(
+        *, without: str = "", added: str = "", metadata_version: str = "2.4", description: str = "A description."
+    ) -> Path:
+        metadata = f"Metadata-Version: {metadata_version}\nName: {PACKAGE}\n\n{description}\n".encode()
         tracked = release.tracked_files()
         with ZipFile(tmp_path / WHEEL, "w") as wheel:
             for name in sorted((release.expected_in_wheel(tracked) | {added}) - {without, ""}):
@@ -64,6 +66,14 @@ def test_a_file_that_does_not_belong_there_is_named(build: Build, name: str) -> 
 def test_metadata_that_tools_for_publishing_may_not_know_are_a_problem(build: Build) -> None:
     assert list(problems_of_distributions(build(metadata_version="2.5"))) == [
         f"{name}: has metadata version 2.5, not 2.4" for name in (WHEEL, SDIST)
+    ]
+
+
+def test_a_link_that_only_works_in_the_repository_is_a_problem(build: Build) -> None:
+    folder = build(description="![A demo](docs/demo.svg), [there](https://a.org/b)")
+    assert list(problems_of_distributions(folder)) == [
+        f"{name}: its description has the link docs/demo.svg, which leads nowhere on the package's page"
+        for name in (WHEEL, SDIST)
     ]
 
 

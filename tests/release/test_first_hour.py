@@ -89,7 +89,7 @@ def commands_of(page: str) -> list[tuple[str, str]]:
     text, found = read(page).partition("\n## How it compares")[0], list[tuple[str, str]]()
     for language, code, inline in COMMAND.findall(text):
         lines = [code] if language == "python" else (code or inline).splitlines()
-        found += [(language or "sh", line) for line in lines if not line.startswith("lmsi serve")]
+        found += [(language or "sh", line) for line in lines if not line.startswith(("lmsi serve", "git clone"))]
     return found
 
 

@@ -17,7 +17,6 @@ from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import LoadPolicy
 from lmstudio_integrations.types.config_dicts import TimeoutParameters
 from tests.simulation.world import DIMENSIONS, FAULTS, World, response_to, simulation
-from tests.support.adapters import as_fields
 from tests.support.embedding import embed_texts
 
 DEADLINE = 3_600.0
@@ -30,7 +29,7 @@ TIMEOUTS: TimeoutParameters = {
     "queue_timeout": 60.0,
     "first_token_timeout": 60.0,
     "idle_timeout": 30.0,
-    "timeout": 300.0,
+    "total_timeout": 300.0,
 }
 KEEPALIVES = (1.0, 2.0, 20.0)
 
@@ -88,7 +87,7 @@ class Player:
         self._timeouts: TimeoutParameters = {**TIMEOUTS, "keepalive": self._random.choice(KEEPALIVES)}
         self.client: AsyncClient = self._new_client()
         self._call = Call(world.loop.time(), [self._port])
-        settings: dict[str, Any] = {"host": [f"127.0.0.1:{port}" for port in world.ports], **as_fields(self._timeouts)}
+        settings: dict[str, Any] = {"host": [f"127.0.0.1:{port}" for port in world.ports], "timeouts": self._timeouts}
         self._max_retries = self._random.choice([0, 2])
         self._chat = ChatLMStudio(model="chat", max_retries=self._max_retries, **settings)
         self._llm = LMStudio(model="other", **settings)

@@ -1,6 +1,6 @@
 """The adapters of both frameworks, and a call of each. Whatever holds for all adapters is tested with this list."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import cycle
 from types import ModuleType
@@ -151,9 +151,3 @@ def covering(ways: Iterable[Way], cases: Iterable[Case]) -> list[tuple[Way, Case
     """Return rows of a test: every way with the first case, and every other case with one of the ways in turn."""
     every, (first, *others) = [*ways], cases
     return [*((way, first) for way in every), *zip(cycle(every), others, strict=False)]
-
-
-def as_fields(timeouts: Mapping[str, object]) -> dict[str, Any]:
-    """Return timeouts of the native client as the adapters take them."""
-    others = {name: seconds for name, seconds in timeouts.items() if name != "timeout"}
-    return {"timeout": timeouts.get("timeout"), "timeouts": others}

@@ -22,8 +22,11 @@ def send_until(handled: threading.Event, number: int) -> None:
 
 
 @contextmanager
-def ctrl_c(when: Callable[[], object]) -> Iterator[None]:
-    """Interrupt the main thread once, when a function that is called in another thread has returned."""
+def ctrl_c(when: Callable[[], object]) -> Iterator[threading.Event]:
+    """Interrupt the main thread once, when a function that is called in another thread has returned.
+
+    The event is set when the signal has arrived.
+    """
     handled = threading.Event()
 
     def handle(*_: object) -> None:
@@ -39,7 +42,7 @@ def ctrl_c(when: Callable[[], object]) -> Iterator[None]:
     interrupter = threading.Thread(target=interrupt)
     interrupter.start()
     try:
-        yield
+        yield handled
     finally:
         interrupter.join(600)
         signal.signal(signal.SIGINT, previous)

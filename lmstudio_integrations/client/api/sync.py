@@ -58,6 +58,7 @@ from lmstudio_integrations.types.config import (
     LlmPredictionConfig,
     ModelKind,
 )
+from lmstudio_integrations.types.embedding_prefixes import Purpose
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.machines import HardwareSurvey, LinkStatus
@@ -329,17 +330,31 @@ class EmbeddingModel(SyncModelHandle[Embedder]):
     """An embedding model."""
 
     @overload
-    def embed(self, input: str, *, show_progress: bool = False) -> list[float]: ...
+    def embed(self, input: str, *, purpose: Purpose | None = None, show_progress: bool = False) -> list[float]: ...
     @overload
-    def embed(self, input: Texts, *, show_progress: bool = False) -> list[list[float]]: ...
+    def embed(
+        self, input: Texts, *, purpose: Purpose | None = None, show_progress: bool = False
+    ) -> list[list[float]]: ...
     def embed(
         self,
         input: str | Texts,  # noqa: A002 - the official name
         *,
+        purpose: Purpose | None = None,
         show_progress: bool = False,
     ) -> list[float] | list[list[float]]:
-        """Return the vector of a text, or of each of several, in their order, with a progress bar for several."""
-        return run(self._model.vectors_of(input, show_progress=show_progress))
+        """Return the vector of a text, or of each of several, in their order.
+
+        Args:
+            input: The text or the texts.
+            purpose: `query` or `document`: each text gets the prefix that the adapters put before it, if the model is
+                named by a key of a known family. Without it, texts are sent as they are.
+            show_progress: Whether to draw a progress bar for several texts.
+
+        Raises:
+            LMStudioServerError: If the server fails.
+            LMStudioValueError: If an argument is invalid.
+        """
+        return run(self._model.vectors_of(input, purpose, show_progress=show_progress))
 
     def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""

@@ -246,7 +246,7 @@ def is_base64_url(url: str) -> bool:
 
 
 DOWNLOAD_TIMEOUT = 30.0
-"""Seconds for the download of one image, if the call has no `timeout`."""
+"""Seconds for the download of one image, if the call has no `total_timeout`."""
 
 _HTTP = "(?i)https?:"
 
@@ -337,7 +337,7 @@ def _prepare(
 
 
 def _download(operation: Operation, url: str, *, allow_private: bool, is_optional: bool) -> Flow[bytes]:
-    """Download an image within the rest of the call's `timeout`; an optional one takes half of that at most."""
+    """Download an image within the rest of the call's `total_timeout`; an optional one takes half of that at most."""
     shown = redacted_url(url)
     try:
         with door("downloads of images"):
@@ -350,7 +350,7 @@ def _download(operation: Operation, url: str, *, allow_private: bool, is_optiona
         raise LMStudioImageDownloadError(
             f"cannot download the image {shown}: {reason}, or pass the image's data", url=shown
         ) from error
-    total = operation.timeouts.get("timeout")
+    total = operation.timeouts.get("total_timeout")
     limit = DOWNLOAD_TIMEOUT if total is None else max(0.0, total - operation.elapsed)
     if is_optional and total is not None:
         limit = min(DOWNLOAD_TIMEOUT, limit / 2)
@@ -361,13 +361,13 @@ def _download(operation: Operation, url: str, *, allow_private: bool, is_optiona
     except TimeoutError as error:
         if total is None or is_optional:
             raise LMStudioImageDownloadError(
-                f"cannot download the image {shown}: it did not arrive within {limit:g} s; set timeout to more "
+                f"cannot download the image {shown}: it did not arrive within {limit:g} s; set total_timeout to more "
                 "seconds, or pass the image's data",
                 url=shown,
             ) from error
         raise LMStudioTimeoutError(
-            f"Image download: {shown} did not arrive: timeout expired after {total:.12g} s; raise timeout, or "
+            f"Image download: {shown} did not arrive: total_timeout expired after {total:.12g} s; raise it, or "
             "pass the image's data",
-            timeout_name="timeout",
+            timeout_name="total_timeout",
             elapsed=operation.elapsed,
         ) from error

@@ -162,7 +162,8 @@ class HostRecord:
             self.record_failure(error)
             return True
         # By its total timeout, a host that has responded, or has not had all the time, has not failed.
-        if timeout and (name == "idle_timeout" or (name == "timeout" and had_all_the_time and timeout.unanswered)):
+        is_used_up = name == "total_timeout" and had_all_the_time
+        if timeout and (name == "idle_timeout" or (is_used_up and timeout.unanswered)):
             self.record_failure(error)
         return False
 

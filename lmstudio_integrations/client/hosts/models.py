@@ -1,7 +1,7 @@
 """Models on several hosts: what a handle has in place of a model on one server."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any, Self
@@ -81,10 +81,18 @@ class ModelOnHosts(Model):
             host.model.state.unloaded_by_user = True
         loaded = [host for host in self.hosts.hosts if host.status().loaded]
         errors = yield from self._on_each(loaded, lambda model: model.unload())
-        for host in loaded:
-            if host not in errors:
-                host.record.found = replace(host.record.nothing, downloaded=True)
+        self._record_unloaded(host for host in loaded if host not in errors)
         _raise_first(errors)
+
+    def unload_if_loaded(self) -> Flow[None]:
+        """Unload the instances of all hosts that have one; the next call gets or loads another."""
+        errors = yield from self._on_each(self.hosts.hosts, lambda model: model.unload_if_loaded())
+        self._record_unloaded(host for host in self.hosts.hosts if host not in errors)
+        _raise_first(errors)
+
+    def _record_unloaded(self, hosts: Iterable[Host]) -> None:
+        for host in hosts:
+            host.record.found = replace(host.record.nothing, downloaded=True)
 
     def unload_if_loaded_here(self) -> Flow[None]:
         _raise_first((yield from self._on_each(self.hosts.hosts, lambda model: model.unload_if_loaded_here())))

@@ -19,7 +19,7 @@ from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import on_io_thread
 from lmstudio_integrations.client.transport.mailboxes import Mailbox, current_thread_or_task
 from lmstudio_integrations.client.transport.operation import Operation
-from lmstudio_integrations.errors import LMStudioTimeoutError
+from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioTimeoutError
 from lmstudio_integrations.protocol.errors import copy_of
 from lmstudio_integrations.types.timeouts import EXPIRIES
 
@@ -72,7 +72,8 @@ class SingleFlight:
             if flight is own:
                 return (yield from work)
         except errors as failure:
-            own._error = failure
+            if not isinstance(failure, LMStudioCancelledError):  # only the leader was
+                own._error = failure
             raise
         finally:  # also if a signal handler raises between two lines above
             if running.get(key) is own:  # after a fork, several threads may take over from a lost leader
@@ -103,8 +104,9 @@ class SingleFlight:
                 await self._ended.wait()
         except TimeoutError:
             raise LMStudioTimeoutError(
-                f"Model load: timed out waiting for another call that loads the model; {EXPIRIES['timeout'].remedy}",
-                timeout_name="timeout",
+                "Model load: timed out waiting for another call that loads the model; "
+                f"{EXPIRIES['total_timeout'].remedy}",
+                timeout_name="total_timeout",
             ) from None
         if self._error is not None:
             raise copy_of(self._error)

@@ -152,7 +152,8 @@ def _mismatch_advice(
         limit = f"the model's maximum is {maximum} tokens"
         advice.insert(0 if possible != requested else len(advice), limit)
     if not loaded and len(differences) > is_longest:
-        advice.append(f"unload it first with `lms unload {identifier_of(info)}`, or set on_config_mismatch='ignore'")
+        line = f"client.{kind}.unload({identifier_of(info)!r})"
+        advice.append(f"unload it first, with {line} or an adapter's unload(), or set on_config_mismatch='ignore'")
     return "; ".join(advice) or "set on_config_mismatch='ignore' to use it as it is"
 
 

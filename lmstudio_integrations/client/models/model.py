@@ -8,6 +8,7 @@ that up to three times if its model was unloaded.
 import logging
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -20,6 +21,7 @@ from lmstudio_integrations.client.models.state import (
     ServerModels,
     WireInfo,
     device_of,
+    identifier_of,
     reference_of,
 )
 from lmstudio_integrations.client.support.arguments import texts_of
@@ -97,7 +99,7 @@ class Failover(Protocol):
 class ModelOperation(Operation):
     """One operation on a model. Each attempt finds or loads the instance; a failure may start another.
 
-    A reload is a part of the attempt and its `timeout`, a retry after a failed connection is not. `run` makes the
+    A reload is a part of the attempt and its `total_timeout`, a retry after a failed connection is not. `run` makes the
     attempts. A prediction, which is read in many steps, has a loop of its own that calls the same methods.
 
     Args:
@@ -186,7 +188,7 @@ class ModelOperation(Operation):
         except BaseException as error:  # the next call tries it once more
             if kept.reference == instance.reference:
                 kept.reference = previous
-            is_out_of_time = isinstance(error, LMStudioTimeoutError) and error.timeout_name == "timeout"
+            is_out_of_time = isinstance(error, LMStudioTimeoutError) and error.timeout_name == "total_timeout"
             if is_out_of_time or not isinstance(error, LMStudioError):
                 raise
             logger.info("the prefix of %r was not processed again: %s", self.state.name, error)
@@ -346,6 +348,24 @@ class Model:
         for info in (yield from queries.list_wire_infos(operation, state.kind)) if state.loaded_here else ():
             if reference_of(info) == state.loaded_here:
                 yield from queries.unload(operation, state.kind, info["identifier"], device_of(info))
+
+    def unload_if_loaded(self) -> Flow[None]:
+        """Unload the instance that calls use, whoever loaded it, if there is one. The next call gets or loads another.
+
+        Without a key, that is the instance of the last call; under `new_instance`, the one that was loaded for it.
+        """
+        state, operation = self.state, Operation(self.context)
+        if state.policy == "new_instance":
+            yield from self.unload_if_loaded_here()
+        else:
+            infos = yield from queries.list_wire_infos(operation, state.kind)
+            used = next((info for info in infos if state.reference in {reference_of(info)} - {None}), None)
+            if used is None and state.key is not None:
+                used = yield from Loader(self.operation(), state).find_loaded()
+            if used is not None:
+                with suppress(LMStudioModelNotFoundError):  # it was unloaded meanwhile
+                    yield from queries.unload(operation, state.kind, identifier_of(used), device_of(used))
+        state.instance = state.loaded_here = None
 
     def get_info(self, *, load: bool = False) -> Flow[ModelInstanceInfo]:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""

@@ -40,7 +40,7 @@ class AsyncPluginTool(BasePluginTool):
             LMStudioValueError: If the arguments do not fit.
             LMStudioPluginToolError: If the tool fails.
             LMStudioToolConnectionLostError: If the connection is lost meanwhile; the tool is not called again.
-            LMStudioTimeoutError: If it takes longer than `timeout`; the call is aborted.
+            LMStudioTimeoutError: If it takes longer than `total_timeout`; the call is aborted.
             LMStudioRuntimeError: If the session was closed.
         """
         return await arun(self._calling(arguments or {}, parameters))

@@ -60,7 +60,7 @@ class ToolCallParameters(TimeoutParameters, total=False):
 
 
 class ToolSessionParameters(PluginParameters, ToolCallParameters, total=False):
-    """The keyword arguments of `tools`. `timeout` limits the start and each call, `load_timeout` only the start."""
+    """The keyword arguments of `tools`. `total_timeout` limits the start and each call, `load_timeout` the start."""
 
 
 Plugins: TypeAlias = str | Mapping[str, PluginParameters]

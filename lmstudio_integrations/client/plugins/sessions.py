@@ -212,7 +212,7 @@ class PluginSession:
             if lost is not None and not (lost.mailbox.done or lost.mailbox.is_lost):
                 return lost
             # `load_timeout` limits the start. After that, only the calls have timeouts.
-            operation = Operation(self._context, {"timeout": None})
+            operation = Operation(self._context, {"total_timeout": None})
             (opened,) = operation.start("plugins", _START, self.spec.request, label=self._label)
             self._channel = opened
         if lost is not None and _has_begun(lost):

@@ -39,7 +39,7 @@ class PluginTool(BasePluginTool):
             LMStudioValueError: If the arguments do not fit.
             LMStudioPluginToolError: If the tool fails.
             LMStudioToolConnectionLostError: If the connection is lost meanwhile; the tool is not called again.
-            LMStudioTimeoutError: If it takes longer than `timeout`; the call is aborted.
+            LMStudioTimeoutError: If it takes longer than `total_timeout`; the call is aborted.
             LMStudioRuntimeError: If the session was closed.
         """
         return run(self._calling(arguments or {}, parameters))

@@ -35,6 +35,7 @@ from lmstudio_integrations.client.models.model import Model, ModelOperation
 from lmstudio_integrations.client.predictions.entries import middlewares_of
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.plan import Plan
+from lmstudio_integrations.client.transport.cancel_scope import add_to_scope
 from lmstudio_integrations.client.transport.flows import Flow, Step, T
 from lmstudio_integrations.client.transport.listener import NOBODY
 from lmstudio_integrations.client.transport.mailboxes import Mailbox, current_thread_or_task
@@ -112,6 +113,7 @@ class Prediction:
         """Whether the reader of the events has received more than progress."""
         self._reads_to_end = False
         """Whether the caller receives nothing before the end, except by callbacks."""
+        add_to_scope(self)
 
     @property
     def summary(self) -> str:
@@ -233,11 +235,19 @@ class Prediction:
         if not self._is_reading:
             self._discard()
 
-    def _discard(self) -> None:
-        """Ask the server to stop and receive nothing more; a pending reader is woken."""
+    def abort(self, error: LMStudioCancelledError) -> None:
+        """Stop and discard the rest: whoever reads it gets the error."""
+        self._discard(error)
+
+    def _discard(self, error: LMStudioCancelledError | None = None) -> None:
+        """Ask the server to stop and receive nothing more; a pending reader is woken.
+
+        Args:
+            error: Who reads on gets it; by default, one that says how the stream was stopped.
+        """
         if self._outcome is None:
             reason = _CANCELLED if self._is_cancelled else _CLOSED
-            error = LMStudioCancelledError(f"{self._plan.label}: the stream was {reason}")
+            error = error or LMStudioCancelledError(f"{self._plan.label}: the stream was {reason}")
             error.__suppress_context__ = True  # `_ClosedError` is an internal detail
             self._report_end(self._settle(self._result_of_earlier(error) or error))
         if self._operation.failover is not None:

@@ -1,7 +1,7 @@
 """Check arguments from untyped callers, timeouts too: unknown or unusable ones are rejected before anything is sent."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from lmstudio_integrations._support.suggestions import counterpart, explain_unknown_setting
@@ -163,13 +163,14 @@ def list_of(value: object, name: str, *, of_texts: bool = False) -> list[Any]:
     return list(value)
 
 
-def texts_of(value: str | Iterable[str], what: str) -> list[str]:
+def texts_of(value: object, what: str) -> list[str]:
     """Return a list of texts.
 
     Raises:
         LMStudioValueError: If it contains anything but strings.
     """
-    texts = [value] if isinstance(value, str) else list_of(value, what)
+    is_one = is_mapping(value) or isinstance(value, str | bytes)
+    texts: list[Any] = [*value] if not is_one and is_iterable(value) else [value]
     for text in texts:
         if not isinstance(text, str):
             raise LMStudioValueError(f"{what} must be a string or a list of strings, got {text!r}")

@@ -43,16 +43,18 @@ NAME_A_MODEL = "name a model, which is then loaded on first use; `lmsi ls` lists
 SERVER_SETTINGS = "the server's settings (LM Studio: Developer > Server Settings; Bionic: Settings > Local Model API)"
 """Where the applications have them."""
 
+_TWO_MODELS = 'see "Two chat models at once" in the guide to loading models'
+
 KEEP_LOADED = (
     "load one of them with load_policy='explicit', which is never evicted, or switch Auto-Evict off in "
-    f"{SERVER_SETTINGS}"
+    f"{SERVER_SETTINGS}; {_TWO_MODELS}"
 )
 """What helps if the loads of two models evict each other."""
 
 MAKE_ROOM = "load_policy='fit' unloads what must go for it, as far as that is not in use"
 """What helps if there is too little memory for a load."""
 
-FIT_BOTH = "`lmsi plan` shows which smaller context_length leaves room for both"
+FIT_BOTH = f"`lmsi plan` shows which smaller context_length leaves room for both; {_TWO_MODELS}"
 """What helps if two models do not fit into the memory at once."""
 
 _SAMPLE, _LONGEST_NAME = 20, 256
@@ -178,7 +180,7 @@ def _shorten(used: int | None, limit: int | None = None, maximum: int | None = N
     length = "" if enough is None else f"={enough if maximum is None else min(enough, maximum)}"
     return (
         f"shorten the prompt, or load the model with context_length{length}; a loaded model keeps its context length, "
-        "so unload it first with `lms unload`"
+        "so unload it first, with client.llm.unload(KEY) or an adapter's unload()"
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Self
 
+from lmstudio_integrations.client.transport.cancel_scope import add_to_scope
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 from lmstudio_integrations.client.transport.connections import ConnectionKey, Connections
 from lmstudio_integrations.client.transport.flows import Flow, T
@@ -124,6 +125,7 @@ class ClientContext:
         io = self.io()
         task = IOTask(io, self.mailbox_type(io), work, self.client_id)
         io.submit(_start_task, Connections.of(io), task, self.finalizer)
+        add_to_scope(task)
         return (yield from task.result())
 
     def pause(self, seconds: float) -> Flow[None]:

@@ -15,6 +15,7 @@ from _thread import start_new_thread
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import Context
 from functools import wraps
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
@@ -149,6 +150,8 @@ class IOThread:
         self.on_exit: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Called when the process exits, to close the connections."""
         self._pending_wakes: list[Callable[[], None]] | None = None
+        self._context = Context()
+        """Empty: what runs here serves all callers, so it has the context variables of none."""
         self.loop: asyncio.AbstractEventLoop
         self.thread: threading.Thread
         self.loop, self.thread = _start_loop(self._run)
@@ -196,7 +199,7 @@ class IOThread:
         """Run a function on the thread, soon. May be called from any thread, from finalizers too."""
         if not self.stopped:
             try:  # noqa: SIM105 - `suppress` is three calls
-                self.loop.call_soon_threadsafe(function, *args)
+                self.loop.call_soon_threadsafe(function, *args, context=self._context)
             except RuntimeError:  # the loop may be closing
                 pass
 

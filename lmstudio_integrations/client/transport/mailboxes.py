@@ -12,10 +12,9 @@ import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from threading import current_thread
-from typing import Any, Generic, Self
+from typing import Any, Generic
 
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread, gevent_monkey, on_io_thread
@@ -68,38 +67,6 @@ def current_thread_or_task() -> object:
         return current_thread()
     except RuntimeError:  # a stream is collected at the end of the process, when no greenlet can be made any more
         return None
-
-
-class CancelScope:
-    """Ends the calls that threads make in its block, once it is interrupted.
-
-    The threads have a copy of the context of the block. One that waits notices it within a slice.
-    """
-
-    def __init__(self) -> None:
-        self._outer = _scope.get()
-        self._is_cancelled = False
-        self._tokens: list[Token[CancelScope | None]] = []
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether it was interrupted, or one around it was."""
-        return self._is_cancelled or (self._outer is not None and self._outer.is_cancelled)
-
-    def end(self, error: BaseException | None) -> None:
-        """Record how what waits for the calls has ended: Ctrl-C and the like interrupt them, other errors do not."""
-        self._is_cancelled = error is not None and not isinstance(error, Exception)
-
-    def __enter__(self) -> Self:
-        self._tokens.append(_scope.set(self))
-        return self
-
-    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
-        _scope.reset(self._tokens.pop())
-        self.end(error)
-
-
-_scope: ContextVar[CancelScope | None] = ContextVar("lmstudio_cancel_scope", default=None)
 
 
 class Mailbox(ABC):
@@ -233,12 +200,8 @@ class ThreadMailbox(Mailbox):
         """Return what has arrived, at least one item; an empty list at the end.
 
         Raises:
-            LMStudioCancelledError: If the scope of the call was cancelled.
             LMStudioRuntimeError: If called on the I/O thread, which would wait forever.
         """
-        scope = _scope.get()
-        if scope is not None and scope.is_cancelled:
-            raise LMStudioCancelledError("the batch that this call belongs to was interrupted")
         batch = self.pop_all()
         if batch is not None:
             return batch
@@ -251,11 +214,8 @@ class ThreadMailbox(Mailbox):
         signal = self._signal = self._signal or queue.SimpleQueue()
         while batch is None:
             if self._must_wait():
-                try:
+                with contextlib.suppress(queue.Empty):
                     signal.get(timeout=SLICE)
-                except queue.Empty:
-                    if scope is not None and scope.is_cancelled:
-                        return self.wait()
             self._waiting = False
             batch = self.pop_all()
         return batch
@@ -330,6 +290,10 @@ class IOTask(Generic[T]):
         """Cancel the coroutine; a waiting caller gets an error."""
         if self._task is not None:
             self._task.cancel()
+
+    def abort(self, error: LMStudioCancelledError) -> None:
+        """Wake the caller with an error, who then cancels the coroutine."""
+        self.io.submit(self.mailbox.finish, error)
 
     def result(self) -> Flow[T]:
         """Wait for the result. Ending the wait early cancels the coroutine."""

@@ -17,13 +17,14 @@ from pydantic_core import ValidationError
 
 from lmstudio_integrations._support.text import dumps, shortened
 from lmstudio_integrations._support.typeguards import is_list
+from lmstudio_integrations.client.transport.cancel_scope import add_to_scope, check_scope
 from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
 from lmstudio_integrations.client.transport.connections import ConnectionKey, Connections
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
 from lmstudio_integrations.client.transport.listener import NOBODY, ConnectionReport, Listener
 from lmstudio_integrations.client.transport.mailboxes import Mailbox
-from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace, channel, rpc
 from lmstudio_integrations.protocol.errors import copy_of
 from lmstudio_integrations.protocol.exchange import Exchange, Timeouts, exchange_type
@@ -53,7 +54,7 @@ class OpenRequest:
             ends it.
     """
 
-    __slots__ = ("_io", "_key", "connection", "exchange", "mailbox", "server_is_done")
+    __slots__ = ("__weakref__", "_io", "_key", "connection", "exchange", "mailbox", "server_is_done")
 
     def __init__(
         self,
@@ -97,6 +98,10 @@ class OpenRequest:
                 self._io.yield_to()
         if self.connection is not None:
             self.report_connection()
+
+    def abort(self, error: LMStudioCancelledError) -> None:
+        """Ask the server to stop; a waiting caller gets the error."""
+        self.close(error, at_once=True)
 
     def report_connection(self) -> None:
         """Report the connection, if the request had to wait for it."""
@@ -142,7 +147,7 @@ class Operation:
         self._begin()
 
     def _begin(self) -> None:
-        """Begin the next attempt, with the whole of `timeout`."""
+        """Begin the next attempt, with the whole of `total_timeout`."""
         context = self.context
         self.attempt += 1
         self.timeouts = {**context.timeouts, **self._own_timeouts}
@@ -164,8 +169,8 @@ class Operation:
 
     @property
     def remaining_time(self) -> float | None:
-        """Seconds until `timeout` expires; `None` without one."""
-        timeout = self.timeouts.get("timeout")
+        """Seconds until `total_timeout` expires; `None` without one."""
+        timeout = self.timeouts.get("total_timeout")
         return None if timeout is None else timeout - self.elapsed
 
     # Starting calls ---------------------------------------------------------------------------------------------------
@@ -191,7 +196,9 @@ class Operation:
             LMStudioClientClosedError: If the client was closed.
             LMStudioAuthenticationError: If the token is malformed.
             LMStudioValueError: If a parameter cannot be written as JSON.
+            LMStudioCancelledError: If it belongs to a scope that was cancelled.
         """
+        check_scope()
         context, io, now = self.context, self.context.io(), time.monotonic()
         key: ConnectionKey = context.target, namespace
         first, specifier = parameters[0], None
@@ -231,6 +238,8 @@ class Operation:
                 connection=connection,
             )
         )
+        for request in requests:
+            add_to_scope(request)
         return requests
 
     # Flows ------------------------------------------------------------------------------------------------------------

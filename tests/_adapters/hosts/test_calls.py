@@ -438,3 +438,20 @@ async def test_a_cancelled_task_frees_its_slot(pair: list[Emulator]) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert [status.in_flight for status in await model.ahosts()] == [0, 0]
+
+
+@every_adapter_on_a_path
+def test_a_model_is_unloaded_on_each_host_and_loaded_again(adapter: Adapter, path: str, pair: list[Emulator]) -> None:
+    first, second = pair
+    second.unload(key_of(adapter))
+    model = adapter.make(model=key_of(adapter), host=addresses(pair))
+    for _ in range(2):
+        asyncio.run(model.aunload()) if path == "async" else model.unload()
+        assert not [info for server in pair for info in server.loaded() if info.identifier == key_of(adapter)]
+    assert [status.loaded for status in known(model)] == [False, False]
+    assert call(adapter, path, model, "Hello")
+    assert [len(server.loads) for server in pair] == [3, 2], "two each at the beginning"
+    first.stop()
+    with pytest.raises(LMStudioError):
+        model.unload()
+    assert key_of(adapter) not in [info.identifier for info in second.loaded()]

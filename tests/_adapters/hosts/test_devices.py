@@ -128,3 +128,15 @@ def test_a_server_and_a_device_of_it_are_two_hosts() -> None:
     again = ChatLMStudio.model_validate(json.loads(json.dumps({"model": CHAT, "host": model.host, "device": "local"})))
     for each in (model, again):
         assert [(status.host, status.device) for status in known(each)] == [("a:1", "local"), ("a:1", "Studio")]
+
+
+@every_adapter_on_a_path
+def test_a_model_is_unloaded_on_the_device_that_it_is_used_on(adapter: Adapter, path: str, server: Emulator) -> None:
+    key = key_of(adapter)
+    server.load(key)
+    model = adapter.make(model=key, host=server.address, device="Studio")
+    model.unload()
+    assert places(server) == [(key, None)]
+    assert call(adapter, path, model, "Hello")
+    model.unload()
+    assert places(server) == [(key, None)]

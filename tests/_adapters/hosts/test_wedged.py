@@ -89,10 +89,12 @@ async def test_what_a_host_has_responded_is_raised_rather_than_that_another_one_
 async def test_all_attempts_share_the_total_timeout(adapter: Adapter) -> None:
     wedged = stalling(*NO_PACKET)
 
-    async with hosts(adapter, wedged, wedged, timeouts={"queue_timeout": 2 * SHORT}, timeout=3 * SHORT) as both:
+    async with hosts(
+        adapter, wedged, wedged, timeouts={"queue_timeout": 2 * SHORT, "total_timeout": 3 * SHORT}
+    ) as both:
         with pytest.raises(LMStudioTimeoutError, match="took too long in total") as caught:
             await both.call()
-        assert caught.value.timeout_name == "timeout"
+        assert caught.value.timeout_name == "total_timeout"
         # The second host had too little time to prove anything.
         assert both.states() == [(False, 0), (True, 0)]
 
@@ -101,10 +103,10 @@ async def test_all_attempts_share_the_total_timeout(adapter: Adapter) -> None:
     ("adapter", "steps", "timeout_name", "available"),
     [
         (PREDICTS, ONE_TOKEN, "idle_timeout", False),
-        (PREDICTS, ONE_TOKEN, "timeout", True),
-        (PREDICTS, NO_TOKEN, "timeout", True),
-        (PREDICTS, NO_PACKET, "timeout", False),
-        (EMBEDS, NO_PACKET, "timeout", False),
+        (PREDICTS, ONE_TOKEN, "total_timeout", True),
+        (PREDICTS, NO_TOKEN, "total_timeout", True),
+        (PREDICTS, NO_PACKET, "total_timeout", False),
+        (EMBEDS, NO_PACKET, "total_timeout", False),
     ],
     ids=["idle after a token", "total after a token", "total after progress", "total without a packet", "embedding"],
 )
@@ -112,7 +114,7 @@ async def test_all_attempts_share_the_total_timeout(adapter: Adapter) -> None:
 async def test_a_timeout_counts_against_the_host_unless_the_total_one_expires_after_a_packet(
     adapter: Adapter, steps: Steps, timeout_name: str, available: bool
 ) -> None:
-    limit: dict[str, Any] = {"timeout": SHORT} if timeout_name == "timeout" else {"timeouts": {timeout_name: SHORT}}
+    limit: dict[str, Any] = {"timeouts": {timeout_name: SHORT}}
     async with hosts(adapter, stalling(*steps), IDLE, **limit) as both:
         with pytest.raises(LMStudioTimeoutError) as caught:
             await both.call()

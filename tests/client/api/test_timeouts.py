@@ -32,7 +32,11 @@ UNLOADED: dict[str, Any] = {
         ),
         ("idle_timeout", [fragment("a")], lambda client: loaded_handle(client).respond("Hi")),
         # The model is loaded again, which takes too long.
-        ("timeout", [UNLOADED], lambda client: loaded_handle(client).with_timeouts(timeout=20).respond("Hi")),
+        (
+            "total_timeout",
+            [UNLOADED],
+            lambda client: loaded_handle(client).with_timeouts(total_timeout=20).respond("Hi"),
+        ),
     ],
 )
 @in_virtual_time
@@ -49,7 +53,7 @@ async def test_an_expired_timeout_cancels_on_the_server(
         while True:
             received.append(await receive(socket))
 
-    names = ("load_timeout", "first_token_timeout", "idle_timeout", "timeout")
+    names = ("load_timeout", "first_token_timeout", "idle_timeout", "total_timeout")
     limits: dict[str, Any] = {**dict.fromkeys(names), name: 20}
     async with fake_server(behave) as address, lms.AsyncClient(address, **limits) as client:
         with pytest.raises(lms.LMStudioTimeoutError, match=f"{name} expired") as caught:
@@ -62,13 +66,13 @@ async def test_an_expired_timeout_cancels_on_the_server(
 
 
 async def test_the_total_timeout_covers_all_requests_of_a_call() -> None:
-    async with lms.AsyncClient("127.0.0.1:1", timeout=9) as client:
+    async with lms.AsyncClient("127.0.0.1:1", total_timeout=9) as client:
         whole = Operation(context_of(client), {"idle_timeout": 3.0})
         await asyncio.sleep(0)
         calls = [whole.start("llm", rpc("llm", "listLoaded"), None, label="Model list") for _ in range(2)]
         first, second = (call.exchange for (call,) in calls)
         assert first.started == second.started < first.since < second.since
-        assert (first.timeouts["timeout"], first.timeouts["idle_timeout"]) == (9, 3.0)
+        assert (first.timeouts["total_timeout"], first.timeouts["idle_timeout"]) == (9, 3.0)
         assert whole.context.timeouts["idle_timeout"] == 60.0
 
 

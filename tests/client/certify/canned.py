@@ -67,7 +67,7 @@ class CannedEmbedder(Embedder):
         super().__init__(None, ModelState("embedding", "canned"))  # type: ignore[arg-type]
         self.vector_of = vector_of
 
-    def vectors_of(self, texts: Any, **_: Any) -> Flow[Vectors]:
+    def vectors_of(self, texts: Any, *_: Any, **_others: Any) -> Flow[Vectors]:
         yield from ()
         return [self.vector_of(text) for text in texts]
 

@@ -60,7 +60,7 @@ async def test_every_method_finds_the_host_that_is_alive(make: Make, name: str) 
 
 
 @pytest.mark.parametrize(
-    "change", [lambda handle: handle.with_timeouts(timeout=9), lambda handle: handle.with_retries(1)]
+    "change", [lambda handle: handle.with_timeouts(total_timeout=9), lambda handle: handle.with_retries(1)]
 )
 async def test_a_handle_with_other_settings_keeps_its_hosts(make: Make, change: Callable[[Any], Any]) -> None:
     handle = change(make("embedding", "vectors"))

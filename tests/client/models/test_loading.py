@@ -127,10 +127,10 @@ async def test_waiting_for_a_load_of_another_caller_ends_with_the_timeout() -> N
     async with fake_server(server) as address, lms.AsyncClient(address) as client:
         first = asyncio.ensure_future(client.llm.model("stuck", load_policy="explicit"))
         await asyncio.sleep(1)
-        async with lms.AsyncClient(address, timeout=20) as hasty:
+        async with lms.AsyncClient(address, total_timeout=20) as hasty:
             with pytest.raises(lms.LMStudioTimeoutError, match="another call that loads the model") as caught:
                 await hasty.llm.model("stuck", load_policy="explicit")
-        assert caught.value.timeout_name == "timeout"
+        assert caught.value.timeout_name == "total_timeout"
         first.cancel()
         await asyncio.wait([first])
 

@@ -26,7 +26,7 @@ from lmstudio_integrations.types.reasoning import (
     Treatment,
     move_thoughts,
 )
-from tests.docs.snippets import blocks
+from tests.docs.snippets import read
 from tests.support import chat_templates, template_functions
 from tests.support.template_functions import THINK, Said, Template, answers, rendered
 
@@ -749,7 +749,7 @@ def test_what_the_lines_before_a_template_make_of_a_message(content: str, though
 
 
 def test_the_lines_for_a_template_in_the_application_are_those_that_requests_bring() -> None:
-    lines = blocks("docs/guides/reasoning.md", "jinja")[0].rstrip("\n")
+    lines = read("cookbook/reasoning_field.jinja").rstrip("\n")
     show = "Begin.{% for m in messages %}{{ m.reasoning_content }}{% endfor %}"
     with_breaks, in_one = (chat_templates.renderer(f"{each}\n{show}") for each in (lines, move_thoughts(THINK)))
     assert re.sub(r"%\}\s*\{%", "%}{%", lines) == re.sub(r"%\}\s*\{%", "%}{%", move_thoughts(THINK))

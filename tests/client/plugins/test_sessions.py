@@ -168,7 +168,7 @@ async def test_one_that_cannot_start_closes_the_others(
         ("mcp/sums", {"prefix": 5}, "prefix must be a string"),
         ("mcp/sums", {"plugin_config": [1]}, "plugin_config must be a dict"),
         ("mcp/sums", {"working_directory": 5}, "working_directory must be a string"),
-        ("mcp/sums", {"timeout": 0}, "timeout must be"),
+        ("mcp/sums", {"total_timeout": 0}, "total_timeout must be"),
         ("mcp/sums", {"on_status": 5}, "on_status must be a function"),
     ],
 )
@@ -179,12 +179,12 @@ def test_invalid_arguments_are_rejected_at_once(plugin: Any, parameters: dict[st
 
 async def test_a_timeout_aborts_the_call(session: Any, server: Emulator) -> None:
     with pytest.raises(lms.LMStudioTimeoutError, match=r"'wait' of 'mcp/sums'.*timeout expired"):
-        await named(session, "wait").call({}, timeout=0.2)
+        await named(session, "wait").call({}, total_timeout=0.2)
     server.wait_for(lambda: states(server) == ["aborted"], SECONDS)
-    assert await named(session, "add").call({"a": 1, "b": 2}, timeout=SECONDS) == 3
+    assert await named(session, "add").call({"a": 1, "b": 2}, total_timeout=SECONDS) == 3
 
 
-@pytest.mark.parametrize("limit", ["timeout", "load_timeout"])
+@pytest.mark.parametrize("limit", ["total_timeout", "load_timeout"])
 async def test_a_plugin_that_never_starts_is_not_waited_for_without_end(limit: str) -> None:
     async def behave(socket: Socket) -> None:
         await authenticate(socket)

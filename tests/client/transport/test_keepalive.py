@@ -111,7 +111,7 @@ async def test_an_expired_timeout_reveals_a_dead_socket_to_all_who_wait_on_it(se
         waiting = await server.serving(client)
         server.deafen(server.sockets[0])
         with pytest.raises(lms.LMStudioTimeoutError):
-            await loaded_handle(client).respond("Hi", timeout=1)
+            await loaded_handle(client).respond("Hi", total_timeout=1)
         with pytest.raises(lms.LMStudioConnectionLostError, match="answers on a new connection") as caught:
             await waiting
         assert caught.value.retryable

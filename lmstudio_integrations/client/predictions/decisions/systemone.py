@@ -43,7 +43,7 @@ async def post(target: Target, timeouts: Timeouts, remaining: float | None, body
         target: The server, and the credentials.
         timeouts: `connect_timeout` limits the connection. The server sends nothing while the request waits in the
             queue of the model and is processed, so `queue_timeout` limits both.
-        remaining: What is left of `timeout`, in seconds; `None` without one.
+        remaining: What is left of `total_timeout`, in seconds; `None` without one.
         body: The request.
 
     Raises:
@@ -70,7 +70,7 @@ async def post(target: Target, timeouts: Timeouts, remaining: float | None, body
         ):
             response = await client.post(url, content=dumps(body), headers=headers)
     except TimeoutError:
-        raise _expired("timeout", timeouts, address) from None
+        raise _expired("total_timeout", timeouts, address) from None
     except httpx.TimeoutException as error:
         is_connecting = isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout)
         raise _expired("connect_timeout" if is_connecting else "queue_timeout", timeouts, address) from None

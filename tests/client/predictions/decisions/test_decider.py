@@ -115,7 +115,7 @@ async def test_errors_of_the_server_are_passed_on(client: Any) -> None:
     model = await client.decision.model("judge")
     with pytest.raises(lms.LMStudioServerError, match="Decision: It is not in the mood"):
         await model.decide("fail", QUESTIONS)
-    for name, other in (("queue_timeout", {}), ("timeout", {"queue_timeout": None})):
+    for name, other in (("queue_timeout", {}), ("total_timeout", {"queue_timeout": None})):
         with pytest.raises(lms.LMStudioTimeoutError, match=f"{name} expired after 0.05 s") as caught:
             await model.with_timeouts(**{name: 0.05, **other}).decide("for ever", QUESTIONS)
         assert caught.value.timeout_name == name

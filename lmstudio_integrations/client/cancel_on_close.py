@@ -1,0 +1,234 @@
+"""`cancel_on_close`: a stream whose end stops what generates it, for agents and other runs of a framework.
+
+A framework finishes a step that it began, although nobody reads its stream any more. So the stream is read in a cancel
+scope, and in a thread or a task of its own: its reader waits only for the next item. When the reader stops, the scope
+is cancelled first, and then the stream is closed, which has nothing to wait for any more.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from inspect import isawaitable
+from types import TracebackType
+from typing import Any, Self, TypeAlias, TypeVar, overload
+
+from lmstudio_integrations._support.text import shortened
+from lmstudio_integrations.client.transport.cancel_scope import CancelScope, cancelled
+from lmstudio_integrations.client.transport.mailboxes import SLICE, callers_loop
+from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioValueError
+
+ItemT = TypeVar("ItemT")
+
+AsyncStreamSource: TypeAlias = AsyncIterable[ItemT] | Callable[[], AsyncIterable[ItemT]]
+StreamSource: TypeAlias = Iterable[ItemT] | Callable[[], Iterable[ItemT]]
+"""A stream, or what begins one."""
+
+
+@overload
+def cancel_on_close(stream: AsyncStreamSource[ItemT]) -> "AsyncCancellableStream[ItemT]": ...
+@overload
+def cancel_on_close(stream: StreamSource[ItemT]) -> "CancellableStream[ItemT]": ...
+
+
+def cancel_on_close(stream: Any) -> Any:
+    """Return a stream with the same items that stops its models when it is closed before its end.
+
+    It is closed by `break`, by an error in your loop, by Ctrl-C, when its task is cancelled, when the client of a web
+    framework disconnects, and by `close()` or `aclose()`. Then all predictions and other calls of this package end that
+    were made by the stream, in any thread or task, and new ones fail with `LMStudioCancelledError`. A tool that runs is
+    not stopped; `close()` and `aclose()` wait for it.
+
+    Args:
+        stream: What an agent, a graph or a chain streams, or a function that begins a run and returns its stream. It is
+            read in a thread or a task of its own, one item at a time.
+
+    Raises:
+        LMStudioValueError: If it is no stream, or the stream of a run that has begun.
+
+    Example:
+        ```python
+        from langchain.agents import create_agent
+        from langchain_core.messages import HumanMessage
+
+        import lmstudio_integrations as lms
+        from lmstudio_integrations.langchain import ChatLMStudio
+
+        agent = create_agent(ChatLMStudio(model="qwen/qwen3-4b"))
+        run = agent.stream({"messages": [HumanMessage("Count to a thousand.")]}, stream_mode="messages")
+        for chunk in lms.cancel_on_close(run):
+            print(chunk)
+        ```
+    """
+    scope = CancelScope()
+    if callable(stream):
+        stream = scope.context.run(stream)
+    elif hasattr(stream, "stream_events") or getattr(stream, "__qualname__", "").endswith(_OF_BEGUN_RUNS):
+        raise LMStudioValueError(
+            "the run of this stream has begun already; pass a function that begins it, such as "
+            "cancel_on_close(lambda: agent.run(question).stream_events())"
+        )
+    if hasattr(stream, "__aiter__"):
+        return AsyncCancellableStream(stream, scope)
+    if hasattr(stream, "__iter__") and not isinstance(stream, str):
+        return CancellableStream(stream, scope)
+    remedy = "; await it first" if isawaitable(stream) else ""
+    raise LMStudioValueError(f"the stream must be an iterator; got {shortened(repr(stream))}{remedy}")
+
+
+_OF_BEGUN_RUNS = (".stream_events", ".response_gen", ".async_response_gen")
+"""Names of streams of LlamaIndex that are made when their run, or their writing to the memory, has begun."""
+
+
+class CancellableStream(Iterator[ItemT]):
+    """A stream that stops its models when it is closed before its end; see `cancel_on_close`."""
+
+    def __init__(self, stream: Iterable[ItemT], scope: CancelScope) -> None:
+        self._scope = scope
+        self._items = iter(stream)
+        # What waits in it for a framework's threads cannot be interrupted.
+        self._thread = ThreadPoolExecutor(1, "lmstudio-cancel-on-close")
+        self._closing: Future[None] | None = None
+        self._is_over = False
+
+    def __next__(self) -> ItemT:
+        if self._is_over:
+            raise StopIteration
+        read: Callable[[], Any] = partial(self._scope.context.run, next, self._items, _END)
+        reading = self._thread.submit(read)
+        try:
+            while not reading.done():  # in slices: Ctrl-C cannot interrupt a longer wait on Windows
+                with contextlib.suppress(TimeoutError):
+                    reading.exception(SLICE)
+        except BaseException:
+            self._stop()
+            raise
+        if self._is_over:  # another thread has closed it
+            raise cancelled()
+        if reading.exception() is not None or reading.result() is _END:
+            self._is_over = True
+            self._thread.shutdown(wait=False)
+        item: ItemT = reading.result()
+        if item is _END:
+            raise StopIteration
+        return item
+
+    def close(self) -> None:
+        """Stop the models, and wait until the stream is closed.
+
+        Any thread may call it; one that reads gets `LMStudioCancelledError`.
+        """
+        self._stop()
+        if self._closing is not None:
+            with contextlib.suppress(LMStudioCancelledError):  # a framework may raise what its steps have raised
+                self._closing.result()
+
+    def _stop(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._scope.cancel()
+            with contextlib.suppress(RuntimeError):  # at the end of the process, no thread can be started any more
+                self._closing = self._thread.submit(self._scope.context.run, _close, self._items)
+            self._thread.shutdown(wait=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self._stop()
+
+
+_END: Any = object()
+
+
+def _close(items: Iterator[Any]) -> None:
+    close: Callable[[], object] | None = getattr(items, "close", None)
+    if close is not None:
+        close()
+
+
+class AsyncCancellableStream(AsyncIterator[ItemT]):
+    """A stream that stops its models when it is closed before its end; see `cancel_on_close`."""
+
+    def __init__(self, stream: AsyncIterable[ItemT], scope: CancelScope) -> None:
+        self._scope = scope
+        self._stream = stream
+        self._requests: asyncio.Queue[asyncio.Future[ItemT]] = asyncio.Queue()
+        # One task reads all items, because what the stream enters in a task it must also leave there.
+        self._task: asyncio.Task[None] | None = None
+        self._is_over = False
+
+    async def __anext__(self) -> ItemT:
+        if self._is_over:
+            raise StopAsyncIteration
+        loop = callers_loop()
+        if self._task is None:
+            self._task = self._scope.context.run(loop.create_task, _read(self._stream, self._requests))
+        request: asyncio.Future[ItemT] = loop.create_future()
+        self._requests.put_nowait(request)
+        try:
+            return await request
+        except Exception:
+            self._is_over = True
+            raise
+        except BaseException:
+            self._stop()
+            raise
+
+    async def aclose(self) -> None:
+        """Stop the models, and wait until the stream is closed. A task that reads gets `LMStudioCancelledError`."""
+        self._stop()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+            if not self._task.cancelled():
+                self._task.result()
+
+    def _stop(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._scope.cancel()
+            if self._task is not None:
+                with contextlib.suppress(RuntimeError):  # its loop may be closed
+                    self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        self._stop()
+
+
+async def _read(stream: AsyncIterable[ItemT], requests: "asyncio.Queue[asyncio.Future[ItemT]]") -> None:
+    """Read a stream, one item for each request, until its end."""
+    items = aiter(stream)
+    try:
+        while True:
+            request = await requests.get()
+            try:
+                item = await anext(items)
+            except Exception as error:  # noqa: BLE001 - who requested it raises it
+                if not request.done():
+                    request.set_exception(error)
+                return
+            except BaseException:
+                if not request.done():
+                    request.set_exception(cancelled())
+                raise
+            if not request.done():
+                request.set_result(item)
+    finally:
+        close: Callable[[], Awaitable[object]] | None = getattr(items, "aclose", None)
+        if close is not None:
+            with contextlib.suppress(LMStudioCancelledError):  # a framework may raise what its steps have raised
+                await close()

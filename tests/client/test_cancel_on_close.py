@@ -1,0 +1,413 @@
+"""`cancel_on_close`, on the native client: what is stopped when a stream is closed, what is not, and how it is read.
+
+`tests/_adapters/test_stopping.py` has the agents of the frameworks.
+"""
+
+import asyncio
+import contextvars
+import gc
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from tests.support.gate import AT_THE_GATE, Gate
+from tests.support.signals import ctrl_c
+
+pytestmark = pytest.mark.leaf
+
+HELD: dict[str, Any] = {"when": {}, "then": [{"text": "one two "}, AT_THE_GATE, {"text": "three"}]}
+MODELS = [ModelEntry(key="chatty", rules=(HELD,), preload=True), ModelEntry(key="other", preload=True)]
+
+
+@pytest.fixture
+def server(gate: Gate) -> Iterator[Emulator]:
+    """A scripted server; one of its models is held up."""
+    with Emulator(MODELS, engines=gate.engines()) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Emulator) -> Iterator[lms.Client]:
+    with lms.Client(server.address) as client:
+        yield client
+
+
+def in_threads(client: lms.Client, results: list[object]) -> Iterator[str]:
+    """Generate in a thread, as frameworks do, which is waited for at the end."""
+    begun = threading.Event()
+
+    def generate() -> None:
+        try:
+            for _ in client.llm.model("chatty").respond_stream("Hi"):
+                begun.set()
+        except lms.LMStudioError as error:
+            results.append(error)
+
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=[generate])
+    thread.start()
+    try:
+        begun.wait()
+        yield "begun"
+        thread.join()
+        yield "ended"
+    finally:
+        thread.join()
+
+
+def ended(server: Emulator) -> str | None:
+    server.wait_for(lambda: bool(server.predictions) and server.predictions[-1].state == "ended")
+    return server.predictions[-1].stop_reason
+
+
+def _break(stream: Any) -> None:
+    for _ in stream:
+        break
+
+
+def _close(stream: Any) -> None:
+    next(stream)
+    stream.close()
+
+
+def _with(stream: Any) -> None:
+    with stream:
+        next(stream)
+
+
+def _collect(stream: Any) -> None:
+    next(stream)
+    cycle: dict[str, Any] = {"stream": stream}
+    cycle["itself"] = cycle
+    del stream, cycle
+    gc.collect()
+
+
+def _fail(stream: Any) -> None:
+    def read() -> None:
+        for _ in stream:
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        read()
+
+
+def _interrupt(stream: Any) -> None:
+    next(stream)
+    reads = threading.Event()
+
+    def read() -> None:
+        reads.set()
+        next(stream)
+
+    with pytest.raises(KeyboardInterrupt), ctrl_c(reads.wait):
+        read()
+
+
+@pytest.mark.parametrize("leave", [_break, _close, _with, _collect, _fail, _interrupt])
+def test_whoever_stops_reading_a_stream_stops_what_its_threads_generate(
+    client: lms.Client, server: Emulator, leave: Callable[[Any], None]
+) -> None:
+    results: list[object] = []
+    leave(lms.cancel_on_close(in_threads(client, results)))
+    assert ended(server) == "userStopped"
+    server.wait_for(lambda: bool(results))
+    assert isinstance(results[0], lms.LMStudioCancelledError)
+    assert "together with the stream" in str(results[0])
+
+
+def test_any_thread_may_close_a_stream_that_another_one_reads(client: lms.Client, server: Emulator) -> None:
+    reads = threading.Event()
+
+    def stream() -> Iterator[str]:
+        for item in in_threads(client, []):
+            yield item
+            reads.set()
+
+    reading = lms.cancel_on_close(stream)
+    next(reading)
+
+    def close() -> None:
+        reads.wait()
+        reading.close()
+
+    closer = threading.Thread(target=close)
+    closer.start()
+    with pytest.raises(lms.LMStudioCancelledError, match="together with the stream"):
+        next(reading)
+    closer.join()
+    assert ended(server) == "userStopped"
+    assert list(reading) == []
+
+
+def test_only_what_the_stream_calls_is_stopped(client: lms.Client, server: Emulator, gate: Gate) -> None:
+    own = client.llm.model("chatty").respond_stream("mine")
+    next(own)
+    stream = lms.cancel_on_close(in_threads(client, []))
+    next(stream)
+    stream.close()
+    server.wait_for(lambda: server.predictions[1].stop_reason == "userStopped")
+    gate.open()
+    assert own.wait_for_result().content == "one two three"
+    assert client.llm.model("other").respond("Hi").content
+
+
+def test_what_is_called_later_in_a_stream_that_was_closed_fails(client: lms.Client) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: client.llm.model("other").respond("Hi"),
+        lambda: client.llm.lazy_model("other").respond("Hi"),
+        client.embedding.list_loaded,
+    ]
+
+    def stream() -> Iterator[str]:
+        try:
+            yield "begun"
+        finally:
+            for call in calls:
+                with pytest.raises(lms.LMStudioCancelledError):
+                    call()
+            raise KeyError("it is closed")
+
+    reading = lms.cancel_on_close(stream)
+    assert next(reading) == "begun"
+    with pytest.raises(KeyError, match="it is closed"):
+        reading.close()
+
+
+def test_a_stream_that_was_read_to_its_end_cancels_nothing(client: lms.Client, server: Emulator, gate: Gate) -> None:
+    background: list[lms.PredictionStream] = []
+
+    def stream() -> Iterator[str]:
+        background.append(client.llm.model("chatty").respond_stream("Hi"))
+        background[0].start()
+        yield "only"
+
+    assert list(lms.cancel_on_close(stream())) == ["only"]
+    gc.collect()
+    gate.open()
+    assert background[0].wait_for_result().stats.stop_reason == "eosFound"
+    assert ended(server) == "eosFound"
+
+
+def test_an_error_of_the_stream_is_raised_and_nothing_follows() -> None:
+    def stream() -> Iterator[int]:
+        yield 1
+        raise TimeoutError("of the stream")
+
+    reading = lms.cancel_on_close(stream())
+    assert next(reading) == 1
+    with pytest.raises(TimeoutError, match="of the stream"):
+        next(reading)
+    assert list(reading) == []
+
+
+def test_a_stream_is_read_one_item_at_a_time_in_the_context_of_who_made_it() -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
+    read: list[str] = []
+
+    def stream() -> Iterator[int]:
+        for number in range(3):
+            read.append(f"{number} {variable.get()}")
+            variable.set("of the stream")
+            yield number
+
+    variable.set("of the maker")
+    reading = lms.cancel_on_close(stream())
+    variable.set("changed")
+    assert (next(reading), read) == (0, ["0 of the maker"])
+    assert (next(reading), read) == (1, ["0 of the maker", "1 of the stream"])
+    assert variable.get() == "changed"
+    reading.close()
+
+
+def test_two_streams_of_which_one_reads_the_other_are_both_stopped(client: lms.Client, server: Emulator) -> None:
+    results: list[object] = []
+
+    def outer() -> Iterator[str]:
+        yield from lms.cancel_on_close(in_threads(client, results))
+
+    _close(lms.cancel_on_close(outer))
+    assert ended(server) == "userStopped"
+
+
+# Coroutines -----------------------------------------------------------------------------------------------------------
+
+
+async def in_tasks(server: Emulator) -> AsyncIterator[str]:
+    """Generate in a task, as frameworks do, and let nothing cancel it."""
+    begun = asyncio.Event()
+    async with lms.AsyncClient(server.address) as client:
+
+        async def generate() -> None:
+            async for _ in (await client.llm.model("chatty")).respond_stream("Hi"):
+                begun.set()
+
+        task = asyncio.create_task(generate())
+        await begun.wait()
+        yield "begun"
+        try:
+            await asyncio.wait([task])
+        finally:
+            while not task.done():
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait([task])
+            assert isinstance(task.exception(), lms.LMStudioCancelledError)
+
+
+async def _break_async(stream: Any) -> None:
+    async for _ in stream:
+        break
+
+
+async def _aclose(stream: Any) -> None:
+    await anext(stream)
+    await stream.aclose()
+
+
+async def _with_async(stream: Any) -> None:
+    async with stream:
+        await anext(stream)
+
+
+async def _cancel_task(stream: Any) -> None:
+    await anext(stream)
+    task = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def _cancel_scope(stream: Any) -> None:
+    await anext(stream)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await anext(stream)
+
+
+async def _collect_async(stream: Any) -> None:
+    await anext(stream)
+    cycle: dict[str, Any] = {"stream": stream}
+    cycle["itself"] = cycle
+    del stream, cycle
+    gc.collect()
+
+
+async def _close_while_another_task_reads(stream: Any) -> None:
+    await anext(stream)
+    task = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    await stream.aclose()
+    with pytest.raises(lms.LMStudioCancelledError, match="together with the stream"):
+        await task
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [_break_async, _aclose, _with_async, _cancel_task, _cancel_scope, _collect_async, _close_while_another_task_reads],
+)
+async def test_whoever_stops_reading_an_async_stream_stops_what_its_tasks_generate(
+    server: Emulator, leave: Callable[[Any], Any]
+) -> None:
+    await leave(lms.cancel_on_close(in_tasks(server)))
+    assert await asyncio.to_thread(ended, server) == "userStopped"
+
+
+async def test_an_async_stream_may_enter_what_belongs_to_a_task() -> None:
+    async def stream() -> AsyncIterator[int]:
+        with anyio.CancelScope():  # must be left in the task that entered it
+            yield 1
+            yield 2
+
+    assert [number async for number in lms.cancel_on_close(stream())] == [1, 2]
+    reading = lms.cancel_on_close(stream)
+    assert await anext(reading) == 1
+    await reading.aclose()
+    assert [number async for number in reading] == []
+
+
+async def test_an_error_while_an_async_stream_is_closed_is_raised_by_aclose() -> None:
+    async def stream() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            raise KeyError("it is closed")
+
+    reading = lms.cancel_on_close(stream())
+    await anext(reading)
+    with pytest.raises(KeyError, match="it is closed"):
+        await reading.aclose()
+
+
+async def test_an_error_of_an_async_stream_is_raised_and_nothing_follows() -> None:
+    async def stream() -> AsyncIterator[int]:
+        yield 1
+        raise TimeoutError("of the stream")
+
+    reading = lms.cancel_on_close(stream())
+    assert await anext(reading) == 1
+    with pytest.raises(TimeoutError, match="of the stream"):
+        await anext(reading)
+    assert [number async for number in reading] == []
+
+
+async def test_a_load_that_others_wait_for_is_theirs_if_its_caller_is_cancelled() -> None:
+    models = [ModelEntry(key="slow", load_seconds=0.2)]
+    async with Emulator(models) as server, lms.AsyncClient(server.address) as client:
+
+        async def load() -> AsyncIterator[str]:
+            await client.llm.model("slow", load_policy="explicit")
+            yield "loaded"
+
+        stream = lms.cancel_on_close(load())
+        leader = asyncio.ensure_future(anext(stream))
+        await asyncio.to_thread(server.wait_for, lambda: bool(server.loads))
+        other = asyncio.ensure_future(client.llm.model("slow", load_policy="explicit"))
+        await asyncio.sleep(0)
+        await stream.aclose()
+        assert (await (await other).respond("Hi")).content
+        await asyncio.wait([leader])
+
+
+# What is no stream ----------------------------------------------------------------------------------------------------
+
+
+class Run:
+    """A run of a workflow, or a response of a chat engine, that has begun."""
+
+    async def stream_events(self) -> AsyncIterator[int]:
+        yield 1
+
+    @property
+    def response_gen(self) -> Iterator[int]:
+        yield 1
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("text", "must be an iterator; got 'text'"),
+        (5, "must be an iterator; got 5"),
+        (lambda: None, "must be an iterator; got None"),
+        (Run(), r"pass a function that begins it, such as cancel_on_close\(lambda: agent.run"),
+        (Run().response_gen, r"pass a function that begins it, such as cancel_on_close\(lambda: agent.run"),
+        (Run().stream_events(), r"pass a function that begins it, such as cancel_on_close\(lambda: agent.run"),
+    ],
+)
+def test_what_is_no_stream_is_rejected(given: Any, text: str) -> None:
+    with pytest.raises(lms.LMStudioValueError, match=text):
+        lms.cancel_on_close(given)
+
+
+def test_a_coroutine_must_be_awaited_first() -> None:
+    async def stream() -> AsyncIterator[int]:
+        return Run().stream_events()
+
+    coroutine: Any = stream()
+    with pytest.raises(lms.LMStudioValueError, match="await it first"):
+        lms.cancel_on_close(coroutine)
+    coroutine.close()
