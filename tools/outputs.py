@@ -2,8 +2,8 @@
 
 A block `text` right below a block `python` is the output of that example. A page ends with a comment that has the
 digest of its examples and outputs, so that `test_outputs.py` notices a page that was changed and not run again.
-Without arguments, all pages with such a comment are run. A line above it names the server: `lmsi serve`, or, for pages
-that name models of the recipes, the same with their catalog.
+Without arguments, all pages with such a comment are run. A line above it names the server: `lmsi serve`, or, for
+examples that name models of the recipes, the same with their catalog.
 """
 
 import argparse
@@ -76,10 +76,10 @@ def normalize(output: str) -> str:
 
 
 def catalog_of(page: str) -> Path | None:
-    """Return the catalog that a page needs; `None` if it names no models but those of `lmsi serve`."""
+    """Return the catalog that a page needs; `None` if its examples name no models but those of `lmsi serve`."""
     catalogs = build_catalog(path=CATALOG), build_catalog(scripted=True)
     of_recipes, of_serve = ({model.key for model in catalog.models} for catalog in catalogs)
-    return CATALOG if any(key in page for key in of_recipes - of_serve) else None
+    return CATALOG if any(key in code for code in examples(page) for key in of_recipes - of_serve) else None
 
 
 def with_outputs(page: str, outputs: Sequence[str], link: str = "emulator.md#pages") -> str:

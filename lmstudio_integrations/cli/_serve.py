@@ -36,7 +36,7 @@ from lmstudio_integrations.emulator.models.catalog import (
     BUNDLED,
     parse_model,
     read_toml,
-    scripted_tools,
+    scripted_entries,
 )
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
 from lmstudio_integrations.emulator.server.context import MIB, Limits
@@ -148,7 +148,7 @@ Models = Annotated[
         "--model",
         metavar="KEY[=WEIGHTS]",
         help="A model to offer; WEIGHTS is a bundled model or a GGUF file. May be repeated. "
-        "Without it and --catalog: the two bundled models, and a scripted one that calls tools.",
+        "Without it and --catalog: the two bundled models, and scripted ones that call tools, rerank and decide.",
     ),
 ]
 
@@ -379,7 +379,7 @@ def build_catalog(
     base = load_catalog(path) if path else Catalog()
     own: Sequence[ModelEntry] = ()
     if not (names := tuple(names)) and not path:
-        names, own = tuple(BUNDLED), (scripted_tools(),)
+        names, own = tuple(BUNDLED), scripted_entries()
     entries = [*base.models, *(parse_model(name, scripted=scripted) for name in names), *own]
     default_rules = load_rules(rules) if rules else ()
     models = [_complete(entry, default_rules) for entry in entries]

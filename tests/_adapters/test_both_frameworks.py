@@ -380,7 +380,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The `json` method is deprecated"
 def writing(written: str, *corrected: dict[str, Any]) -> Emulator:
     """Return a server whose model writes a text, and takes another step if it is asked for a correction."""
     rules = [{"when": {"last": "^Your response was rejected: "}, "then": [step]} for step in corrected]
-    return Emulator([ModelEntry(key="m", rules=(*rules, {"then": [{"text": written}]}))])
+    return Emulator([ModelEntry(key="m", rules=(*rules, {"when": {"last": ""}, "then": [{"text": written}]}))])
 
 
 @pytest.mark.parametrize("way", EVERY)

@@ -171,7 +171,9 @@ def test_a_required_call_that_does_not_come_is_requested_by_grammar(fresh: Emula
     assert "Now call one of the tools" in str(instruction)
 
 
-def test_after_two_misses_the_grammar_comes_first_until_the_model_calls_again(fresh: Emulator) -> None:
+def test_after_two_misses_the_grammar_comes_first_until_the_model_calls_again(
+    fresh: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
     model = ChatLMStudio(model="m", host=fresh.address)
     required, free = model.bind_tools([TOOL], tool_choice="any"), model.bind_tools([TOOL])
 
@@ -181,6 +183,7 @@ def test_after_two_misses_the_grammar_comes_first_until_the_model_calls_again(fr
         return len(fresh.predictions) - before
 
     assert [predictions(required, "remark") for _ in range(4)] == [2, 2, 1, 1]
+    assert caplog.text.count("requested by grammar at once") == 1
     assert predictions(free, "call") == 1
     assert [predictions(required, "remark") for _ in range(3)] == [2, 2, 1]
     fresh.unload("m")
@@ -204,7 +207,7 @@ def test_a_call_by_grammar_that_is_cut_off_is_no_call(fresh: Emulator) -> None:
 
 
 def test_a_server_that_ignores_the_grammar_loses_nothing() -> None:
-    with Emulator([ModelEntry(key="m", rules=({"then": [{"text": REMARK}]},))]) as server:
+    with Emulator([ModelEntry(key="m", rules=({"when": {"last": ""}, "then": [{"text": REMARK}]},))]) as server:
         required = ChatLMStudio(model="m", host=server.address).bind_tools([TOOL], tool_choice="any")
         for _ in range(3):
             message = required.invoke("anything")

@@ -557,7 +557,7 @@ RULES = (
     {"when": {"structured": True}, "then": [{"text": json.dumps(WRITTEN)}]},
     {"when": {"last": "native", "round": 1}, "then": [{"tool": "log_in", "arguments": WRITTEN}]},
     {"when": {"last": "broken"}, "then": [{"tool": "log_in", "malformed": json.dumps(WRITTEN)[:-1]}]},
-    {"then": [{"text": "done"}]},
+    {"when": {"last": ""}, "then": [{"text": "done"}]},
 )
 
 

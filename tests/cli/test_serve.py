@@ -76,12 +76,13 @@ def test_the_memory_of_workers_is_given_in_mebibytes(piped: Piped, monkeypatch: 
 
 
 CATALOG = '[[model]]\nkey = "one"\n'
+SCRIPTED = ("scripted-tools", "scripted-reranker", "scripted-judge")
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"scripted": True}, dict.fromkeys((*BUNDLED, "scripted-tools"), "scripted")),
+        ({"scripted": True}, dict.fromkeys((*BUNDLED, *SCRIPTED), "scripted")),
         ({"models": ["no-such-weights"], "scripted": True}, {"no-such-weights": "scripted"}),
         ({"path": CATALOG}, {"one": "scripted"}),
         ({"models": ["two"], "path": CATALOG, "scripted": True}, {"one": "scripted", "two": "scripted"}),
@@ -268,7 +269,7 @@ def test_a_token_keeps_guests_outside_and_is_not_printed(
         with lms.Client(address) as guest, pytest.raises(lms.LMStudioAuthenticationError):
             guest.list_downloaded_models()
         with lms.Client(address, TOKEN) as member:
-            assert len(member.list_downloaded_models()) == len(BUNDLED) + 1
+            assert len(member.list_downloaded_models()) == len(BUNDLED) + len(SCRIPTED)
 
     serve(check, "--host", "0.0.0.0", "--port", "0", "--scripted", *flags)
     out, err = capsys.readouterr()

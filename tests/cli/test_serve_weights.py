@@ -8,13 +8,13 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.cli._serve import build_catalog
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.models.catalog import BUNDLED
+from lmstudio_integrations.emulator.models.catalog import BUNDLED, scripted_entries
 
 
 @pytest.mark.parametrize(
     ("models", "expected"),
     [
-        ((), {**dict.fromkeys(BUNDLED, "llama_cpp"), "scripted-tools": "scripted"}),
+        ((), {**dict.fromkeys(BUNDLED, "llama_cpp"), **{entry.key: "scripted" for entry in scripted_entries()}}),
         (("qwen=smollm2-135m-instruct",), {"qwen": "llama_cpp"}),
     ],
     ids=["no flags", "any key over bundled weights"],
@@ -42,3 +42,16 @@ def test_the_first_agent_works_on_the_models_that_are_served_without_flags() -> 
         assert "I am a scripted model. The tool returned: " in written[-1]
         assert "Ferries to the island leave from pier 7." in written[-1]
         assert model.respond("And without tools?").content.startswith('You said "And without tools?"')
+
+
+@pytest.mark.leaf
+def test_a_reranker_and_a_decision_model_are_served_without_flags() -> None:
+    texts = ["The library opens at nine.", "The swimming pool costs four euros."]
+    with Emulator(build_catalog().models) as server, lms.Client(server.address) as client:
+        reranker = client.llm.model("scripted-reranker", load_policy="explicit")
+        assert [each.index for each in reranker.rerank("What does the pool cost?", texts)] == [1, 0]
+        judge = client.decision.model("scripted-judge")
+        decision = judge.decide("The app crashed.", {"urgent": lms.Noul(instructions="Did the app crash?")})
+        answer = decision.answers["urgent"]
+        assert isinstance(answer, lms.NoulAnswer)
+        assert answer.noul > 0.5

@@ -41,8 +41,9 @@ def forecast(context: ToolCallContext, city: str) -> str:
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """A server with the cookbook's models and a plugin; the bundled models are replaced by scripted ones."""
+    """A server with the cookbook's models, the reranker of docstrings and a plugin; the bundled models are scripted."""
     models = [parse_model(model.key, scripted=True) if model.key in BUNDLED else model for model in CATALOG.models]
+    models.append(parse_model("qwen3-reranker-0.6b", scripted=True))
     with Emulator(models, plugins={"mcp/weather": [forecast]}) as server:
         monkeypatch.setenv(HOST_VARIABLE, server.address)
         yield server

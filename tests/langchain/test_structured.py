@@ -484,8 +484,9 @@ REJECTED = {"last": "^Your response was rejected: "}
 
 def scripted(*steps: dict[str, Any]) -> Server:
     """Return a server whose model performs the first step, and the second one if it is asked for a correction."""
-    first, *corrected = ({"then": [step]} for step in steps)
-    return Server([ModelEntry(key=CHAT, rules=(*({**rule, "when": REJECTED} for rule in corrected), first))])
+    first, *corrected = steps
+    rules = [{"when": REJECTED, "then": [step]} for step in corrected]
+    return Server([ModelEntry(key=CHAT, rules=(*rules, {"when": {"last": ""}, "then": [first]}))])
 
 
 def writing(value: Any, tool: str | None = None) -> dict[str, Any]:

@@ -268,7 +268,7 @@ def _broken_tools(case: Case) -> Any:
 
 def _broken_call(_: Case) -> Any:
     text = '<tool_call>{"name": "Person", "arguments": {"name": "A'
-    with Emulator([ModelEntry(key=LLM, rules=({"then": [{"text": text}]},))]) as server:
+    with Emulator([ModelEntry(key=LLM, rules=({"when": {"last": ""}, "then": [{"text": text}]},))]) as server:
         return ChatLMStudio(model=LLM, host=server.address).bind_tools([Person]).invoke("hello")
 
 

@@ -389,14 +389,18 @@ def bundled_entries() -> tuple[ModelEntry, ...]:
     return tuple(parse_model(name) for name in BUNDLED)
 
 
-def scripted_tools() -> ModelEntry:
-    """Return a scripted model that calls the first tool it is offered, and then quotes what the tool returned.
+def scripted_entries() -> tuple[ModelEntry, ...]:
+    """Return scripted models for what the bundled ones are too small for: tools, reranking and decisions.
 
-    The bundled models are too small to call tools. With this one, a first agent runs.
+    The first calls the first tool it is offered, and then quotes what the tool returned. With it, a first agent runs.
     """
     call = {"when": {"role": "user", "tools": [ANY_TOOL]}, "then": [{"tool": ANY_TOOL}]}
     quote = {"when": {"role": "tool"}, "then": "I am a scripted model. The tool returned: {last}"}
-    return ModelEntry(key="scripted-tools", rules=(call, quote))
+    return (
+        ModelEntry(key="scripted-tools", rules=(call, quote)),
+        ModelEntry(key="scripted-reranker", tools=False),
+        ModelEntry(key="scripted-judge", kind="decision"),
+    )
 
 
 def parse_model(text: str, *, scripted: bool = False) -> ModelEntry:

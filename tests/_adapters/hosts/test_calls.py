@@ -402,7 +402,8 @@ def test_closing_a_stream_frees_its_slot(pair: list[Emulator]) -> None:
 
 
 def test_a_stream_whose_second_prediction_fails_frees_its_slot() -> None:
-    rules = ({"when": {"structured": True}, "then": [{"error": "no such grammar"}]}, {"then": [{"text": "Sunny."}]})
+    no_grammar = {"when": {"structured": True}, "then": [{"error": "no such grammar"}]}
+    rules = (no_grammar, {"when": {"last": "Hello"}, "then": [{"text": "Sunny."}]})
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
     models = (chat_model(preload=True, rules=rules),)
     with servers(models, models) as emulators:

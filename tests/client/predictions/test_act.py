@@ -25,12 +25,15 @@ ENOUGH = 9
 """How often a tool is called until the model gets what it waits for."""
 
 POLL = {"tool": "poll", "arguments": {"of": "ferry"}}
+NOBODY = {"tool": "nobody", "arguments": {}}
 
 RULES: list[dict[str, Any]] = [
     {"when": {"last": "^three polls"}, "then": [POLL] * 3},
-    {"when": {"last": "nobody", "tools": ["poll"]}, "then": [{"tool": "nobody", "arguments": {}}]},
+    {"when": {"last": "nobody", "tools": ["poll"], "role": "user"}, "then": [NOBODY]},
+    {"when": {"last": "nobody", "tools": ["poll"], "role": "tool"}, "then": [NOBODY]},
     {"when": {"last": "is here"}, "then": [{"text": "Good."}]},
-    {"when": {"tools": ["poll"]}, "then": [POLL]},
+    {"when": {"tools": ["poll"], "role": "user"}, "then": [POLL]},
+    {"when": {"tools": ["poll"], "role": "tool"}, "then": [POLL]},
     {"when": {"role": "tool"}, "then": [{"text": "I heard: {last}"}]},
     {"when": {"last": "^add", "tools": ["add"]}, "then": [{"tool": "add", "arguments": {"a": 1, "b": "2"}}]},
     {
@@ -40,7 +43,7 @@ RULES: list[dict[str, Any]] = [
             {"tool": "add", "arguments": {"a": 3, "b": 4}},
         ],
     },
-    {"when": {"last": "^nobody", "tools": ["add"]}, "then": [{"tool": "nobody", "arguments": {}}]},
+    {"when": {"last": "^nobody", "tools": ["add"]}, "then": [NOBODY]},
     {"when": {"last": "^wrong", "tools": ["add"]}, "then": [{"tool": "add", "arguments": {"a": "x"}}]},
     {"when": {"last": "^meet", "tools": ["meet"]}, "then": [{"tool": "meet", "arguments": {}}] * MANY},
     {"when": {"last": "^always"}, "then": [{"tool": "add", "arguments": {"a": 1, "b": 1}}]},

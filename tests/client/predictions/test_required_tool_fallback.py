@@ -22,7 +22,7 @@ BY_GRAMMAR = {"last": "Now call one of the tools"}
 @contextmanager
 def serving(rule: dict[str, Any]) -> Iterator[tuple[Emulator, lms.LLM]]:
     """Serve a model that follows a rule, and otherwise responds with a text."""
-    rules = (rule, {"then": [{"text": "one two three"}]})
+    rules = (rule, {"when": {"last": "^Hello"}, "then": [{"text": "one two three"}]})
     with Emulator([ModelEntry(key="m", rules=rules)]) as server, lms.Client(server.address) as client:
         yield server, client.llm.model("m")
 

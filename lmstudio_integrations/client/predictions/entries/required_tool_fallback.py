@@ -52,7 +52,7 @@ _MOST_MISSES = 2
 
 _INSTRUCTION = 'Now call one of the tools. Respond only with JSON: {"name": …, "arguments": …}'
 _REQUESTED_AGAIN = "a required tool call did not come; it is requested once more, by grammar"
-_GRAMMAR_FIRST = "the last required tool calls did not come; this one is requested by grammar at once"
+_GRAMMAR_FIRST = "the last required tool calls did not come; the next ones are requested by grammar at once"
 
 
 @dataclass(eq=False)
@@ -65,10 +65,7 @@ class RequiredToolFallback(Middleware):
     def asks_first(self, instance: Instance) -> bool:
         """Whether the instance has not made the last required calls."""
         self._instance = instance
-        if not self.plan.requires_call or instance.missed_calls < _MOST_MISSES:
-            return False
-        logger.warning("%r: %s", instance.identifier, _GRAMMAR_FIRST)
-        return True
+        return self.plan.requires_call and instance.missed_calls >= _MOST_MISSES
 
     def parameter(self, wire: Mapping[str, Any], ask: Ask) -> Flow[Mapping[str, Any]]:
         """Return the parameter of its own ask."""
@@ -104,6 +101,8 @@ class RequiredToolFallback(Middleware):
         self._instance = ask.instance
         ask.instance.missed_calls += 1
         logger.warning("%r: %s", end.model_info.get("modelKey"), _REQUESTED_AGAIN)
+        if ask.instance.missed_calls == _MOST_MISSES:
+            logger.warning("%r: %s", ask.instance.identifier, _GRAMMAR_FIRST)
         self._first = ask
         return batch, None
 

@@ -6,6 +6,7 @@ llama.cpp drops constraints that it cannot follow without an error, so unsupport
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from lmstudio_integrations._support.text import shown
@@ -185,7 +186,13 @@ def _check_keywords(schema: Json) -> None:
 
     rewritten(schema, check)
     if ignored:
-        logger.warning("llama.cpp ignores these parts of a schema: %s", ", ".join(ignored))
+        _log_ignored(", ".join(ignored))
+
+
+@lru_cache(maxsize=64)
+def _log_ignored(names: str) -> None:
+    """Log it once for these names, because each call of a program brings the same schema."""
+    logger.warning("llama.cpp ignores these parts of a schema: %s", names)
 
 
 def _check_part(part: Json) -> None:

@@ -16,7 +16,7 @@ another `sleep`, and nothing waits.
 """
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +47,7 @@ from lmstudio_integrations.emulator.engines.scripted.playback import (
 )
 from lmstudio_integrations.emulator.engines.scripted.rules import (
     Answers,
+    AppliedRules,
     Rule,
     Situation,
     Wait,
@@ -81,7 +82,7 @@ class ScriptedEngine:
     def __init__(self, sleep: Sleep = asyncio.sleep) -> None:
         self._sleep = sleep
         self._loads: Counter[str] = Counter()
-        self._applied = defaultdict[str, Counter[int]](Counter)
+        self._applied: dict[str, AppliedRules] = {}
 
     def metadata(self, weights: str | None, kind: ModelKind) -> ModelMetadata:  # noqa: ARG002 - there are no weights
         """Return the metadata of every scripted model; its architecture is `scripted`."""
@@ -111,7 +112,7 @@ class ScriptedEngine:
         for step in range(1, _PROGRESS_STEPS + 1):
             await self._sleep(config.load_seconds / _PROGRESS_STEPS)
             on_progress(step / _PROGRESS_STEPS)
-        return ScriptedModel(config, self._sleep, self._applied[request.key])
+        return ScriptedModel(config, self._sleep, self._applied.setdefault(request.key, AppliedRules(request.key)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +145,10 @@ class ScriptedModel:
     Args:
         config: Its rules and its pace.
         sleep: Waits for a number of seconds.
-        applied: How often each rule has applied, by its place.
+        applied: How often each rule has applied.
     """
 
-    def __init__(self, config: _ModelConfig, sleep: Sleep, applied: Counter[int]) -> None:
+    def __init__(self, config: _ModelConfig, sleep: Sleep, applied: AppliedRules) -> None:
         self._config = config
         self._sleep = sleep
         self._cache = PromptCache()

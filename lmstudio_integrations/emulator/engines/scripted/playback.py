@@ -6,8 +6,8 @@ and tool calls into tokens. A prompt that begins like an earlier one is said to 
 
 import json
 import re
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import get_args
@@ -30,6 +30,7 @@ from lmstudio_integrations.emulator.engines.scripted.error_codes import display_
 from lmstudio_integrations.emulator.engines.scripted.rules import (
     ANY_TOOL,
     Answers,
+    AppliedRules,
     Error,
     InjectFault,
     Probabilities,
@@ -109,7 +110,7 @@ def play(
     rules: Sequence[Rule],
     request: GenerateRequest,
     cache: PromptCache | None = None,
-    applied: Counter[int] | None = None,
+    applied: AppliedRules | None = None,
 ) -> Playback:
     """Return what a model with these rules does for a prediction.
 
@@ -119,7 +120,7 @@ def play(
         rules: The rules.
         request: The prediction.
         cache: The prompts that the model has read before.
-        applied: How often each rule has applied, by its place.
+        applied: How often each rule has applied.
 
     Raises:
         EngineError: If its first step is an error, or it needs a rule and has none. Later errors are raised while the
@@ -133,7 +134,9 @@ def play(
     if steps and steps[0] == _EXIT:
         raise engine_exited(generating=False)
     steps = [
-        _first_call(request, _name_in(situation.last)) if isinstance(step, ToolCall) and step.tool == ANY_TOOL else step
+        _any_call(request, situation.called, _name_in(situation.last))
+        if isinstance(step, ToolCall) and step.tool == ANY_TOOL
+        else step
         for step in steps
     ]
     of_prompt, steps = _separate_prompt_faults(steps)
@@ -298,7 +301,7 @@ def _default_steps(rules: Sequence[Rule], request: GenerateRequest, situation: S
         instance = instance_of(structured.get("jsonSchema", _ANY_OBJECT))
         return [Text(text=json.dumps(instance, ensure_ascii=False))]
     if request.tool_choice == "required":
-        return [_first_call(request)]
+        return [_any_call(request, situation.called)]
     if situation.query is not None:
         has_rules = any(isinstance(step, Relevance) for rule in rules for step in rule.then)
         relevance = _IRRELEVANT if has_rules else words.coverage(situation.query, situation.last)
@@ -315,9 +318,14 @@ def _name_in(message: str) -> str:
     return names[-1] if names else beginning
 
 
-def _first_call(request: GenerateRequest, text: str = "") -> ToolCall:
-    """Return a call of the first tool, with the smallest valid arguments; texts are `text` where that is valid."""
+def _any_call(request: GenerateRequest, called: Collection[str], text: str = "") -> ToolCall:
+    """Return a call with the smallest valid arguments; texts are `text` where that is valid.
+
+    That is of the first tool which was not called since the user's message, so that an agent comes to its end: a schema
+    that is offered as a tool stands behind the other tools.
+    """
     if not request.tools:
         raise EngineError("A tool call is required, but no tools are given", suggestion="Offer at least one tool.")
-    tool = request.tools[0].function
+    functions = [tool.function for tool in request.tools]
+    tool = next((function for function in functions if function.name not in called), functions[-1])
     return ToolCall(tool=tool.name, arguments=instance_of({**(tool.parameters or {}), **_ANY_OBJECT}, text))

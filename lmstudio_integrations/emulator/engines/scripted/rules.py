@@ -5,13 +5,15 @@ the steps. A rule for a reranker applies by the text alone: the query and the in
 texts, would match for each of them.
 """
 
+import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator
@@ -28,9 +30,16 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._explained import ExplainedModel
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.files import FileHandle
-from lmstudio_integrations.types.functions import Tool
+from lmstudio_integrations.types.functions import Tool, ToolCallRequestPart
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 _LAST = "{last}"
+
+_LOOP = 10
+"""How often in a row a rule applies to results of tools until it is said once that this may be a loop."""
+
+_ADVICE = "if an agent loops, end it with a rule whose when has round, or limit this one with times"
 
 ANY_TOOL = "*"
 """Stands for any tool that is offered."""
@@ -53,10 +62,11 @@ class When(_Part):
         last: A regular expression that matches somewhere in the last message, in the syntax of Rust's `regex`: without
             look-around and back-references, so that no message takes long to search. Only the first 1,000,000
             characters of a message are searched. In the prompt of a reranker, the last message is the text.
-        role: Who wrote the last message. A rule for a question should have it: a tool often repeats words of the
-            question, and without it the rule applies to the result as well.
+        role: Who wrote the last message. Without it, `round` and `times`, a rule that calls a tool does not apply to
+            a tool's result if it fits the user's message, too: a tool often repeats words of the question.
         tools: Names of tools that must all be offered; `*` stands for any.
-        structured: Whether JSON or a grammar is requested.
+        structured: Whether JSON or a grammar is requested. Where JSON or a tool call is required, a rule that writes
+            other text applies only if it has this condition, or `last` for a message of the user.
         image: Whether the last user message contains a file.
         round: The number of the model's turn since the last user message, counted from 1; for a load, the attempt.
         times: How often the rule applies at most, as long as the server runs; for a load, see `round`.
@@ -114,8 +124,8 @@ class ToolCall(_Part):
     """The model calls a tool.
 
     Attributes:
-        tool: Its name; `*` calls the first one that is offered, with the smallest valid arguments, whose texts are the
-            last capitalized word within the last message, or that message.
+        tool: Its name; `*` calls the first one that was not called since the user's message, with the smallest valid
+            arguments, whose texts are the last capitalized word within the last message, or that message.
         arguments: Its arguments.
         id: The call's identifier; generated if not given.
         malformed: What the model writes instead of the arguments, so that the call cannot be parsed.
@@ -307,6 +317,27 @@ class Rule:
             )
         return cls(when, then)
 
+    def applies_to(self, situation: "Situation") -> bool:
+        """Return whether all conditions hold, and the steps are what is requested."""
+        return self.when.matches(situation) and not self._repeats_its_call(situation) and self._serves(situation)
+
+    def _repeats_its_call(self, situation: "Situation") -> bool:
+        """Whether it calls a tool for the user's message, and now fits a result of a tool by chance."""
+        when = self.when
+        is_bound = when == When() or when.role or when.round or when.times
+        if situation.question is None or is_bound or not any(isinstance(step, ToolCall) for step in self.then):
+            return False
+        return when.matches(replace(situation, last=situation.question))
+
+    def _serves(self, situation: "Situation") -> bool:
+        """Whether it writes what is required, or its text is meant for this message or this kind of request."""
+        is_meant = self.when.structured is not None or (self.when.last is not None and situation.role != "tool")
+        writes = all(isinstance(step, Text | Reasoning | Wait) for step in self.then)
+        if is_meant or not writes or not (situation.required or situation.json):
+            return True
+        text = "".join(step.text for step in self.steps(situation.last) if isinstance(step, Text))
+        return not text or (not situation.required and _is_json(text))
+
     def steps(self, last: str) -> tuple[Step, ...]:
         """Return the steps, with `{last}` replaced by the last message."""
         return tuple(
@@ -380,14 +411,23 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the conditions of a rule are checked against, a reranker's query, and the answers to a question."""
+    """What the conditions of a rule are checked against, a reranker's query, and the answers to a question.
+
+    Attributes:
+        question: The user's message, where the last one is the result of a tool.
+        called: The tools that were called since.
+    """
 
     last: str = ""
+    question: str | None = None
+    called: frozenset[str] = frozenset()
     query: str | None = None
     answers: dict[str, float] | None = None
     role: str = "user"
     tools: frozenset[str] = frozenset()
+    required: bool = False
     structured: bool = False
+    json: bool = False
     image: bool = False
     round: int = 1
     late_system: bool = False
@@ -396,20 +436,28 @@ class Situation:
     @classmethod
     def of(cls, request: GenerateRequest) -> "Situation":
         """Describe a request. A raw prompt counts as a user message, that of a reranker as its text."""
-        structured = (request.config.structured or {}).get("type") in {"json", "gbnf"}
+        form = (request.config.structured or {}).get("type")
         names = frozenset(tool.function.name for tool in offered(request))
-        tools = names | {ANY_TOOL} if names else names
+        requested = cls(
+            tools=names | {ANY_TOOL} if names else names,
+            required=request.tool_choice == "required",
+            structured=form in {"json", "gbnf"},
+            json=form == "json",
+        )
         if request.history is None:
             query, last, answers = read_prompt(request.prompt or "")
-            return cls(last=last, query=query, answers=answers, tools=tools, structured=structured)
+            return replace(requested, last=last, query=query, answers=answers)
         messages = request.history.messages
         users = [index for index, message in enumerate(messages) if message.role == "user"]
         turn = messages[users[-1] :] if users else messages
-        return cls(
+        role = messages[-1].role if messages else "user"
+        parts = chain.from_iterable(message.content for message in turn)
+        return replace(
+            requested,
             last=message_text(messages[-1]) if messages else "",
-            role=messages[-1].role if messages else "user",
-            tools=tools,
-            structured=structured,
+            question=message_text(turn[0]) if users and role == "tool" else None,
+            called=frozenset(part.tool_call_request.name for part in parts if isinstance(part, ToolCallRequestPart)),
+            role=role,
             image=bool(users) and any(isinstance(part, FileHandle) for part in turn[0].content),
             round=1 + sum(before != "tool" == after for before, after in pairwise(message.role for message in turn)),
             late_system=any(message.role == "system" for message in messages[1:]),
@@ -421,23 +469,49 @@ def offered(request: GenerateRequest) -> Sequence[Tool]:
     return () if request.tool_choice == "none" else request.tools
 
 
-def first_match(rules: Sequence[Rule], situation: Situation, applied: Counter[int] | None = None) -> Rule | None:
+class AppliedRules:
+    """How often each rule of a model has applied, and the last one in a row.
+
+    Args:
+        model: The key of the model.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._counts = Counter[int]()
+        self._row: tuple[int | None, int] = (None, 0)
+        self._is_logged = False
+
+    def may_apply(self, place: int, rule: Rule) -> bool:
+        """Return whether the rule at this place has not applied as often as it may."""
+        return rule.when.times is None or self._counts[place] < rule.when.times
+
+    def add(self, place: int | None, situation: Situation) -> None:
+        """Add that a rule applies, or none. Log once that a conversation seems to loop."""
+        if place is not None:
+            self._counts[place] += 1
+        before = self._row[1] if self._row[0] == place else 0
+        self._row = (place, 0 if situation.question is None else before + 1)
+        if self._row[1] == _LOOP and not self._is_logged:
+            self._is_logged = True
+            name = "no rule" if place is None else f"rule {place + 1}"
+            logger.warning("%r: %s applied to %d results of tools in a row; %s", self._model, name, _LOOP, _ADVICE)
+
+
+def first_match(rules: Sequence[Rule], situation: Situation, applied: AppliedRules | None = None) -> Rule | None:
     """Return the first rule that applies.
 
     Args:
         rules: The rules.
         situation: What their conditions are checked against.
-        applied: How often each rule has applied, by its place; this time is added. Without it, that does not count.
+        applied: How often each rule has applied; this time is added. Without it, that does not count.
     """
-    for place, rule in enumerate(rules):
-        if not rule.when.matches(situation):
-            continue
-        if applied is None:
-            return rule
-        if rule.when.times is None or applied[place] < rule.when.times:
-            applied[place] += 1
-            return rule
-    return None
+    fitting = ((place, rule) for place, rule in enumerate(rules) if rule.applies_to(situation))
+    if applied is None:
+        return next((rule for _, rule in fitting), None)
+    place, rule = next((each for each in fitting if applied.may_apply(*each)), (None, None))
+    applied.add(place, situation)
+    return rule
 
 
 def _fill(value: Any, last: str) -> Any:
@@ -448,6 +522,14 @@ def _fill(value: Any, last: str) -> Any:
     if is_list(value):
         return [_fill(item, last) for item in value]
     return value
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def scripted_decisions() -> Any:

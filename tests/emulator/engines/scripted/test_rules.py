@@ -78,6 +78,7 @@ async def test_a_text_among_the_arguments_is_a_name_in_the_question_or_the_quest
 ADD, MUL = tool("add"), tool("mul")
 LATE = lms.Chat.from_history({"messages": [{"role": role, "content": "Hm"} for role in ("system", "user", "system")]})
 JSON = {"type": "json", "jsonSchema": {"type": "object"}}
+REQUIRED: dict[str, Any] = {"tools": [ADD], "tool_choice": "required"}
 
 
 @pytest.mark.parametrize(
@@ -191,6 +192,100 @@ async def test_a_structured_request_gets_the_smallest_instance() -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     assert (await respond(structured={"type": "json", "jsonSchema": schema})).content == '{"n": 0}'
     assert (await respond(structured={"type": "json"})).content == "{}"
+
+
+@pytest.mark.parametrize(
+    ("then", "request_", "written"),
+    [
+        ("It rains.", REQUIRED, "add"),
+        ([{"reasoning": "Hm."}, "It rains."], REQUIRED, "add"),
+        ("It rains.", {"structured": JSON}, "{}"),
+        ("They said {last}.", {"structured": JSON}, "{}"),
+        ('{"n": 1}', {"structured": JSON}, '{"n": 1}'),
+        ("{last}", {"structured": JSON, "question": '{"n": 2}'}, '{"n": 2}'),
+        ("[" * 100_000, {"structured": JSON}, "{}"),
+        ([{"tool": "mul"}], {"tools": [ADD, MUL], "tool_choice": "required"}, "mul"),
+        ([{"tool": "add"}, "It rains."], {"tools": [ADD], "structured": JSON}, "addIt rains."),
+    ],
+)
+async def test_a_rule_that_says_text_leaves_a_required_call_and_json_to_the_next_rules(
+    then: Any, request_: dict[str, Any], written: str
+) -> None:
+    response = await respond([{"when": {}, "then": then}], **request_)
+    assert "".join(each.name for each in response.of_type(lms.ToolCallName)) + response.content == written
+
+
+@pytest.mark.parametrize(
+    ("when", "request_"),
+    [
+        ({"last": "Why"}, REQUIRED),
+        ({"last": "Why"}, {"structured": JSON}),
+        ({"structured": True}, {"structured": JSON}),
+        ({"structured": False, "role": "tool"}, {**REQUIRED, "question": after_tool_results("3")}),
+    ],
+)
+async def test_a_model_says_text_in_place_of_what_is_requested_if_the_rule_is_for_this_message_or_request(
+    when: dict[str, Any], request_: dict[str, Any]
+) -> None:
+    assert (await respond([{"when": when, "then": "I will not."}], **request_)).content == "I will not."
+
+
+async def test_required_calls_after_one_message_go_to_one_tool_after_the_other() -> None:
+    first, again = after_tool_results("3"), after_tool_results("3", "4")
+    again.append({"role": "assistant", "content": "Done."})
+    again.add_user_message("And now?")
+    called: list[str] = []
+    for question, tools in (("Add", [ADD, MUL]), (first, [ADD, MUL]), (first, [ADD]), (again, [ADD, MUL])):
+        response = await respond(question=question, tools=tools, tool_choice="required")
+        called += [each.name for each in response.of_type(lms.ToolCallEnd)]
+    assert called == ["add", "mul", "add", "add"]
+
+
+CALL = {"tool": "add", "arguments": {"about": "{last}"}}
+
+
+@pytest.mark.parametrize(
+    ("when", "result", "applies"),
+    [
+        ({"last": "Add"}, "Added 3", False),
+        ({"tools": ["*"]}, "3", False),
+        ({"last": "Added"}, "Added 3", True),
+        ({"last": "Add", "role": "tool"}, "Added 3", True),
+        ({"last": "Add", "round": 2}, "Added 3", True),
+        ({"last": "Add", "times": 2}, "Added 3", True),
+        ({}, "3", True),
+    ],
+)
+async def test_a_rule_that_calls_a_tool_for_a_question_does_not_apply_to_a_result_that_repeats_its_words(
+    when: dict[str, Any], result: str, *, applies: bool
+) -> None:
+    response = await respond([{"when": when, "then": [CALL]}], after_tool_results(result), tools=[ADD])
+    assert bool(response.of_type(lms.ToolCallEnd)) is applies
+
+
+async def test_a_rule_that_says_text_applies_to_questions_and_results_alike() -> None:
+    rules = [{"when": {"last": "Add"}, "then": "Yes."}]
+    assert [(await respond(rules, each)).content for each in ("Add", after_tool_results("Added"))] == ["Yes."] * 2
+
+
+@pytest.mark.parametrize(
+    ("rules", "name"),
+    [([{"then": "Fine."}, {"then": [CALL]}], "rule 1"), ([{"when": {"last": "snow"}, "then": "Yes."}], "no rule")],
+)
+async def test_a_rule_that_applies_to_ten_results_in_a_row_says_once_that_an_agent_may_loop(
+    rules: list[dict[str, Any]], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = await load(rules)
+    question, result = generate_request("Add"), generate_request(after_tool_results("3"))
+    for request in [question] * 30 + [result] * 9 + [question] + [result] * 8:
+        await events_of(model, request)
+    assert not caplog.text
+    for _ in range(12):
+        await events_of(model, result)
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        f"'a-model': {name} applied to 10 results of tools in a row; if an agent loops,"
+    )
 
 
 async def test_a_grammar_is_rejected_unless_a_rule_applies() -> None:
