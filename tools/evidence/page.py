@@ -27,10 +27,10 @@ _HEAD = """\
 No one here has run LM Studio. What this package knows of real servers and models is what others have published. Each
 observation has its source, date and version in `tests/real/`, and is played to this package there.
 
-A rule that recovers something should have an observation that asks for it. For what models write, that is measured:
-all outputs are read again without the rule, and those count from which something else is read then. For what happens
-in a server or in time, observations are named by hand in `tools/evidence/defaults.py`. `python -m tools.evidence`
-writes this page, which names the rules without one; with `--names` it prints all rules and their observations.
+A rule that recovers something should have an observation that asks for it. For what models write, those outputs count
+from which something else is read without the rule. For what happens in a server or in time,
+`tools/evidence/defaults.py` names observations. `python -m tools.evidence` writes this page, which names the rules
+without one; with `--names` it prints all rules and their observations.
 """
 
 
