@@ -65,11 +65,12 @@ async def ask(chat: str, question: Question) -> AsyncIterable[Step]:
         stream_mode="messages",
     )
     try:
-        async for message, _ in lms.cancel_on_close(run):
-            if isinstance(message, ToolMessage):
-                yield Step(type="tool", text=message.text)
-            elif isinstance(message, AIMessageChunk) and message.text:
-                yield Step(type="text", text=message.text)
+        async with lms.cancel_on_close(run) as messages:
+            async for message, _ in messages:
+                if isinstance(message, ToolMessage):
+                    yield Step(type="tool", text=message.text)
+                elif isinstance(message, AIMessageChunk) and message.text:
+                    yield Step(type="text", text=message.text)
     except lms.LMStudioError as error:
         # The status code is sent already, so an error is a line like the others.
         yield Step(type="error", text=str(error))

@@ -92,6 +92,9 @@ def test_a_config_names_its_own_settings(kind: Any, name: str, hint: str) -> Non
         ("extra_body", {"ttl": 3}, "write its entries as settings: ttl=3"),
         ("model_kwargs", {"top_k": 3, "password": "abc"}, "write its entries as settings: top_k=3, password=*****"),
         ("options", "x", "write its entries as settings"),
+        ("model_kwargs", {}, "remove it"),
+        ("n", 1, "remove it"),
+        ("n", None, "remove it"),
         (
             "format",
             "json",

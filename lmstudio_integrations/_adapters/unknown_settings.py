@@ -108,6 +108,8 @@ def _remedy(name: str, known: Collection[str], given: Mapping[str, Any], owner: 
 def _of_value(name: str, value: object, known: Collection[str]) -> str | None:
     """Return what to write for a value of a setting that is another one here; `None` for any other name."""
     if name in {"n", "best_of"}:
+        if value in (None, 1):
+            return "remove it"
         return f"a call has one response; make {shown(value)} calls, in LangChain batch([prompt] * {shown(value)})"
     if name in {"timeout", "request_timeout"} and "timeouts" in known:
         return f"for a whole call, write timeouts={{'total_timeout': {shown(value)}}}"
@@ -125,7 +127,9 @@ def _settings_in(name: str, entries: object, known: Collection[str]) -> str | No
         f"{counterpart(str(key), known) or key}={HIDDEN if holds_secret(value, str(key)) else shown(value)}"
         for key, value in (entries.items() if is_mapping(entries) else ())
     ]
-    return f"write its entries as settings{written and ': '}{', '.join(written)}"
+    if entries == {}:
+        return "remove it"
+    return f"write its entries as settings{': ' if written else ''}{', '.join(written)}"
 
 
 def _written(name: str, own: str, value: object) -> str:

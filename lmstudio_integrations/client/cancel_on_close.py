@@ -35,10 +35,11 @@ def cancel_on_close(stream: StreamSource[ItemT]) -> "CancellableStream[ItemT]": 
 def cancel_on_close(stream: Any) -> Any:
     """Return a stream with the same items that stops its models when it is closed before its end.
 
-    It is closed by `break`, by an error in your loop, by Ctrl-C, when its task is cancelled, when the client of a web
-    framework disconnects, and by `close()` or `aclose()`. Then all predictions and other calls of this package end that
-    were made by the stream, in any thread or task, and new ones fail with `LMStudioCancelledError`. A tool that runs is
-    not stopped; `close()` and `aclose()` wait for it.
+    It is closed at the end of its `with` or `async with` block, by `close()` or `aclose()`, and when nothing refers to
+    it any more; while it is read, also by Ctrl-C, and when its task is cancelled, as web frameworks do when a client
+    disconnects. Then all predictions and other calls of this package end that were made by the stream, in any thread
+    or task, and new ones fail with `LMStudioCancelledError`. A tool that runs is not stopped; `close()`, `aclose()`
+    and the end of the block wait for it.
 
     Args:
         stream: What an agent, a graph or a chain streams, or a function that begins a run and returns its stream. It is
@@ -57,8 +58,9 @@ def cancel_on_close(stream: Any) -> Any:
 
         agent = create_agent(ChatLMStudio(model="qwen/qwen3-4b"))
         run = agent.stream({"messages": [HumanMessage("Count to a thousand.")]}, stream_mode="messages")
-        for chunk in lms.cancel_on_close(run):
-            print(chunk)
+        with lms.cancel_on_close(run) as chunks:
+            for chunk in chunks:
+                print(chunk)
         ```
     """
     scope = CancelScope()
