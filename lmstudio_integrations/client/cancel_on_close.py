@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from inspect import isawaitable
 from types import TracebackType
-from typing import Any, Self, TypeAlias, TypeVar, overload
+from typing import Any, Protocol, Self, TypeAlias, TypeVar, overload
 
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.transport.cancel_scope import CancelScope, cancelled
@@ -20,8 +20,24 @@ from lmstudio_integrations.client.transport.mailboxes import SLICE, callers_loop
 from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioValueError
 
 ItemT = TypeVar("ItemT")
+ItemT_co = TypeVar("ItemT_co", covariant=True)
 
-AsyncStreamSource: TypeAlias = AsyncIterable[ItemT] | Callable[[], AsyncIterable[ItemT]]
+
+class WorkflowRun(Protocol[ItemT_co]):
+    """A run of a workflow that has begun, as LlamaIndex's `agent.run(…)` returns."""
+
+    def stream_events(self) -> AsyncIterable[ItemT_co]:
+        """Return its events."""
+        ...
+
+    def cancel_run(self) -> Awaitable[object]:
+        """Stop it."""
+        ...
+
+
+AsyncStreamSource: TypeAlias = (
+    AsyncIterable[ItemT] | WorkflowRun[ItemT] | Callable[[], AsyncIterable[ItemT] | WorkflowRun[ItemT]]
+)
 StreamSource: TypeAlias = Iterable[ItemT] | Callable[[], Iterable[ItemT]]
 """A stream, or what begins one."""
 
@@ -42,8 +58,8 @@ def cancel_on_close(stream: Any) -> Any:
     and the end of the block wait for it.
 
     Args:
-        stream: What an agent, a graph or a chain streams, or a function that begins a run and returns its stream. It is
-            read in a thread or a task of its own, one item at a time.
+        stream: What an agent, a graph or a chain streams, what `agent.run(…)` of LlamaIndex returns, or a function that
+            begins something and returns its stream. It is read in a thread or a task of its own, one item at a time.
 
     Raises:
         LMStudioValueError: If it is no stream, or the stream of a run that has begun.
@@ -66,11 +82,13 @@ def cancel_on_close(stream: Any) -> Any:
     scope = CancelScope()
     if callable(stream):
         stream = scope.context.run(stream)
-    elif hasattr(stream, "stream_events") or getattr(stream, "__qualname__", "").endswith(_OF_BEGUN_RUNS):
+    elif getattr(stream, "__qualname__", "").endswith(_BEGUN_BEFORE):
         raise LMStudioValueError(
-            "the run of this stream has begun already; pass a function that begins it, such as "
-            "cancel_on_close(lambda: agent.run(question).stream_events())"
+            "what this stream shows has begun before; pass cancel_on_close(agent.run(question)), or a function that "
+            "begins it: cancel_on_close(lambda: engine.stream_chat(question).response_gen)"
         )
+    if hasattr(stream, "cancel_run"):
+        return AsyncCancellableStream(stream.stream_events(), scope, stream.cancel_run)
     if hasattr(stream, "__aiter__"):
         return AsyncCancellableStream(stream, scope)
     if hasattr(stream, "__iter__") and not isinstance(stream, str):
@@ -79,8 +97,8 @@ def cancel_on_close(stream: Any) -> Any:
     raise LMStudioValueError(f"the stream must be an iterator; got {shortened(repr(stream))}{remedy}")
 
 
-_OF_BEGUN_RUNS = (".stream_events", ".response_gen", ".async_response_gen")
-"""Names of streams of LlamaIndex that are made when their run, or their writing to the memory, has begun."""
+_BEGUN_BEFORE = (".stream_events", ".response_gen", ".async_response_gen")
+"""Names of LlamaIndex's streams of what runs already: in the tasks of a workflow, or in what writes to a memory."""
 
 
 class CancellableStream(Iterator[ItemT]):
@@ -158,9 +176,17 @@ def _close(items: Iterator[Any]) -> None:
 class AsyncCancellableStream(AsyncIterator[ItemT]):
     """A stream that stops its models when it is closed before its end; see `cancel_on_close`."""
 
-    def __init__(self, stream: AsyncIterable[ItemT], scope: CancelScope) -> None:
+    def __init__(
+        self,
+        stream: AsyncIterable[ItemT],
+        scope: CancelScope,
+        cancel_run: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
         self._scope = scope
         self._stream = stream
+        self._cancel_run = cancel_run
+        # A run has begun in a loop, and must be cancelled there, also if it was never read.
+        self._loop = None if cancel_run is None else callers_loop()
         self._requests: asyncio.Queue[asyncio.Future[ItemT]] = asyncio.Queue()
         # One task reads all items, because what the stream enters in a task it must also leave there.
         self._task: asyncio.Task[None] | None = None
@@ -169,10 +195,10 @@ class AsyncCancellableStream(AsyncIterator[ItemT]):
     async def __anext__(self) -> ItemT:
         if self._is_over:
             raise StopAsyncIteration
-        loop = callers_loop()
+        self._loop = callers_loop()
         if self._task is None:
-            self._task = self._scope.context.run(loop.create_task, _read(self._stream, self._requests))
-        request: asyncio.Future[ItemT] = loop.create_future()
+            self._task = self._scope.context.run(self._loop.create_task, _read(self._stream, self._requests))
+        request: asyncio.Future[ItemT] = self._loop.create_future()
         self._requests.put_nowait(request)
         try:
             return await request
@@ -185,19 +211,24 @@ class AsyncCancellableStream(AsyncIterator[ItemT]):
 
     async def aclose(self) -> None:
         """Stop the models, and wait until the stream is closed. A task that reads gets `LMStudioCancelledError`."""
-        self._stop()
+        if self._stop() and self._cancel_run is not None:
+            await self._cancel_run()
         if self._task is not None:
             await asyncio.wait([self._task])
             if not self._task.cancelled():
                 self._task.result()
 
-    def _stop(self) -> None:
-        if not self._is_over:
-            self._is_over = True
+    def _stop(self) -> bool:
+        """Stop the models and the reading; return whether that was necessary."""
+        if self._is_over:
+            return False
+        self._is_over = True
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop may be closed
+                self._loop.call_soon_threadsafe(_end, self._task, self._scope, self._cancel_run)
+        if self._cancel_run is None:
             self._scope.cancel()
-            if self._task is not None:
-                with contextlib.suppress(RuntimeError):  # its loop may be closed
-                    self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+        return True
 
     async def __aenter__(self) -> Self:
         return self
@@ -209,6 +240,23 @@ class AsyncCancellableStream(AsyncIterator[ItemT]):
 
     def __del__(self) -> None:
         self._stop()
+
+
+def _end(
+    reader: "asyncio.Task[None] | None", scope: CancelScope, cancel_run: Callable[[], Awaitable[object]] | None
+) -> None:
+    """End a stream in its loop. A run is cancelled before its models, whose errors it would report."""
+    if reader is not None:
+        reader.cancel()
+    if cancel_run is not None:
+        ending = asyncio.ensure_future(cancel_run())
+        ending.add_done_callback(lambda _: scope.cancel())
+        _endings.add(ending)
+        ending.add_done_callback(_endings.discard)
+
+
+_endings: set[asyncio.Future[object]] = set()
+"""What ends runs: a loop does not keep its tasks alive."""
 
 
 async def _read(stream: AsyncIterable[ItemT], requests: "asyncio.Queue[asyncio.Future[ItemT]]") -> None:

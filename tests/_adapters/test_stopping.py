@@ -108,8 +108,8 @@ async def _graph_async_v3(case: Case) -> Any:
 
 
 async def _workflow(case: Case) -> Any:
-    agent = case.agent()
-    return case.wrap(lambda: agent.run("Hi", memory=_memory()).stream_events())
+    run = case.agent().run("Hi", memory=_memory())
+    return run.stream_events() if case.wrap is _itself else case.wrap(run)
 
 
 def _memory() -> ChatMemoryBuffer:
@@ -278,7 +278,7 @@ LINES = {
     _V3: "`lms.cancel_on_close(await agent.astream_events(…))`",
     _ENGINE: "`lms.cancel_on_close(lambda: engine.stream_chat(…).response_gen)`",
     _ASYNC_ENGINE: "`lms.cancel_on_close(…)` of an async generator that calls it",
-    **dict.fromkeys((_RUN, CALLS[-1].stream), "`lms.cancel_on_close(lambda: agent.run(…).stream_events())`"),
+    **dict.fromkeys((_RUN, CALLS[-1].stream), "`lms.cancel_on_close(agent.run(…))`"),
 }
 """What to write where a model writes on, by the stream."""
 

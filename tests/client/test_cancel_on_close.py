@@ -379,12 +379,43 @@ async def test_a_load_that_others_wait_for_is_theirs_if_its_caller_is_cancelled(
 class Run:
     """A run of a workflow, or a response of a chat engine, that has begun."""
 
+    def __init__(self) -> None:
+        self.cancelled = asyncio.Event()
+
     async def stream_events(self) -> AsyncIterator[int]:
         yield 1
+        yield 2
+
+    async def cancel_run(self) -> None:
+        self.cancelled.set()
 
     @property
     def response_gen(self) -> Iterator[int]:
         yield 1
+
+
+@pytest.mark.parametrize("reads", [True, False])
+@pytest.mark.parametrize("given", [lambda run: run, lambda run: lambda: run])
+async def test_a_run_that_is_closed_before_its_end_is_cancelled(given: Callable[[Run], Any], *, reads: bool) -> None:
+    run = Run()
+    async with lms.cancel_on_close(given(run)) as events:
+        if reads:
+            assert await anext(events) == 1
+    assert run.cancelled.is_set()
+
+
+async def test_a_run_that_nothing_refers_to_is_cancelled() -> None:
+    run = Run()
+    async for _ in lms.cancel_on_close(run):
+        break
+    gc.collect()
+    await run.cancelled.wait()
+
+
+async def test_a_run_that_was_read_to_its_end_is_not_cancelled() -> None:
+    run = Run()
+    assert [event async for event in lms.cancel_on_close(run)] == [1, 2]
+    assert not run.cancelled.is_set()
 
 
 @pytest.mark.parametrize(
@@ -393,9 +424,8 @@ class Run:
         ("text", "must be an iterator; got 'text'"),
         (5, "must be an iterator; got 5"),
         (lambda: None, "must be an iterator; got None"),
-        (Run(), r"pass a function that begins it, such as cancel_on_close\(lambda: agent.run"),
-        (Run().response_gen, r"pass a function that begins it, such as cancel_on_close\(lambda: agent.run"),
-        (Run().stream_events(), r"pass a function that begins it, such as cancel_on_close\(lambda: agent.run"),
+        (Run().response_gen, r"begun before; pass cancel_on_close\(agent.run\(question\)\)"),
+        (Run().stream_events(), r"begun before; pass cancel_on_close\(agent.run\(question\)\)"),
     ],
 )
 def test_what_is_no_stream_is_rejected(given: Any, text: str) -> None:
