@@ -23,24 +23,22 @@ _HEAD = """\
 # Failures and recovery
 
 Servers restart, laptops sleep, proxies drop connections. This page lists {count} faults and the effect of each on a
-call. It is generated from the fault table in `tests/faults/`, after every row has run on the async calls that respond,
-stream, act, embed and rerank, of the native client and of both frameworks: a proxy between client and server injects
-the fault, and both the call and the next one must end as the table says. There, client, proxy and server run in one
-thread and in virtual time. A fifth of the rows also runs on sockets and threads, and on the blocking calls.
+call. It is generated from the fault table in `tests/faults/`, after a proxy has injected each fault into the async
+calls that respond, stream, act, embed and rerank, of the native client and of both frameworks, in one thread and in
+virtual time. A fifth of the rows also runs on sockets and threads, and on the blocking calls.
 
 Four rules cover most rows.
 
 - **No fault keeps a call from its end.** It returns the response or raises an error of this package, at the latest when
   a [timeout](../guides/timeouts.md) expires, which `LMStudioTimeoutError` names.
 - **Streams deliver what arrived before the error.** A non-streaming call returns a complete response or none.
-- **The next call works** as soon as the fault is over. You never need a new client or adapter: the call reconnects, and
-  reloads a model that was unloaded.
+- **The next call works** as soon as the fault is over: it reconnects, and reloads a model that was unloaded.
 - **Dead connections are detected** by `keepalive`, with the defaults after 20 seconds and before a timeout expires.
 
 In the tables,
 
-- *retried* means by `max_retries` of the adapters, which repeats a call if the server is unreachable, or if the
-  connection is lost before your program has received any of the response: a stream counts as received once it starts;
+- *retried* means by [`max_retries`](../guides/timeouts.md#retries) of the adapters; a stream counts as received once it
+  starts;
 - *works* means on the same connection, *reconnects* on a new one, and the next call works where nothing is said of it;
 - a kind of call is named where the faults do not happen to the others;
 - the native client has `check_context=True`, as the adapters do, and rows with a second host run on
@@ -53,9 +51,9 @@ In the tables,
 _TOOL_CALLS = """\
 ## Calls of tools of plugins
 
-A tool has effects, so a call of one is never repeated, whatever `max_retries` says: if its session ends while it may
-run, `LMStudioToolConnectionLostError` names the tool, and what it has done is unknown. Where the old session is lost,
-the next call opens a new one, with an `LMStudioToolSessionWarning`: what the plugin remembered is gone.
+A tool has effects, so a call of one is never repeated: if its session ends while it may run,
+`LMStudioToolConnectionLostError` names the tool. The next call opens a new session, with an
+`LMStudioToolSessionWarning`: what the plugin remembered is gone.
 """
 
 _NOUNS: dict[Kind, str] = dict(zip(KINDS, ("prediction", "embedding", "reranker"), strict=True))

@@ -19,7 +19,7 @@ PAGE = ROOT / "docs/internals/evidence.md"
 
 _VERSION = re.compile(r"(?:Bionic )?\d+\.\d+\.\d+(?![\dx]|\+,)")
 _CODE = re.compile(r"(`.*`)")
-_INEXACT = re.compile(r"(Bionic )?(\d+)\.(\d+)?")
+_SERIES = re.compile(r"(Bionic|\d+\.\d+)")
 
 _HEAD = """\
 # Evidence
@@ -27,10 +27,10 @@ _HEAD = """\
 No one here has run LM Studio. What this package knows of real servers and models is what others have published. Each
 observation has its source, date and version in `tests/real/`, and is played to this package there.
 
-A rule that recovers something should have an observation that asks for it. For what models write, that is measured:
-all outputs are read again without the rule, and those count from which something else is read then. For what happens
-in a server or in time, observations are named by hand in `tools/evidence/defaults.py`. `python -m tools.evidence`
-writes this page, which names the rules without one; with `--names` it prints all rules and their observations.
+A rule that recovers something should have an observation that asks for it. For what models write, those outputs count
+from which something else is read without the rule. For what happens in a server or in time,
+`tools/evidence/defaults.py` names observations. `python -m tools.evidence` writes this page, which names the rules
+without one; with `--names` it prints all rules and their observations.
 """
 
 
@@ -86,22 +86,13 @@ def _of_servers(rows: Sequence[Row]) -> Iterator[str]:
         f"{changed} observations were shortened, or rebuilt after a description. Versions that are only inferred from "
         "the date are not counted."
     )
-    yield _listed("By kind", Counter(row.kind for row in rows).most_common())
     yield _listed("By version", sorted(Counter(map(_series, rows)).items()))
-    yield _listed("By year", sorted(Counter(row.date[:4] for row in rows).items()))
 
 
 def _series(row: Row) -> str:
-    """Return the versions among which that of a row is, ten at a time."""
-    version = version_of(row)
-    if version is not None and not version.startswith("Bionic"):
-        major, minor, patch = version.split(".")
-        tens = int(patch) // 10
-        return f"{major}.{minor}.{tens * 10} to {major}.{minor}.{tens * 10 + 9}"
-    match = _INEXACT.match(row.version)
-    if match is None:
-        return "unknown"
-    return "Bionic" if match[1] else f"{match[2]}.{match[3]}, not known exactly"
+    """Return the first two numbers of the version that a row is of."""
+    match = _SERIES.match(row.version)
+    return "unknown" if match is None else match[1]
 
 
 def _of_errors(rows: Sequence[Row]) -> Iterator[str]:

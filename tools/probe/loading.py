@@ -35,7 +35,7 @@ def load_without_identifier(context: ProbeContext) -> None:
     context.own.add(instance.identifier)
 
 
-@question("taken-identifier", "check-duplicate-identifier", "Which error reports an identifier that exists already?")
+@question("taken-identifier", "load-model", "Which error reports an identifier that exists already?")
 def load_with_taken_identifier(context: ProbeContext) -> None:
     with context.wire() as wire:
         wire.stream("loadModel", _load_parameter(context, identifier=context.main.identifier))

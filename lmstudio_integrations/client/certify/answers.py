@@ -230,7 +230,7 @@ def _summarize_vision(observations: Sequence[Observation]) -> Summary:
 VISION = Row(
     name="vision",
     question="Does the model see the images that it gets?",
-    anchor="images",
+    anchor="upload-file",
     cases=[Case(f"color/{number}", partial(_ask_color, number, color)) for number, color in enumerate(COLORS, 1)],
     prompt_tokens=4_000,
     predicted_tokens=1_200,

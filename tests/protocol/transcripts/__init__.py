@@ -60,7 +60,7 @@ LIST_LOAD_RESPOND_UNLOAD = _read("list_load_respond_unload")
 """docs/protocol.md#transcript-get-or-load, as the official Python SDK sends it."""
 
 ANY_MODEL_CANCEL_UNLOAD = _read("any_model_cancel_unload")
-"""docs/protocol.md#transcript-cancel, as the official TypeScript SDK sends it."""
+"""What the official TypeScript SDK sends; its ids of calls and channels have one counter."""
 
 TOOL_ROUND = _read("tool_round")
 """docs/protocol.md#transcript-tools, both rounds; the tool message names its tool, as newer clients do."""
