@@ -125,7 +125,7 @@ def _settings_in(name: str, entries: object, known: Collection[str]) -> str | No
         f"{counterpart(str(key), known) or key}={HIDDEN if holds_secret(value, str(key)) else shown(value)}"
         for key, value in (entries.items() if is_mapping(entries) else ())
     ]
-    return f"write its entries as settings{written and ': '}{', '.join(written)}"
+    return f"write its entries as settings{': ' if written else ''}{', '.join(written)}"
 
 
 def _written(name: str, own: str, value: object) -> str:
