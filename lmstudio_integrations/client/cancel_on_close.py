@@ -7,6 +7,7 @@ is cancelled first, and then the stream is closed, which has nothing to wait for
 
 import asyncio
 import contextlib
+import os
 from _thread import start_new_thread
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,12 @@ from typing import Any, Self, TypeAlias, TypeVar, overload
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.transport.cancel_scope import CancelScope, cancelled
 from lmstudio_integrations.client.transport.mailboxes import SLICE, callers_loop
-from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioRuntimeError, LMStudioValueError
+from lmstudio_integrations.errors import (
+    LMStudioCancelledError,
+    LMStudioConnectionLostError,
+    LMStudioRuntimeError,
+    LMStudioValueError,
+)
 
 ItemT = TypeVar("ItemT")
 
@@ -91,12 +97,17 @@ class CancellableStream(Iterator[ItemT]):
         self._items = iter(stream)
         # What waits in it for a framework's threads cannot be interrupted.
         self._thread = ThreadPoolExecutor(1, "lmstudio-cancel-on-close")
+        self._process = os.getpid()
         self._closing: Future[None] | None = None
         self._is_over = False
 
     def __next__(self) -> ItemT:
         if self._is_over:
             raise StopIteration
+        if os.getpid() != self._process:
+            raise LMStudioConnectionLostError(
+                "the process was forked while this stream was open; make it again", retryable=False
+            )
         read: Callable[[], Any] = partial(self._scope.context.run, next, self._items, _END)
         try:
             reading = self._thread.submit(read)
@@ -136,7 +147,8 @@ class CancellableStream(Iterator[ItemT]):
         if not self._is_over:
             self._is_over = True
             self._scope.cancel()
-            self._closing = _close_in(self._thread, self._scope, self._items)
+            if os.getpid() == self._process:  # a forked child has no such thread
+                self._closing = _close_in(self._thread, self._scope, self._items)
 
     def __enter__(self) -> Self:
         return self
@@ -147,7 +159,7 @@ class CancellableStream(Iterator[ItemT]):
         self.close()
 
     def __del__(self) -> None:
-        if not self._is_over:
+        if not self._is_over and os.getpid() == self._process:
             self._is_over = True
             self._scope.cancel()
             # In a thread: to submit takes locks, which the code may hold that the collector has interrupted.

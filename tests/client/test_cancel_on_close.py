@@ -6,6 +6,9 @@
 import asyncio
 import contextvars
 import gc
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, thread
@@ -425,6 +428,35 @@ def test_a_stream_may_be_collected_where_locks_are_held_that_a_thread_needs() ->
     threading.Thread(target=collect, daemon=True).start()
     assert left.wait(30)
     assert closed.wait(30)
+
+
+_FORKED = """
+import os
+import lmstudio_integrations as lms
+
+def items():
+    yield 1
+    yield 2
+
+reading = lms.cancel_on_close(items())
+next(reading)
+pid = os.fork()
+if pid == 0:
+    try:
+        next(reading)
+    except lms.LMStudioConnectionLostError:
+        reading.close()
+        os._exit(list(reading) != [])
+    os._exit(2)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), list(reading))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_forked_child_neither_reads_the_stream_of_its_parent_nor_waits_for_it() -> None:
+    ended = subprocess.run([sys.executable, "-c", _FORKED], capture_output=True, text=True, check=True, timeout=600)
+    assert ended.stdout.strip() == "0 [2]"
 
 
 def test_a_stream_that_cannot_be_begun_fails_with_its_own_error_alone() -> None:
