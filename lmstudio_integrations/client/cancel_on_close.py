@@ -220,9 +220,12 @@ class AsyncCancellableStream(AsyncIterator[ItemT]):
             raise
 
     async def aclose(self) -> None:
-        """Stop the models, and wait until the stream is closed. A task that reads gets `LMStudioCancelledError`."""
+        """Stop the models, and wait until the stream is closed. A task that reads gets `LMStudioCancelledError`.
+
+        What the stream itself calls does not wait.
+        """
         self._stop()
-        if self._task is not None:
+        if self._task is not None and not self._scope.is_callers:
             await asyncio.wait([self._task])
             if not self._task.cancelled():
                 self._task.result()
