@@ -109,6 +109,23 @@ def test_a_setting_of_another_package_leads_to_ours(name: str, value: object, re
     assert f"; {remedy}" in str(caught.value)
 
 
+@pytest.mark.parametrize("entries", ["x", [1]])
+def test_a_dict_of_settings_without_entries_leads_to_no_entries(entries: object) -> None:
+    with pytest.raises(ValueError, match=r"write its entries as settings$"):
+        ADAPTERS["LMStudioLLM"].make(options=entries)
+
+
+class _Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("name", ["n", "tempratur", "idle_timeout", "timeout", "temperature", "max_tokens"])
+def test_a_value_that_cannot_be_printed_is_an_error_about_its_setting(name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        ADAPTERS["LMStudioLLM"].make(**{name: _Unprintable()})
+
+
 @pytest.mark.parametrize("name", ["api_version", "is_chat_model", "tokenizer"])
 def test_a_name_that_is_merely_similar_is_not_suggested(name: str) -> None:
     assert "did you mean" not in explain_unknown_setting(name, ["api_token", "draft_model", "timeout"])

@@ -322,7 +322,7 @@ def holds_secret(value: object, name: str = "") -> bool:
     """
     try:
         return _holds_secret(value, name)
-    except RecursionError:  # it is nested too deeply to be searched
+    except Exception:  # noqa: BLE001 - it is nested too deeply to be searched, or cannot be shown at all
         return True
 
 

@@ -47,6 +47,8 @@ def shown(value: object) -> str:
         return "a number of thousands of digits"
     except RecursionError:
         return "a value that is nested too deeply"
+    except Exception:  # noqa: BLE001 - whatever it raises, the message is about something else
+        return f"a value of type {type(value).__name__}"
 
 
 def beginning(text: str) -> str:

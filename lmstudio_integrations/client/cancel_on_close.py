@@ -7,6 +7,8 @@ is cancelled first, and then the stream is closed, which has nothing to wait for
 
 import asyncio
 import contextlib
+import os
+from _thread import start_new_thread
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -17,7 +19,12 @@ from typing import Any, Protocol, Self, TypeAlias, TypeVar, overload
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.transport.cancel_scope import CancelScope, cancelled
 from lmstudio_integrations.client.transport.mailboxes import SLICE, callers_loop
-from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioValueError
+from lmstudio_integrations.errors import (
+    LMStudioCancelledError,
+    LMStudioConnectionLostError,
+    LMStudioRuntimeError,
+    LMStudioValueError,
+)
 
 ItemT = TypeVar("ItemT")
 ItemT_co = TypeVar("ItemT_co", covariant=True)
@@ -106,17 +113,28 @@ class CancellableStream(Iterator[ItemT]):
 
     def __init__(self, stream: Iterable[ItemT], scope: CancelScope) -> None:
         self._scope = scope
+        self._is_over = True
         self._items = iter(stream)
         # What waits in it for a framework's threads cannot be interrupted.
         self._thread = ThreadPoolExecutor(1, "lmstudio-cancel-on-close")
+        self._process = os.getpid()
         self._closing: Future[None] | None = None
         self._is_over = False
 
     def __next__(self) -> ItemT:
         if self._is_over:
             raise StopIteration
+        if os.getpid() != self._process:
+            raise LMStudioConnectionLostError(
+                "the process was forked while this stream was open; make it again", retryable=False
+            )
         read: Callable[[], Any] = partial(self._scope.context.run, next, self._items, _END)
-        reading = self._thread.submit(read)
+        try:
+            reading = self._thread.submit(read)
+        except RuntimeError:
+            if self._is_over:  # another thread has just closed it
+                raise cancelled() from None
+            raise
         try:
             while not reading.done():  # in slices: Ctrl-C cannot interrupt a longer wait on Windows
                 with contextlib.suppress(TimeoutError):
@@ -137,10 +155,11 @@ class CancellableStream(Iterator[ItemT]):
     def close(self) -> None:
         """Stop the models, and wait until the stream is closed.
 
-        Any thread may call it; one that reads gets `LMStudioCancelledError`.
+        Any thread may call it; one that reads gets `LMStudioCancelledError`. What the stream itself calls, such as a
+        tool, does not wait: the stream would wait for it as well.
         """
         self._stop()
-        if self._closing is not None:
+        if self._closing is not None and not self._scope.is_callers:
             with contextlib.suppress(LMStudioCancelledError):  # a framework may raise what its steps have raised
                 self._closing.result()
 
@@ -148,9 +167,8 @@ class CancellableStream(Iterator[ItemT]):
         if not self._is_over:
             self._is_over = True
             self._scope.cancel()
-            with contextlib.suppress(RuntimeError):  # at the end of the process, no thread can be started any more
-                self._closing = self._thread.submit(self._scope.context.run, _close, self._items)
-            self._thread.shutdown(wait=False)
+            if os.getpid() == self._process:  # a forked child has no such thread
+                self._closing = _close_in(self._thread, self._scope, self._items)
 
     def __enter__(self) -> Self:
         return self
@@ -161,10 +179,24 @@ class CancellableStream(Iterator[ItemT]):
         self.close()
 
     def __del__(self) -> None:
-        self._stop()
+        if not self._is_over and os.getpid() == self._process:
+            self._is_over = True
+            self._scope.cancel()
+            # In a thread: to submit takes locks, which the code may hold that the collector has interrupted.
+            with contextlib.suppress(RuntimeError):  # at the end of the process, no thread can be started any more
+                start_new_thread(_close_in, (self._thread, self._scope, self._items))
 
 
 _END: Any = object()
+
+
+def _close_in(thread: ThreadPoolExecutor, scope: CancelScope, items: Iterator[Any]) -> Future[None] | None:
+    """Close what a thread reads there, as its last work."""
+    closing = None
+    with contextlib.suppress(RuntimeError):  # at the end of the process, no thread can be started any more
+        closing = thread.submit(scope.context.run, _close, items)
+    thread.shutdown(wait=False)
+    return closing
 
 
 def _close(items: Iterator[Any]) -> None:
@@ -195,10 +227,17 @@ class AsyncCancellableStream(AsyncIterator[ItemT]):
     async def __anext__(self) -> ItemT:
         if self._is_over:
             raise StopAsyncIteration
-        self._loop = callers_loop()
+        loop = callers_loop()
+        if self._loop not in (None, loop):
+            raise LMStudioRuntimeError(
+                "this stream was started in another event loop; read it there, or make a new stream in this loop"
+            )
+        self._loop = loop
         if self._task is None:
-            self._task = self._scope.context.run(self._loop.create_task, _read(self._stream, self._requests))
-        request: asyncio.Future[ItemT] = self._loop.create_future()
+            self._task = self._scope.context.run(loop.create_task, _read(self._stream, self._requests))
+        if self._task.done():
+            raise StopAsyncIteration
+        request: asyncio.Future[ItemT] = loop.create_future()
         self._requests.put_nowait(request)
         try:
             return await request
@@ -210,8 +249,14 @@ class AsyncCancellableStream(AsyncIterator[ItemT]):
             raise
 
     async def aclose(self) -> None:
-        """Stop the models, and wait until the stream is closed. A task that reads gets `LMStudioCancelledError`."""
-        if self._stop() and self._cancel_run is not None:
+        """Stop the models, and wait until the stream is closed. A task that reads gets `LMStudioCancelledError`.
+
+        What the stream itself calls does not wait.
+        """
+        stopped = self._stop()
+        if self._scope.is_callers:
+            return
+        if stopped and self._cancel_run is not None:
             await self._cancel_run()
         if self._task is not None:
             await asyncio.wait([self._task])
@@ -262,6 +307,7 @@ _endings: set[asyncio.Future[object]] = set()
 async def _read(stream: AsyncIterable[ItemT], requests: "asyncio.Queue[asyncio.Future[ItemT]]") -> None:
     """Read a stream, one item for each request, until its end."""
     items = aiter(stream)
+    end: Exception = StopAsyncIteration()
     try:
         while True:
             request = await requests.get()
@@ -272,13 +318,20 @@ async def _read(stream: AsyncIterable[ItemT], requests: "asyncio.Queue[asyncio.F
                     request.set_exception(error)
                 return
             except BaseException:
+                end = cancelled()
                 if not request.done():
-                    request.set_exception(cancelled())
+                    request.set_exception(end)
                 raise
             if not request.done():
                 request.set_result(item)
     finally:
-        close: Callable[[], Awaitable[object]] | None = getattr(items, "aclose", None)
-        if close is not None:
-            with contextlib.suppress(LMStudioCancelledError):  # a framework may raise what its steps have raised
-                await close()
+        try:
+            close: Callable[[], Awaitable[object]] | None = getattr(items, "aclose", None)
+            if close is not None:
+                with contextlib.suppress(LMStudioCancelledError):  # a framework may raise what its steps have raised
+                    await close()
+        finally:
+            while not requests.empty():  # those of other tasks that read
+                request = requests.get_nowait()
+                if not request.done():
+                    request.set_exception(end)

@@ -6,8 +6,12 @@
 import asyncio
 import contextvars
 import gc
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, thread
 from typing import Any
 
 import anyio
@@ -374,6 +378,152 @@ async def test_a_load_that_others_wait_for_is_theirs_if_its_caller_is_cancelled(
 
 
 # What is no stream ----------------------------------------------------------------------------------------------------
+
+
+def test_a_tool_may_close_the_stream_that_calls_it() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        reading.close()
+        yield 2
+
+    reading = lms.cancel_on_close(items())
+    assert next(reading) == 1
+    with pytest.raises(lms.LMStudioCancelledError, match="together with the stream"):
+        next(reading)
+    reading.close()
+    assert list(reading) == []
+
+
+def test_who_reads_a_stream_in_the_moment_in_which_it_is_closed_gets_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = lms.cancel_on_close(iter([1, 2]))
+    assert next(reading) == 1
+    submit = ThreadPoolExecutor.submit
+
+    def closed_before(*call: Any) -> Any:
+        monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+        reading.close()
+        return submit(*call)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", closed_before)
+    with pytest.raises(lms.LMStudioCancelledError, match="together with the stream"):
+        next(reading)
+
+
+def test_a_stream_may_be_collected_where_locks_are_held_that_a_thread_needs() -> None:
+    closed, left = threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            closed.set()
+
+    def collect() -> None:
+        reading = lms.cancel_on_close(items())
+        next(reading)
+        with thread._global_shutdown_lock:  # as where the collector runs while a task is submitted
+            del reading
+        left.set()
+
+    threading.Thread(target=collect, daemon=True).start()
+    assert left.wait(30)
+    assert closed.wait(30)
+
+
+_FORKED = """
+import os
+import lmstudio_integrations as lms
+
+def items():
+    yield 1
+    yield 2
+
+reading = lms.cancel_on_close(items())
+next(reading)
+pid = os.fork()
+if pid == 0:
+    try:
+        next(reading)
+    except lms.LMStudioConnectionLostError:
+        reading.close()
+        os._exit(list(reading) != [])
+    os._exit(2)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), list(reading))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_forked_child_neither_reads_the_stream_of_its_parent_nor_waits_for_it() -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    ended = subprocess.run([sys.executable, "-c", _FORKED], env=env, capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "0 [2]"
+
+
+def test_a_stream_that_cannot_be_begun_fails_with_its_own_error_alone() -> None:
+    class UsedUp:
+        def __iter__(self) -> Iterator[int]:
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        lms.cancel_on_close(UsedUp())
+
+
+def test_an_async_stream_is_read_in_one_event_loop() -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    reading = lms.cancel_on_close(items())
+
+    async def read() -> int:
+        return await anext(reading)
+
+    assert asyncio.run(read()) == 1
+    with pytest.raises(lms.LMStudioRuntimeError, match="another event loop"):
+        asyncio.run(read())
+
+
+async def test_a_task_of_an_async_stream_may_close_it() -> None:
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await asyncio.create_task(reading.aclose())
+
+    async with asyncio.timeout(30):
+        reading = lms.cancel_on_close(items())
+        assert await anext(reading) == 1
+        await reading.aclose()
+    assert [item async for item in reading] == []
+
+
+async def test_each_task_that_reads_an_async_stream_learns_of_its_end() -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+
+    async with asyncio.timeout(30):
+        reading = lms.cancel_on_close(items())
+        first, *others = await asyncio.gather(*(anext(reading) for _ in range(3)), return_exceptions=True)
+        assert (first, [type(other) for other in others]) == (1, [StopAsyncIteration] * 2)
+        assert [item async for item in reading] == []
+
+
+async def test_each_task_that_reads_an_async_stream_learns_that_it_was_closed() -> None:
+    reads = asyncio.Event()
+
+    async def items() -> AsyncIterator[int]:
+        reads.set()
+        await asyncio.Event().wait()
+        yield 1
+
+    async with asyncio.timeout(30):
+        reading = lms.cancel_on_close(items())
+        tasks = [asyncio.ensure_future(anext(reading)) for _ in range(2)]
+        await reads.wait()
+        await reading.aclose()
+        errors = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(error) for error in errors] == [lms.LMStudioCancelledError] * 2
 
 
 class Run:

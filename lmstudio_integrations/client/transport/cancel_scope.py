@@ -41,6 +41,14 @@ class CancelScope:
         """Whether it was cancelled, or one around it was."""
         return self._is_cancelled or (self._outer is not None and self._outer.is_cancelled)
 
+    @property
+    def is_callers(self) -> bool:
+        """Whether who asks runs in it, or in a part of it."""
+        scope = _current.get()
+        while scope is not None and scope is not self:
+            scope = scope._outer  # noqa: SLF001 - of the same class
+        return scope is self
+
     def cancel(self) -> None:
         """End all calls that were made in it."""
         self._is_cancelled = True
