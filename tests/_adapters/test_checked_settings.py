@@ -4,6 +4,7 @@ import asyncio
 import math
 import pickle
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -338,6 +339,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a port": ({"host": 1234}, "write '127.0.0.1:1234'"),
     "a port in a list": ({"host": [1234, "a"]}, "write '127.0.0.1:1234'"),
     "an emulator": ({"host": Emulator([])}, "write its .address"),
+    "a timedelta": ({"timeout": timedelta(minutes=1)}, "write timeout=60"),
     "a Timeout of httpx": ({"timeout": httpx.Timeout(60)}, "write timeout=60"),
     "two timeouts": ({"timeout": (3, 5)}, "write timeouts={'connect_timeout': 3, 'idle_timeout': 5}"),
     "a typo": ({"prediction_config": {"tempreature": 1}}, "did you mean 'temperature'? write temperature=…"),
