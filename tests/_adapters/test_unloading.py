@@ -263,8 +263,14 @@ async def _unload(model: Any, *, is_async: bool) -> None:
     await (model.aunload() if is_async else asyncio.to_thread(model.unload))
 
 
+CASES = [
+    pytest.param(name, policy, marks=pytest.mark.leaf if policy == "fit" else ())
+    for name, policy in covering(ADAPTERS, [*POLICIES, "fit", "require_loaded"])
+]
+
+
 @pytest.mark.parametrize("is_async", [False, True])
-@pytest.mark.parametrize(("name", "policy"), covering(ADAPTERS, [*POLICIES, "fit", "require_loaded"]))
+@pytest.mark.parametrize(("name", "policy"), CASES)
 async def test_an_object_unloads_its_model_whoever_loaded_it(
     server: Emulator, gate: Gate, name: str, policy: str, is_async: bool
 ) -> None:
