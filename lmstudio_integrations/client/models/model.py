@@ -358,8 +358,8 @@ class Model:
         if state.policy == "new_instance":
             yield from self.unload_if_loaded_here()
         else:
-            infos = yield from queries.list_wire_infos(operation, state.kind)
-            used = next((info for info in infos if state.reference in {reference_of(info)} - {None}), None)
+            known, infos = state.reference, (yield from queries.list_wire_infos(operation, state.kind))
+            used = next((info for info in infos if known is not None and reference_of(info) == known), None)
             if used is None and state.key is not None:
                 used = yield from Loader(self.operation(), state).find_loaded()
             if used is not None:
