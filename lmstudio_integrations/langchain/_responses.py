@@ -33,11 +33,11 @@ from lmstudio_integrations._support.typeguards import is_number
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix, invalidator
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
-    PredictionEnd,
     PredictionEvent,
     PredictionResult,
     ToolCallArguments,
     ToolCallEnd,
+    ToolCallEvent,
     ToolCallFailed,
     ToolCallName,
     ToolCallStart,
@@ -204,7 +204,7 @@ class _StreamedCall:
         begun: Whether a chunk of it, with identifier and name, was sent.
         sent_arguments: The arguments that were sent.
         pending: Fragments of arguments that are held back: the name is missing, or they cannot be part of an object.
-        scanner: Checks that what is sent can still become a JSON object.
+        prefix: Checks that what is sent can still become a JSON object; `None` if the server promises that.
     """
 
     id: str
@@ -213,7 +213,7 @@ class _StreamedCall:
     begun: bool = False
     sent_arguments: str = ""
     pending: list[str] = field(default_factory=list[str])
-    scanner: JsonPrefix = field(default_factory=JsonPrefix)
+    prefix: JsonPrefix | None = field(default_factory=JsonPrefix)
 
     def next_chunk(self, arguments: str) -> ToolCallChunk:
         """Return a chunk of the call; identifier and name go with the first."""
@@ -223,10 +223,24 @@ class _StreamedCall:
             name=self.name if first else None, args=arguments, id=self.id if first else None, index=self.index
         )
 
-    def send_valid(self, arguments: str) -> list[ToolCallChunk]:
+    def named(self, name: str) -> list[ToolCallChunk]:
+        """Record the name, and send the call as far as it waited for that."""
+        if self.begun:
+            return []
+        self.name = name
+        return self._send_valid("".join(self.pending))
+
+    def add(self, arguments: str) -> list[ToolCallChunk]:
+        """Send more of the arguments, unless they have to wait."""
+        if arguments and self.name is not None and not self.pending:
+            return self._send_valid(arguments)
+        self.pending += [arguments] if arguments else []
+        return []
+
+    def _send_valid(self, arguments: str) -> list[ToolCallChunk]:
         """Send arguments if they can be part of a JSON object; hold them back for good otherwise."""
         self.pending = []
-        if not self.scanner.feed(arguments):
+        if self.prefix is not None and not self.prefix.feed(arguments):
             self.pending, arguments = [arguments], ""
         return [self.next_chunk(arguments)] if arguments or not self.begun else []
 
@@ -268,15 +282,11 @@ class ChunkStream:
                         yield ChatGenerationChunk(message=message)
                 elif (chunk := self._fragment(event)) is not None:
                     yield chunk
-            else:
-                tool_chunks = self._tool_chunks(event)
-                if tool_chunks:
-                    message = AIMessageChunk(
-                        content="", tool_call_chunks=tool_chunks, response_metadata={"model_provider": PROVIDER}
-                    )
-                    yield ChatGenerationChunk(message=message)
-                if type(event) is PredictionEnd:
-                    yield self._last_chunk()
+            elif event.kind == "call":
+                yield from _of_calls(self._tool_chunks(event))
+            elif event.kind == "end":
+                yield from _of_calls(self._invalidate())
+                yield self._last_chunk()
 
     def _fragment(self, event: LlmPredictionFragment) -> ChatGenerationChunk | None:
         metadata: dict[str, Any] = {"model_provider": PROVIDER}
@@ -304,22 +314,20 @@ class ChunkStream:
         )
         return ChatGenerationChunk(message=message)
 
-    def _tool_chunks(self, event: PredictionEvent) -> list[ToolCallChunk]:
+    def _tool_chunks(self, event: ToolCallEvent) -> list[ToolCallChunk]:
         if self._has_call and not self._tool_use.parallel:
             return []  # the first call is kept, later ones are dropped
         call, chunks = self._call, list[ToolCallChunk]()
         match event:
-            case ToolCallStart(id=call_id):
+            case ToolCallStart():
                 chunks = self._invalidate()
-                self._call = self._new_call(call_id)
-            case ToolCallName(name=name) if call and not call.begun:
-                call.name = self._tool_use.own_name(name)
-                chunks = call.send_valid("".join(call.pending))
-            case ToolCallArguments(content=content) if call and content:
-                if call.name is None or call.pending:
-                    call.pending.append(content)
-                else:
-                    chunks = call.send_valid(content)
+                self._call = self._new_call(event.id)
+                if event.arguments_format == "json":
+                    self._call.prefix = None
+            case ToolCallName():
+                chunks = call.named(self._tool_use.own_name(event.name)) if call else []
+            case ToolCallArguments():
+                chunks = call.add(event.content) if call else []
             case ToolCallEnd():
                 self._call, self._has_call = None, True
                 chunks = self._end(call or self._new_call(event.id), event)
@@ -328,10 +336,6 @@ class ChunkStream:
                 if content and not (call.sent_arguments or call.pending):
                     call.pending = [content]
                 chunks = self._invalidate()
-            case PredictionEnd():
-                chunks = self._invalidate()
-            case _:
-                pass
         return chunks
 
     def _new_call(self, call_id: str | None, name: str | None = None) -> _StreamedCall:
@@ -356,6 +360,13 @@ class ChunkStream:
             return [call.next_chunk(invalidator(call.sent_arguments)), again.next_chunk(json.dumps(arguments))]
         call.name = name
         return [call.next_chunk(rest)] if rest else []
+
+
+def _of_calls(chunks: list[ToolCallChunk]) -> Iterator[ChatGenerationChunk]:
+    """Yield the chunk of the message that has the chunks of tool calls, if there are any."""
+    if chunks:
+        message = AIMessageChunk(content="", tool_call_chunks=chunks, response_metadata={"model_provider": PROVIDER})
+        yield ChatGenerationChunk(message=message)
 
 
 def _completion(sent_arguments: str, arguments: Mapping[str, Any]) -> str | None:

@@ -39,11 +39,11 @@ from lmstudio_integrations.client.predictions.plan import missing_call
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
-    PredictionEnd,
     PredictionEvent,
     PredictionResult,
     ToolCallArguments,
     ToolCallEnd,
+    ToolCallEvent,
     ToolCallFailed,
     ToolCallName,
     ToolCallStart,
@@ -253,11 +253,15 @@ class ResponseBuilder:
 
     def add(self, event: PredictionEvent) -> Step | None:
         """Record an event; return what is new, if a chunk can show it."""
-        if type(event) is LlmPredictionFragment:
-            return self._add_fragment(event)
-        if type(event) is PredictionEnd:
-            return self._finish()
-        return Step() if self._adds_to_calls(event) else None
+        match event.kind:
+            case "text":
+                return self._add_fragment(event)
+            case "call":
+                return Step() if self._adds_to_calls(event) else None
+            case "end":
+                return self._finish()
+            case "progress":
+                return None
 
     def _add_fragment(self, event: LlmPredictionFragment) -> Step | None:
         logprobs = [_logprobs(token) for token in event.tokens] if event.tokens else None
@@ -296,20 +300,22 @@ class ResponseBuilder:
         if self._response is not None:
             _require_response(self._response)
 
-    def _adds_to_calls(self, event: PredictionEvent) -> bool:
+    def _adds_to_calls(self, event: ToolCallEvent) -> bool:
         """Record what an event adds to the tool calls; return whether a chunk can show it."""
         if self._calls and not self._tool_use.parallel:
             return False  # the first call is kept, later ones are dropped
         call = self._call
         match event:
-            case ToolCallStart(id=call_id):
-                self._call = _OpenCall(_unique_id(call_id, self._calls))
-            case ToolCallName(name=name) if call:
-                call.name = self._tool_use.own_name(name)
-                return True
-            case ToolCallArguments(content=content) if call:
-                call.arguments += content
-                return call.name is not None
+            case ToolCallStart():
+                self._call = _OpenCall(_unique_id(event.id, self._calls))
+            case ToolCallName():
+                if call:
+                    call.name = self._tool_use.own_name(event.name)
+                return call is not None
+            case ToolCallArguments():
+                if call:
+                    call.arguments += event.content
+                return call is not None and call.name is not None
             case ToolCallEnd():
                 call_id = call.id if call else _unique_id(event.id, self._calls)
                 self._calls.append(_call_block(event, self._tool_use, call_id))
@@ -317,8 +323,6 @@ class ResponseBuilder:
                 return True
             case ToolCallFailed():
                 self._call = None
-            case _:
-                pass
         return False
 
     def chat_chunk(self, step: Step) -> ChatResponse:

@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.endpoints import Channel, Endpoint, Rpc, rpc
-from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
+from lmstudio_integrations.types.results import PredictionEvent
 from lmstudio_integrations.types.timeouts import EXPIRIES
 
 Timeouts = Mapping[str, float | None]
@@ -138,13 +138,13 @@ class Exchange:
 _SILENT = "{peer} does not respond, not even to a ping"
 
 
-def timeout_after(event: object, timeout_name: str | None) -> str | None:
+def timeout_after(event: PredictionEvent, timeout_name: str | None) -> str | None:
     """Return the timeout that runs after an event of a prediction. The first token has one of its own."""
-    if type(event) is LlmPredictionFragment:
-        return "idle_timeout"
-    if type(event) is PromptProgress:
+    if event.kind == "progress":
         # The request is out of the queue, but its first token is still to come (docs/protocol.md#predict-packets).
         return "first_token_timeout" if timeout_name == "queue_timeout" else timeout_name
+    if event.kind == "text":
+        return "idle_timeout"
     # A tool call may begin without a fragment before it (docs/protocol.md#predict-packets).
     return "idle_timeout" if timeout_name in {"queue_timeout", "first_token_timeout"} else timeout_name
 

@@ -24,6 +24,7 @@ from lmstudio_integrations.types.results import (
     PromptProgress,
     ToolCallArguments,
     ToolCallEnd,
+    ToolCallEvent,
     ToolCallFailed,
     ToolCallName,
     ToolCallRecord,
@@ -201,25 +202,95 @@ def model_info(info: object) -> dict[str, Any]:
     return _members(info, _MODEL_INFO)
 
 
-_EVENTS: dict[str, Callable[[Packet], PredictionEvent | None]] = {
-    "fragment": _fragment,
-    "promptProcessingProgress": _progress,
+@dataclass(frozen=True, slots=True)
+class _Packet:
+    """How one packet is read and written.
+
+    Attributes:
+        name: Its type.
+        event: The event.
+        read: Makes the event of the packet; returns `None` if the packet says nothing.
+        write: Makes the packet of the event, with every member that strict clients require.
+    """
+
+    name: str
+    event: type[PredictionEvent]
+    read: Callable[[Packet], PredictionEvent | None]
+    write: Callable[[Any], dict[str, Any]]
+
+
+_PACKETS = (
+    # TypeScript silently drops progress without details, and fragments without isStructural
+    # (docs/protocol.md#predict-packets, docs/protocol.md#fragments).
+    _Packet(
+        "promptProcessingProgress",
+        PromptProgress,
+        _progress,
+        lambda event: _present(progress=event.progress, details=event.details),
+    ),
+    _Packet("fragment", LlmPredictionFragment, _fragment, lambda event: {"fragment": event.to_dict()}),
     # Packets of tool calls have no index: they belong to the most recent start (docs/protocol.md#predict-packets).
-    "toolCallGenerationStart": lambda packet: ToolCallStart(_string_or_none(packet.get("toolCallId"))),
-    "toolCallGenerationNameReceived": lambda packet: ToolCallName(_string(packet["name"])),
-    "toolCallGenerationArgumentFragmentGenerated": lambda packet: ToolCallArguments(_string(packet["content"])),
-    "toolCallGenerationEnd": _tool_call_end,
-    "toolCallGenerationFailed": lambda packet: ToolCallFailed(
-        _description({"error": error_object(packet.get("error"))}, "error"), _string_or_none(packet.get("rawContent"))
+    _Packet(
+        "toolCallGenerationStart",
+        ToolCallStart,
+        lambda packet: ToolCallStart(
+            _string_or_none(packet.get("toolCallId")), _string_or_none(packet.get("argumentsFormat"))
+        ),
+        lambda event: _present(toolCallId=event.id, argumentsFormat=event.arguments_format),
     ),
-    # Only stats is needed to end a prediction; servers of 2025 may omit the rest (docs/protocol.md#client-versions).
-    "success": lambda packet: PredictionEnd(
-        _members(_object(packet["stats"]), _STATS),
-        model_info(_description(packet, "modelInfo")),
-        _config(_description(packet, "loadModelConfig")),
-        _config(_description(packet, "predictionConfig")),
+    _Packet(
+        "toolCallGenerationNameReceived",
+        ToolCallName,
+        lambda packet: ToolCallName(_string(packet["name"])),
+        lambda event: {"name": event.name},
     ),
-}
+    _Packet(
+        "toolCallGenerationArgumentFragmentGenerated",
+        ToolCallArguments,
+        lambda packet: ToolCallArguments(_string(packet["content"])),
+        lambda event: {"content": event.content},
+    ),
+    _Packet(
+        "toolCallGenerationEnd",
+        ToolCallEnd,
+        _tool_call_end,
+        lambda event: _present(
+            toolCallRequest=_present(type="function", id=event.id, name=event.name, arguments=event.arguments),
+            rawContent=event.raw_content,
+        ),
+    ),
+    _Packet(
+        "toolCallGenerationFailed",
+        ToolCallFailed,
+        lambda packet: ToolCallFailed(
+            _description({"error": error_object(packet.get("error"))}, "error"),
+            _string_or_none(packet.get("rawContent")),
+        ),
+        lambda event: _present(error=dict(event.error), rawContent=event.raw_content),
+    ),
+    # Read: only stats is needed to end a prediction; servers of 2025 may omit the rest
+    # (docs/protocol.md#client-versions). Written: all four are required, even where they are empty.
+    _Packet(
+        "success",
+        PredictionEnd,
+        lambda packet: PredictionEnd(
+            _members(_object(packet["stats"]), _STATS),
+            model_info(_description(packet, "modelInfo")),
+            _config(_description(packet, "loadModelConfig")),
+            _config(_description(packet, "predictionConfig")),
+        ),
+        lambda event: {
+            "stats": event.stats,
+            "modelInfo": event.model_info,
+            "loadModelConfig": event.load_model_config,
+            "predictionConfig": event.prediction_config,
+        },
+    ),
+)
+"""Every packet of a prediction that has an event. What the events are to their readers says their `kind`."""
+
+_READERS = {packet.name: packet.read for packet in _PACKETS}
+_WRITERS = {packet.event: packet for packet in _PACKETS}
 
 
 def decode(packet: Packet) -> PredictionEvent | None:
@@ -231,46 +302,15 @@ def decode(packet: Packet) -> PredictionEvent | None:
     """
     if packet["type"] == "error":  # from older servers only
         raise LegacyPredictionError(error_object(packet.get("error")))
-    read = _EVENTS.get(packet["type"])
+    read = _READERS.get(packet["type"])
     # Newer servers may add types of packets (docs/protocol.md#one-client-for-all).
     return None if read is None else read(packet)
 
 
-_PACKETS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
-    # TypeScript silently drops progress without details, and fragments without isStructural
-    # (docs/protocol.md#predict-packets, docs/protocol.md#fragments).
-    PromptProgress: lambda event: _present(
-        type="promptProcessingProgress", progress=event.progress, details=event.details
-    ),
-    LlmPredictionFragment: lambda event: {"type": "fragment", "fragment": event.to_dict()},
-    ToolCallStart: lambda event: _present(type="toolCallGenerationStart", toolCallId=event.id),
-    ToolCallName: lambda event: {"type": "toolCallGenerationNameReceived", "name": event.name},
-    ToolCallArguments: lambda event: {
-        "type": "toolCallGenerationArgumentFragmentGenerated",
-        "content": event.content,
-    },
-    ToolCallEnd: lambda event: _present(
-        type="toolCallGenerationEnd",
-        toolCallRequest=_present(type="function", id=event.id, name=event.name, arguments=event.arguments),
-        rawContent=event.raw_content,
-    ),
-    ToolCallFailed: lambda event: _present(
-        type="toolCallGenerationFailed", error=dict(event.error), rawContent=event.raw_content
-    ),
-    # All four members are required, even where they are empty (docs/protocol.md#predict-packets).
-    PredictionEnd: lambda event: {
-        "type": "success",
-        "stats": event.stats,
-        "modelInfo": event.model_info,
-        "loadModelConfig": event.load_model_config,
-        "predictionConfig": event.prediction_config,
-    },
-}
-
-
 def encode(event: PredictionEvent) -> dict[str, Any]:
     """Return the packet of an event, with every field that strict clients require."""
-    return _PACKETS[type(event)](event)
+    packet = _WRITERS[type(event)]
+    return {"type": packet.name, **packet.write(event)}
 
 
 def encode_generated(event: PredictionEvent) -> dict[str, Any]:
@@ -314,21 +354,18 @@ class Accumulator:
 
     def add(self, event: PredictionEvent) -> None:
         """Record an event."""
-        match event:
-            case LlmPredictionFragment():
+        match event.kind:
+            case "text":
                 self.fragments.append(event)
-            case ToolCallArguments():
-                if self.open_call is not None:
-                    self.open_call.fragments.append(event.content)
-            case PromptProgress():
-                if event.details and "cachedTokenCount" in event.details:
+            case "progress":
+                if type(event) is PromptProgress and event.details and "cachedTokenCount" in event.details:
                     self.cached_tokens = event.details["cachedTokenCount"]
-            case PredictionEnd():
-                self.end = event
-            case _:
+            case "call":
                 self._add_to_calls(event)
+            case "end":
+                self.end = event
 
-    def _add_to_calls(self, event: ToolCallStart | ToolCallName | ToolCallEnd | ToolCallFailed) -> None:
+    def _add_to_calls(self, event: ToolCallEvent) -> None:
         match event:
             case ToolCallStart():
                 # Calls come one after the other: if one is still open, the model gave it up.
@@ -337,9 +374,12 @@ class Accumulator:
             case ToolCallName():
                 if self.open_call is not None:
                     self.open_call.name = event.name
+            case ToolCallArguments():
+                if self.open_call is not None:
+                    self.open_call.fragments.append(event.content)
             case ToolCallEnd():
                 self._end_call(event.id).end = event
-            case _:
+            case ToolCallFailed():
                 self._end_call(None).failure = event
 
     def _end_call(self, call_id: str | None) -> ToolCallRecord:

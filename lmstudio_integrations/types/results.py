@@ -1,14 +1,15 @@
 """What a prediction yields: its events while it runs, its result and statistics at the end.
 
 See docs/protocol.md#predict-packets, docs/protocol.md#fragments and docs/protocol.md#prediction-stats. A token is an
-event, so events are plain slotted classes; statistics come once and are pydantic models.
+event, so events are plain slotted classes; statistics come once and are pydantic models. `PredictionEvent` has
+their table; how packets become events is in `protocol/prediction.py`.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache, cached_property
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
@@ -63,6 +64,7 @@ class LlmPredictionFragment:
         tokens: Each token with text, id and log-probability, if `log_probs` was set.
     """
 
+    kind: ClassVar[Literal["text"]] = "text"
     content: str
     tokens_count: int = 1
     contains_drafted: bool = False
@@ -102,28 +104,39 @@ class PromptProgress:
         details: Token counts (`totalPromptTokenCount`, `cachedTokenCount`, …), if the server sent them.
     """
 
+    kind: ClassVar[Literal["progress"]] = "progress"
     progress: float
     details: dict[str, int] | None = None
 
 
 @dataclass(slots=True)
 class ToolCallStart:
-    """The model begins a tool call. `id` is that of the request that follows."""
+    """The model begins a tool call.
 
+    Attributes:
+        id: The identifier of the call.
+        arguments_format: `json` if the server promises that the fragments of the arguments are JSON; otherwise that is
+            not known (docs/protocol.md#predict-packets).
+    """
+
+    kind: ClassVar[Literal["call"]] = "call"
     id: str | None = None
+    arguments_format: str | None = None
 
 
 @dataclass(slots=True)
 class ToolCallName:
     """The name of the tool that is being called."""
 
+    kind: ClassVar[Literal["call"]] = "call"
     name: str
 
 
 @dataclass(slots=True)
 class ToolCallArguments:
-    """A fragment of the arguments, as the model writes them; it need not be JSON."""
+    """A fragment of the arguments, as the model writes them; see `ToolCallStart.arguments_format`."""
 
+    kind: ClassVar[Literal["call"]] = "call"
     content: str
 
 
@@ -140,6 +153,7 @@ class ToolCallEnd:
             read from the text: others have no tokens. See `docs/guides/confidence.md`.
     """
 
+    kind: ClassVar[Literal["call"]] = "call"
     id: str | None
     name: str
     arguments: dict[str, Any] | None = None
@@ -155,6 +169,7 @@ class ToolCallEnd:
 class ToolCallFailed:
     """The server could not parse a tool call. `error` is its error object (docs/protocol.md#errors)."""
 
+    kind: ClassVar[Literal["call"]] = "call"
     error: Mapping[str, Any]
     raw_content: str | None = None
 
@@ -182,6 +197,7 @@ class ToolCallRecord:
 class PredictionEnd:
     """The last event: statistics, model and configurations, in wire form, and the host that responded."""
 
+    kind: ClassVar[Literal["end"]] = "end"
     stats: dict[str, Any]
     model_info: dict[str, Any]
     load_model_config: dict[str, Any]
@@ -204,16 +220,22 @@ class PredictionEnd:
         return self.stats.get("stopReason") in {"userStopped", "repetition", "failed", "modelUnloaded"}
 
 
-PredictionEvent = (
-    LlmPredictionFragment
-    | PromptProgress
-    | ToolCallStart
-    | ToolCallName
-    | ToolCallArguments
-    | ToolCallEnd
-    | ToolCallFailed
-    | PredictionEnd
-)
+ToolCallEvent = ToolCallStart | ToolCallName | ToolCallArguments | ToolCallEnd | ToolCallFailed
+"""What a tool call consists of."""
+
+PredictionEvent = PromptProgress | LlmPredictionFragment | ToolCallEvent | PredictionEnd
+"""What a prediction yields.
+
+Each event says by its `kind` what it is. A reader that asks for the kind knows what to do with an event that it does
+not know:
+
+| `kind` | About | Without more knowledge, a reader | After it was delivered, a failed request |
+|---|---|---|---|
+| `progress` | the request: nothing of the response | passes it on at once, or leaves it out | is repeated |
+| `text` | the response, or by its `reasoning_type` a thought | treats it like other text | is not repeated |
+| `call` | a tool call, from its start to its end | keeps it with that call | is not repeated |
+| `end` | the whole, and comes last | reads nothing after it | has ended |
+"""
 
 
 class LlmPredictionStats(WireModel):

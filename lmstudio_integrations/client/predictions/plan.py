@@ -37,6 +37,7 @@ from lmstudio_integrations.types.results import (
     PredictionEvent,
     PredictionResult,
     PromptProgress,
+    ToolCallEvent,
 )
 from lmstudio_integrations.types.structured import ResponseFormat, is_requested, with_format
 
@@ -113,7 +114,7 @@ class Callbacks:
     on_prediction_fragment: Callable[[LlmPredictionFragment], Any] | None = None
     on_message: Callable[[AssistantMessage], Any] | None = None
     on_prompt_processing_progress: Callable[[float], Any] | None = None
-    on_tool_call_event: Callable[[PredictionEvent], Flow[None]] | None = None
+    on_tool_call_event: Callable[[ToolCallEvent], Flow[None]] | None = None
     were_called: bool = field(default=False, init=False)
     _last_progress: float = field(default=-1.0, init=False)
     _is_first: bool = field(default=True, init=False)
@@ -129,7 +130,7 @@ class Callbacks:
                 yield from self._call("on_prediction_fragment", event)
             elif type(event) is PromptProgress:
                 yield from self._show_progress(event.progress)
-            elif self.on_tool_call_event is not None and type(event) is not PredictionEnd:
+            elif event.kind == "call" and self.on_tool_call_event is not None:
                 self.were_called = True
                 yield from self.on_tool_call_event(event)
 

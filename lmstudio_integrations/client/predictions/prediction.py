@@ -57,7 +57,6 @@ from lmstudio_integrations.types.results import (
     PredictionEnd,
     PredictionEvent,
     PredictionResult,
-    PromptProgress,
 )
 from lmstudio_integrations.types.structured import json_object
 
@@ -607,7 +606,7 @@ _FEW, _TOLERANCE = 2, 0.01
 
 
 def _only_progress(events: Events) -> bool:
-    return all(type(event) is PromptProgress for event in events)
+    return all(event.kind == "progress" for event in events)
 
 
 class PredictingModel(Model):

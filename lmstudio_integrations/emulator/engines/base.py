@@ -15,15 +15,7 @@ from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 from lmstudio_integrations.types.functions import Tool
-from lmstudio_integrations.types.results import (
-    LlmPredictionFragment,
-    PromptProgress,
-    ToolCallArguments,
-    ToolCallEnd,
-    ToolCallFailed,
-    ToolCallName,
-    ToolCallStart,
-)
+from lmstudio_integrations.types.results import PredictionEvent
 
 
 class EngineError(WireError):
@@ -250,19 +242,9 @@ class Fault:
     kind: FaultKind
 
 
-EngineEvent = (
-    PromptProgress
-    | LlmPredictionFragment
-    | ToolCallStart
-    | ToolCallName
-    | ToolCallArguments
-    | ToolCallEnd
-    | ToolCallFailed
-    | Finished
-    | Fault
-)
-"""The events of a prediction. `protocol.prediction.encode` turns them into packets, except for `Finished`, which
-ends up in the success packet, and `Fault` (scripted models only), which is an order to the server."""
+EngineEvent = PredictionEvent | Finished | Fault
+"""The events of a prediction. `protocol.prediction.encode` turns them into packets, except for `Finished`, which the
+server makes a `PredictionEnd` of, and `Fault` (scripted models only), which is an order to the server."""
 
 Progress = Callable[[float], None]
 """Called with the progress of a load, 0.0 to 1.0."""

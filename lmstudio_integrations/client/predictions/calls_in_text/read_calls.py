@@ -16,7 +16,7 @@ from lmstudio_integrations.client.predictions.calls_in_text.parser import UNMARK
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware, call_events, failed_call_events
 from lmstudio_integrations.client.predictions.plan import tools_in
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PromptProgress
+from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -55,11 +55,11 @@ class ReadCalls(Middleware):
             return batch
         released: list[PredictionEvent] = []
         for event in batch:
-            if type(event) is LlmPredictionFragment:
+            if event.kind == "text":
                 self._add(event, released)
-            elif type(event) is PromptProgress:
+            elif event.kind == "progress":
                 released.append(event)
-            else:
+            else:  # the server reads calls itself, or it has ended
                 self._release(released)
                 self._parser = None
                 released.append(event)

@@ -49,7 +49,6 @@ from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
     PredictionEvent,
-    PromptProgress,
     ToolCallArguments,
     ToolCallEnd,
     ToolCallFailed,
@@ -59,7 +58,6 @@ from lmstudio_integrations.types.results import (
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_OF_CALLS = frozenset({ToolCallStart, ToolCallName, ToolCallArguments, ToolCallEnd, ToolCallFailed})
 
 _CUT_OFF = ("maxPredictedTokensReached", "stopStringFound")
 """The stop reasons after which a request can follow, but a call that cannot be read may lack arguments."""
@@ -144,12 +142,12 @@ class RepairCalls(Middleware):
     def events(self, batch: Events, ask: Ask) -> Events:
         """Return the events without calls that are being written, or cannot be mended at once."""
         if ask.asked_by is self:
-            return [event for event in batch if type(event) is PromptProgress]
-        if not any(type(event) in _OF_CALLS for event in batch):
+            return [event for event in batch if event.kind == "progress"]
+        if not any(event.kind == "call" for event in batch):
             return batch
         released: Events = []
         for event in batch:
-            if type(event) not in _OF_CALLS:
+            if event.kind != "call":
                 released.append(event)
                 continue
             if type(event) is ToolCallStart:

@@ -7,12 +7,7 @@ from lmstudio_integrations.client.predictions.plan import log_missing_call
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.results import (
     PredictionEnd,
-    ToolCallEnd,
-    ToolCallFailed,
-    ToolCallStart,
 )
-
-_OF_CALLS = (ToolCallStart, ToolCallEnd, ToolCallFailed)
 
 
 @dataclass(eq=False)
@@ -23,7 +18,7 @@ class MissingCall(Middleware):
 
     def events(self, batch: Events, ask: Ask) -> Events:
         """Record whether a call begins."""
-        self._has_call = self._has_call or any(isinstance(event, _OF_CALLS) for event in batch)
+        self._has_call = self._has_call or any(event.kind == "call" for event in batch)
         return batch
 
     def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Flow[tuple[Events, PredictionEnd | None]]:

@@ -39,7 +39,6 @@ from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import (
     PredictionEnd,
     PredictionEvent,
-    PromptProgress,
     ToolCallEnd,
     ToolCallStart,
 )
@@ -83,7 +82,7 @@ class RequiredToolFallback(Middleware):
         """Return progress only of the response by grammar, which is read as a whole."""
         if ask.asked_by is not self:
             return batch
-        return [event for event in batch if type(event) is PromptProgress]
+        return [event for event in batch if event.kind == "progress"]
 
     def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Flow[tuple[Events, PredictionEnd | None]]:
         """Return the call; ask by grammar after a response without one."""

@@ -30,9 +30,11 @@ from lmstudio_integrations.protocol.kv_config import collapse
 from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import (
-    LlmPredictionFragment,
     PredictionEnd,
     ToolCallArguments,
+    ToolCallEnd,
+    ToolCallEvent,
+    ToolCallFailed,
     ToolCallName,
     ToolCallStart,
 )
@@ -69,14 +71,11 @@ class StopOnRepetition(Middleware):
         if ask is not self._ask:
             self._begin(ask)
         for event in batch:
-            if type(event) is LlmPredictionFragment:
+            if event.kind == "text":
                 self._unseen += len(event.content)
-            elif type(event) is ToolCallStart:
-                self._add_to_calls(CALL)
-            elif type(event) is ToolCallName:
-                self._add_to_calls(event.name)
-            elif type(event) is ToolCallArguments:
-                self._add_to_calls(event.content)
+            elif event.kind == "call" and (written := _written_with(event)):
+                self._calls.append(written)
+                self._unseen += len(written)
         if self._unseen >= LOOK_EVERY and self.repetition is None:
             self._unseen = 0
             self.repetition = self._look(ask)
@@ -109,10 +108,6 @@ class StopOnRepetition(Middleware):
         self._ask, self._unseen, self._seen, self.repetition = ask, 0, 0, None
         self._watches.clear()
         self._calls.clear()
-
-    def _add_to_calls(self, text: str) -> None:
-        self._calls.append(text)
-        self._unseen += len(text)
 
     def _look(self, ask: Ask) -> tuple[str, Repetition] | None:
         """Return where what has arrived since the last look repeats itself, and what."""
@@ -158,6 +153,19 @@ class StopOnRepetition(Middleware):
             yield _MARKUP, "".join(tags)
         yield _CALLS, "".join(self._calls)
         self._calls.clear()
+
+
+def _written_with(event: ToolCallEvent) -> str:
+    """Return what the model has written when this event comes; the end of a call repeats it."""
+    match event:
+        case ToolCallStart():
+            return CALL
+        case ToolCallName():
+            return event.name
+        case ToolCallArguments():
+            return event.content
+        case ToolCallEnd() | ToolCallFailed():
+            return ""
 
 
 def _texts_of(parameter: Mapping[str, Any]) -> Iterator[str]:

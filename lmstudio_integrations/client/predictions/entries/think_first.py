@@ -24,7 +24,6 @@ from lmstudio_integrations.types.results import (
     PredictionEnd,
     PredictionEvent,
     PredictionResult,
-    PromptProgress,
     finish_reason,
 )
 
@@ -77,9 +76,9 @@ class ThinkFirst(Middleware):
             return batch
         delivered: list[PredictionEvent] = []
         for event in batch:
-            if type(event) is PromptProgress:
+            if event.kind == "progress":
                 delivered.append(event)
-            elif self._is_over or type(event) is not LlmPredictionFragment:
+            elif self._is_over or event.kind != "text":
                 continue
             elif event.reasoning_type != "none" or event.is_structural:
                 delivered.append(event)
@@ -89,7 +88,7 @@ class ThinkFirst(Middleware):
                 assert ask.request is not None, "it responds"
                 ask.request.cancel()
                 self._is_over = True
-        self._thought += [event for event in delivered if type(event) is LlmPredictionFragment]
+        self._thought += [event for event in delivered if event.kind == "text"]
         return delivered
 
     def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Flow[tuple[Events, PredictionEnd | None]]:

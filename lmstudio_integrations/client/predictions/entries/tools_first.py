@@ -13,7 +13,7 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.protocol.kv_config import with_changes
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PromptProgress
+from lmstudio_integrations.types.results import PredictionEnd, PredictionEvent
 from lmstudio_integrations.types.structured import fits
 
 _WITHOUT_FORMAT = LlmPredictionConfig(structured=None)
@@ -40,10 +40,10 @@ class ToolsFirst(Middleware):
         """Return progress only, until a tool call begins."""
         if self._stays or self.has_asked:
             return batch
-        progress: list[PredictionEvent] = [event for event in batch if type(event) is PromptProgress]
-        events = [event for event in batch if type(event) is not PromptProgress]
+        progress: Events = [event for event in batch if event.kind == "progress"]
+        events = [event for event in batch if event.kind != "progress"]
         self._buffer += [(ask, event) for event in events]
-        self._stays = any(type(event) is not LlmPredictionFragment for event in events)
+        self._stays = any(event.kind != "text" for event in events)
         return [*progress, *self._response()] if self._stays else progress
 
     def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Flow[tuple[Events, PredictionEnd | None]]:

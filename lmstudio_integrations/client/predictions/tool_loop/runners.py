@@ -25,9 +25,9 @@ from lmstudio_integrations.errors import LMStudioToolCallError
 from lmstudio_integrations.types.functions import ToolCallResultPart, ToolFunctionDef
 from lmstudio_integrations.types.plugins import ToolContent
 from lmstudio_integrations.types.results import (
-    PredictionEvent,
     ToolCallArguments,
     ToolCallEnd,
+    ToolCallEvent,
     ToolCallFailed,
     ToolCallName,
     ToolCallStart,
@@ -111,25 +111,25 @@ class ToolCallReports:
         self._id = first_id - 1
         self._is_open = self._is_named = self._has_arguments = False
 
-    def report(self, event: PredictionEvent) -> Flow[None]:
+    def report(self, event: ToolCallEvent) -> Flow[None]:
         match event:
             case ToolCallStart():
                 yield from self.fail("the model gave the call up for another one")
                 yield from self._open(event)
-            case ToolCallName() if self._is_open:
-                self._is_named = True
-                yield from self._emit("name_received", event.name)
-            case ToolCallArguments() if self._is_open:
-                self._has_arguments = True
-                yield from self._emit("argument_fragment", event.content)
+            case ToolCallName():
+                if self._is_open:
+                    self._is_named = True
+                    yield from self._emit("name_received", event.name)
+            case ToolCallArguments():
+                if self._is_open:
+                    self._has_arguments = True
+                    yield from self._emit("argument_fragment", event.content)
             case ToolCallEnd():
                 yield from self._end(event)
             case ToolCallFailed():
                 if not self._is_open:
                     yield from self._open(ToolCallStart())
                 yield from self._close("failure", error_of(event))
-            case _:
-                pass
 
     def fail(self, reason: str) -> Flow[None]:
         """Report that the call that the model is writing remains incomplete, if there is one."""

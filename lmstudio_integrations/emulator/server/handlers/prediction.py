@@ -74,8 +74,8 @@ class StatsCollector:
     def add(self, event: PredictionEvent) -> Iterator[PredictionEvent]:
         """Record an event, and yield the packets for it."""
         self.received.add(event)
-        if isinstance(event, PromptProgress):
-            yield from self._prompt(event)
+        if event.kind == "progress":
+            yield from self._prompt(event) if type(event) is PromptProgress else [event]
             return
         if not self._generating:
             yield from self._prompt_done()
