@@ -17,6 +17,7 @@ Version = tuple[int, ...]
 """The numbers of a version of LM Studio or Bionic, such as `(0, 4, 20)`."""
 
 NEWEST: Version = (0, 4, 24)
+NEWEST_BIONIC: Version = (1, 1, 7)
 """The version whose words an error has, unless the catalog plays another one."""
 
 Words = Mapping[Version, str]

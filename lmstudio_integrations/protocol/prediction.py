@@ -316,7 +316,8 @@ def encode(event: PredictionEvent) -> dict[str, Any]:
 def encode_generated(event: PredictionEvent) -> dict[str, Any]:
     """Return the packet of an event of a generator plugin, which has fewer members; see `encode`."""
     packet = encode(event)
-    omitted = packet.keys() - {"type"} if isinstance(event, PredictionEnd) else {"error", "rawContent"}
+    is_end = isinstance(event, PredictionEnd)
+    omitted = packet.keys() - {"type"} if is_end else {"argumentsFormat", "error", "rawContent"}
     return {name: member for name, member in packet.items() if name not in omitted}
 
 

@@ -2,9 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import pytest
 
 from lmstudio_integrations.client.models.state import Instance
+from lmstudio_integrations.protocol import prediction
 from tests.client.fake import Socket, authenticate, receive, send_together
 
 INFO = {"identifier": "chatty", "modelKey": "chatty"}
@@ -58,3 +62,15 @@ def responds(*first: object, later: Sequence[object] = (), after: asyncio.Event 
 def weather(city: str) -> str:
     """Report the weather."""
     return f"It rains in {city}."
+
+
+@dataclass(slots=True)
+class Notice:
+    """An event of a later version, which says something about the request and which no reader knows."""
+
+    kind: ClassVar[Literal["progress"]] = "progress"
+
+
+def know_notices(monkeypatch: pytest.MonkeyPatch, packet_type: str) -> None:
+    """Read packets of a type that does not exist, as if the table of packets had a row for it."""
+    monkeypatch.setitem(prediction._READERS, packet_type, lambda _: Notice())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, NAMED_ENDPOINTS
+from lmstudio_integrations.protocol.prediction import _READERS
 from lmstudio_integrations.types._config_base import Settings, wire_keys
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
 
@@ -49,6 +50,11 @@ def test_every_endpoint_stands_on_the_page() -> None:
     known = {name for table in (ENDPOINTS, NAMED_ENDPOINTS) for endpoints in table.values() for name in endpoints}
     text = page()
     assert {name for name in known if f"`{name}`" not in text} == set()
+
+
+def test_every_packet_of_a_prediction_stands_in_its_table() -> None:
+    section = re.split(r"^#", page().partition("{ #predict-packets }")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)[1:] == [*_READERS]
 
 
 def rows_in(anchor: str, prefix: str = "") -> Iterator[tuple[list[str], str]]:

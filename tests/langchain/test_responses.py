@@ -19,6 +19,7 @@ from lmstudio_integrations.types.results import (
     PredictionEvent,
     PromptProgress,
     ToolCallFailed,
+    ToolCallStart,
 )
 from tests.langchain.replay import (
     FORMATS,
@@ -157,6 +158,26 @@ def test_arguments_are_those_that_the_server_parsed(
 ) -> None:
     message = streamed([*call("c1", "f", arguments, *fragments), end()], format_)
     assert calls_of(message) == [("f", arguments, "c1")]
+    assert message.invalid_tool_calls == []
+
+
+@in_every_format
+def test_fragments_that_the_server_promises_to_be_json_are_not_checked(format_: str) -> None:
+    """The promise is about one call: the next one is checked again."""
+    odd = ("{'a'", ": 1}")
+    marked = [ToolCallStart("c1", "json"), *call("c1", "f", {"a": 1}, *odd)[1:]]
+    events = [*marked, *call("c2", "f", {"a": 1}, *odd), end()]
+    sent = [each["args"] for chunk in Replay(events=events).stream("q") for each in chunk.tool_call_chunks]
+    assert sent[:3] == ["", *odd]
+    assert sent.count(odd[0]) == 1
+    assert calls_of(streamed(events, format_)) == [("f", {"a": 1}, "c1"), ("f", {"a": 1}, "c2")]
+
+
+@in_every_format
+def test_calls_of_which_only_the_first_is_promised_to_be_json_are_both_right(format_: str) -> None:
+    first = [ToolCallStart("c1", "json"), *call("c1", "f", {"a": 1}, '{"a"', ": 1}")[1:]]
+    message = streamed([*first, *call("c2", "g", {"b": [2]}, "<b>", "2"), end()], format_)
+    assert calls_of(message) == [("f", {"a": 1}, "c1"), ("g", {"b": [2]}, "c2")]
     assert message.invalid_tool_calls == []
 
 

@@ -2,13 +2,14 @@
 
 import json
 import logging
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.protocol.envelope import DEEPEST
 from lmstudio_integrations.protocol.prediction import (
+    _WRITERS,
     Accumulator,
     decode,
     encode,
@@ -41,6 +42,7 @@ PACKETS: list[tuple[dict[str, Any], lms.PredictionEvent]] = [
     ),
     ({"type": "toolCallGenerationStart", "toolCallId": "abc"}, lms.ToolCallStart("abc")),
     ({"type": "toolCallGenerationStart"}, lms.ToolCallStart()),
+    ({"type": "toolCallGenerationStart", "argumentsFormat": "json"}, lms.ToolCallStart(None, "json")),
     ({"type": "toolCallGenerationNameReceived", "name": "add"}, lms.ToolCallName("add")),
     ({"type": "toolCallGenerationArgumentFragmentGenerated", "content": '{"a"'}, lms.ToolCallArguments('{"a"')),
     (
@@ -68,6 +70,12 @@ def test_every_packet_has_its_event_and_every_event_its_packet(
     assert encode(event) == packet
 
 
+def test_no_event_lacks_a_packet() -> None:
+    events = set(get_args(lms.PredictionEvent))
+    assert {type(event) for _, event in PACKETS} == events == set(_WRITERS)
+    assert {event.kind for event in events} == {"progress", "text", "call", "end"}
+
+
 @pytest.mark.parametrize(
     ("packet", "event"),
     [
@@ -77,6 +85,7 @@ def test_every_packet_has_its_event_and_every_event_its_packet(
         ({"type": "toolCallGenerationFailed"}, lms.ToolCallFailed({})),
         ({"type": "toolCallGenerationFailed", "error": "no"}, lms.ToolCallFailed({"title": "no"})),
         ({"type": "toolCallGenerationStart", "toolCallId": 5}, lms.ToolCallStart()),
+        ({"type": "toolCallGenerationStart", "argumentsFormat": ["json"]}, lms.ToolCallStart()),
         ({**progress(1), "details": "?"}, lms.PromptProgress(1)),
         (
             {"type": "toolCallGenerationEnd", "toolCallRequest": {"name": "f", "id": None, "arguments": None}},
@@ -92,7 +101,7 @@ def test_members_that_older_servers_omit_have_defaults(packet: dict[str, Any], e
 def test_packets_of_a_generator_have_neither_stats_nor_errors_nor_raw_content(
     packet: dict[str, Any], event: lms.PredictionEvent
 ) -> None:
-    members = packet.keys() - {"rawContent", "error"} if packet["type"] != "success" else {"type"}
+    members = packet.keys() - {"argumentsFormat", "rawContent", "error"} if packet["type"] != "success" else {"type"}
     assert encode_generated(event) == {name: packet[name] for name in members}
 
 

@@ -176,7 +176,7 @@ def call_events(name: str, arguments: str, raw_content: str, call_id: str | None
     """
     call_id = call_id or uuid4().hex[:_ID_LENGTH]
     return [
-        ToolCallStart(call_id),
+        ToolCallStart(call_id, "json"),
         ToolCallName(name),
         ToolCallArguments(arguments),
         ToolCallEnd(call_id, name, json.loads(arguments), raw_content),

@@ -19,7 +19,7 @@ from lmstudio_integrations._support.typeguards import is_mapping, is_object
 from lmstudio_integrations.emulator.engines.base import ModelMetadata, guess_kind
 from lmstudio_integrations.emulator.engines.scripted import ANY_TOOL, parse_rules
 from lmstudio_integrations.emulator.engines.table import WEIGHTS_ENGINE, EngineName, weights_engine
-from lmstudio_integrations.emulator.errors import NEWEST, Version
+from lmstudio_integrations.emulator.errors import NEWEST, NEWEST_BIONIC, Version
 from lmstudio_integrations.emulator.plugins import CatalogTable, PluginEntry
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.requests import ARTIFACT
@@ -240,7 +240,7 @@ class Catalog(CatalogTable):
         """The version whose words errors have. llmster counts on its own: its 0.0.21 came with LM Studio 0.4.21."""
         numbers = tuple(map(int, re.findall("[0-9]{1,9}", self.version)[:3]))
         if self.version == __version__ or not numbers:
-            return (1,) if self.application == "bionic" else NEWEST
+            return NEWEST_BIONIC if self.application == "bionic" else NEWEST
         is_llmster = self.application == "daemon" and numbers[:2] == (0, 0)
         return (0, 4, *numbers[2:]) if is_llmster else numbers
 

@@ -15,7 +15,17 @@ from lmstudio_integrations.emulator.server.handlers import SERVED
 from lmstudio_integrations.types.chat import WireHistory
 from tests.client.both import make_client
 from tests.client.fake import Socket, fake_server, receive, send_together, until_stopped, wait_until
-from tests.client.prediction_frames import END, INFO, fragment, joined, loaded_handle, packet, responds, weather
+from tests.client.prediction_frames import (
+    END,
+    INFO,
+    fragment,
+    joined,
+    know_notices,
+    loaded_handle,
+    packet,
+    responds,
+    weather,
+)
 
 __all__ = ["make_client"]
 
@@ -380,9 +390,13 @@ together_or_not = pytest.mark.parametrize("together", [True, False])
 
 
 @together_or_not
-async def test_a_model_that_is_unloaded_while_it_reads_the_prompt_is_reloaded(together: bool) -> None:
+@pytest.mark.parametrize("received", [PROGRESS, packet({"type": "notice"})], ids=["progress", "a later packet"])
+async def test_a_model_that_is_unloaded_while_it_reads_the_prompt_is_reloaded(
+    monkeypatch: pytest.MonkeyPatch, received: dict[str, Any], together: bool
+) -> None:
+    know_notices(monkeypatch, "notice")
     unloaded, reading = packet({**END, "stats": {"stopReason": "modelUnloaded"}}), asyncio.Event()
-    first = responds(PROGRESS, unloaded) if together else responds(PROGRESS, later=[unloaded], after=reading)
+    first = responds(received, unloaded) if together else responds(received, later=[unloaded], after=reading)
 
     async def behave(socket: Socket) -> None:
         await first(socket)

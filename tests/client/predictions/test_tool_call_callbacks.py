@@ -17,6 +17,7 @@ from lmstudio_integrations.client.predictions.tool_loop.runners import ToolCallR
 from lmstudio_integrations.client.transport.flows import call_back, run
 from lmstudio_integrations.client.transport.mailboxes import current_thread_or_task
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.types.results import ToolCallEvent
 from tests.client.both import Awaited, make_client
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, until_stopped
 from tests.client.prediction_frames import END as FINISHED
@@ -248,7 +249,7 @@ UNSTREAMED = ("start 0", "name_received 0: add", f"argument_fragment 0: {ARGUMEN
         ),
     ],
 )
-def test_each_call_starts_once_and_ends_once(events: Sequence[lms.PredictionEvent], expected: Sequence[str]) -> None:
+def test_each_call_starts_once_and_ends_once(events: Sequence[ToolCallEvent], expected: Sequence[str]) -> None:
     steps: list[str] = []
 
     def record(name: str, number: int, argument: object) -> Any:

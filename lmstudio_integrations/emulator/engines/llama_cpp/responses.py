@@ -147,7 +147,7 @@ class JsonCall:
         self._text += fragment.content
         if not self._started:
             self._started = True
-            yield ToolCallStart(self._id)
+            yield self._begin()
         if not self._start:
             head = _CALL_HEAD.match(self._text)
             call = parse_object(f"{head[0]}null}}") if head else None
@@ -162,11 +162,15 @@ class JsonCall:
     def end(self) -> Iterator[EngineEvent]:
         """Yield the rest of the arguments, and how the call ended."""
         if not self._started:
-            yield ToolCallStart(self._id)
+            yield self._begin()
         if self._start:
             yield from self._send(_end_of_value(self._text, self._start))
         raw = f"{self.start_marker}{self._text}{self.end_marker}"
         yield end_call(self._id, raw, parse_object(self._text))
+
+    def _begin(self) -> ToolCallStart:
+        """Return the start. Where the call is all of the text, a grammar sees to it that it is JSON."""
+        return ToolCallStart(self._id, None if self.start_marker else "json")
 
     def _send(self, end: int) -> Iterator[EngineEvent]:
         if end > self._sent:

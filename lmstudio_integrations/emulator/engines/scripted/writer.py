@@ -214,7 +214,7 @@ def _call_tokens(call: ToolCall, call_id: str) -> Iterator[tuple[EngineEvent | N
     """Yield the tokens of a tool call, each with its event; the last has none, as it comes before the end event."""
     written = json.dumps(call.arguments, ensure_ascii=False) if call.malformed is None else call.malformed
     head, name, tail = call_parts(call.tool)
-    yield ToolCallStart(call_id), head
+    yield ToolCallStart(call_id, "json" if call.malformed is None else None), head
     yield ToolCallName(call.tool), name
     for token in words.split(written):
         yield ToolCallArguments(token), token

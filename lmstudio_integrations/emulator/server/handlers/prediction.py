@@ -38,9 +38,11 @@ from lmstudio_integrations.types.results import (
     PromptProgress,
     ToolCallArguments,
     ToolCallFailed,
+    ToolCallStart,
 )
 
 _ENGINE_PROTOCOL: Version = (0, 4, 20)
+_MARKS_ARGUMENTS: Version = (1, 1, 4)
 """From here on, llama.cpp runs as a server of its own, and stats are others."""
 
 _FEWEST_FOR_A_RATE = 2
@@ -77,6 +79,8 @@ class StatsCollector:
         if event.kind == "progress":
             yield from self._prompt(event) if type(event) is PromptProgress else [event]
             return
+        if type(event) is ToolCallStart and self._played < _MARKS_ARGUMENTS:
+            event = replace(event, arguments_format=None)
         if not self._generating:
             yield from self._prompt_done()
             self._generating = True

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.emulator import Emulator, ManualClock
+from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished
 from lmstudio_integrations.emulator.engines.scripted import ScriptedModel
 from lmstudio_integrations.emulator.server.handlers.prediction import StatsCollector
@@ -45,6 +45,26 @@ def test_a_tool_call_that_is_stopped_fails_before_the_end(monkeypatch: pytest.Mo
         assert (failed["type"], failed["rawContent"]) == ("toolCallGenerationFailed", '{"a"')
         assert end["stats"]["stopReason"] == "userStopped"
         assert end["stats"]["predictedTokensCount"] == 1
+
+
+@pytest.mark.parametrize(
+    ("catalog", "written", "marked"),
+    [
+        ({"application": "bionic"}, {"arguments": {"a": 1}}, "json"),
+        ({"application": "bionic"}, {"malformed": "{'a'"}, None),
+        ({"application": "bionic", "version": "1.1.3"}, {"arguments": {"a": 1}}, None),
+        ({}, {"arguments": {"a": 1}}, None),
+    ],
+)
+def test_bionic_promises_that_arguments_are_json(
+    catalog: dict[str, Any], written: dict[str, Any], marked: str | None
+) -> None:
+    model = ModelEntry(key="m", rules=({"then": [{"tool": "add", **written}]},))
+    with Emulator([model], load=["m"], catalog=catalog) as server, wire(server) as me:
+        fields = {"tools": {"type": "toolArray", "tools": [TOOL]}}
+        packets = me.stream("predict", prediction_request("m", fields=fields))
+        starts = [packet for packet in packets if packet["type"] == "toolCallGenerationStart"]
+        assert [start.get("argumentsFormat") for start in starts] == [marked]
 
 
 @pytest.mark.parametrize(
