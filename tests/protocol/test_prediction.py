@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from typing import Any, get_args
 
 import pytest
@@ -9,7 +11,6 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.protocol.envelope import DEEPEST
 from lmstudio_integrations.protocol.prediction import (
-    _WRITERS,
     Accumulator,
     decode,
     encode,
@@ -70,10 +71,15 @@ def test_every_packet_has_its_event_and_every_event_its_packet(
     assert encode(event) == packet
 
 
-def test_no_event_lacks_a_packet() -> None:
-    events = set(get_args(lms.PredictionEvent))
-    assert {type(event) for _, event in PACKETS} == events == set(_WRITERS)
-    assert {event.kind for event in events} == {"progress", "text", "call", "end"}
+VALUES: dict[Any, Any] = {str: "a", float: 0.5, int: 1, str | None: "a", dict[str, Any]: {}, Mapping[str, Any]: {}}
+"""Of each type that a member of an event may have, if it is required."""
+
+
+@pytest.mark.parametrize("event", get_args(lms.PredictionEvent))
+def test_every_event_has_a_kind_and_is_read_from_the_packet_that_it_becomes(event: Any) -> None:
+    sample = event(*(VALUES[each.type] for each in fields(event) if each.default is MISSING))
+    assert decode(encode(sample)) == sample
+    assert sample.kind in {"progress", "text", "call", "end"}
 
 
 @pytest.mark.parametrize(
