@@ -8,7 +8,6 @@ from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.agent.workflow import AgentStream, AgentWorkflow, FunctionAgent, ReActAgent, ToolCallResult
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.chat_engine import SimpleChatEngine
-from llama_index.core.indices.prompt_helper import PromptHelper
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.node_parser import TokenTextSplitter
 from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
@@ -86,10 +85,7 @@ def test_a_response_synthesizer_has_room_for_the_chat_template(
     monkeypatch.setattr(words, "_PLAIN", {**words._PLAIN, "user": (header, "\n")})
     nodes = [NodeWithScore(node=TextNode(text="rain " * 2000)) for _ in range(2)]
     with server_with(context_length=1024) as server, server.llm(max_tokens=5, context_length=1024) as llm:
-        # Up to core 0.14.23, synthesizers use the helper of `Settings` even if they get a model of their own.
-        metadata = (llm.load() if loaded else llm).metadata
-        helper = PromptHelper.from_llm_metadata(metadata, tokenizer=LMStudioTokenizer(llm))
-        synthesizer = get_response_synthesizer(llm=llm, prompt_helper=helper, response_mode=ResponseMode(mode))
+        synthesizer = get_response_synthesizer(llm=llm.load() if loaded else llm, response_mode=ResponseMode(mode))
         assert str(synthesizer.synthesize(QUESTION, nodes))
 
 
