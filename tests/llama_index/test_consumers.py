@@ -192,23 +192,34 @@ async def test_a_react_agent_calls_tools_and_responds() -> None:
         assert str(await ReActAgent(tools=[weather], llm=llm).run("weather?")) == "Rain in Oslo."
 
 
-async def test_agents_delegate_and_report_an_instance() -> None:
+@pytest.mark.parametrize("whose", ["workflow", "agent"])
+async def test_agents_delegate_and_report_an_instance_by_one_more_prediction(whose: str) -> None:
     handoff = {"tool": "handoff", "arguments": {"to_agent": "writer", "reason": "it writes"}}
     rules: list[dict[str, Any]] = [
         {"when": {"structured": True}, "then": [{"text": '{"city": "Oslo"}'}]},
         {"when": {"tools": ["handoff", "weather"]}, "then": [handoff]},
         {"when": {}, "then": [{"text": "It rains in Oslo."}]},
     ]
+    of_agent, of_workflow = (Report, None) if whose == "agent" else (None, Report)
     with server_with(*rules) as other, other.llm() as llm:
         first = FunctionAgent(
             name="asker", description="asks", tools=[weather], llm=llm, can_handoff_to=["writer"], system_prompt="Ask."
         )
-        second = FunctionAgent(name="writer", description="writes", llm=llm, system_prompt="Write.")
-        workflow = AgentWorkflow(agents=[first, second], root_agent="asker", output_cls=Report)
+        second = FunctionAgent(
+            name="writer", description="writes", llm=llm, system_prompt="Write.", output_cls=of_agent
+        )
+        workflow = AgentWorkflow(agents=[first, second], root_agent="asker", output_cls=of_workflow)
         output: Any = await workflow.run("weather?")
+        predictions = other.predictions
     assert str(output) == "It rains in Oslo."
     assert output.current_agent_name == "writer"
     assert output.structured_response == {"city": "Oslo"}
+    assert [(bool(each.tools), "structured" in each.config) for each in predictions] == [
+        (True, False),
+        (True, False),
+        (False, True),
+    ]
+    assert "It rains in Oslo." in predictions[-1].messages[-1]["content"]
 
 
 # Pipelines, memory, counters ------------------------------------------------------------------------------------------
