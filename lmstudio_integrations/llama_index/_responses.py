@@ -7,7 +7,8 @@ What LlamaIndex does with responses decides their form:
 - The text is the first block: extractors of core read that one. The place of the reasoning beside it matters to nobody.
 - Reasoning goes into `additional_kwargs["thinking_delta"]`, which agents read, and never into `delta`.
 - LlamaIndex writes a message's own `additional_kwargs` into prompts and counts them as memory. So they hold nothing
-  but `tool_calls`, and only beside calls: without it core's own programs stream nothing.
+  but `tool_calls`, and only beside calls: without it core's own programs stream nothing. Reasoning is not among
+  them, although chat engines keep nothing else of a streamed message beside the text.
 - Token counts are read from `raw["usage"]` of the last chunk, and from its `additional_kwargs`.
 - LlamaIndex has no invalid tool calls, and an agent takes the text before a missing call for its final answer. So a
   call that failed, was cut off, or was required and is missing is an error after the last chunk.

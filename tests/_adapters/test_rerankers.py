@@ -4,6 +4,7 @@ import asyncio
 import copy
 import pickle
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from lmstudio_integrations.llama_index import LMStudioReranker as LlamaIndexReranker
 from lmstudio_integrations.types.reranking import RerankTemplate
 from tests.llama_index.conftest import Listener, listener
+from tests.support.gate import AT_THE_GATE, Gate
 from tests.support.served import served
 
 __all__ = ["listener"]
@@ -107,6 +109,17 @@ def test_settings_reach_the_prompt(surface: Surface, server: Emulator) -> None:
     prompts = list(dict.fromkeys(str(each.prompt) for each in server.predictions))
     assert "Find prices.\n\nQuery: What does" in prompts[0]
     assert prompts[1:] == [f"{template.instruction} {QUERY}\n\nText: pool"]
+
+
+@every_surface
+def test_after_the_first_as_many_texts_are_sent_as_the_model_has_slots(surface: Surface, gate: Gate) -> None:
+    relevance = {"relevance": 0.5}
+    rules = ({"when": {"last": "^train"}, "then": [relevance]}, {"then": [AT_THE_GATE, relevance]})
+    with ThreadPoolExecutor(1) as pool, Emulator([entry(rules=rules)], engines=gate.engines()) as server:
+        ranked = pool.submit(surface.rerank, surface.make(model="chat", host=server.address), TEXTS)
+        server.wait_for(lambda: [each.state for each in server.predictions] == ["ended", "running", "running"])
+        gate.open()
+        assert ranked.result() == [(text, 0.5) for text in TEXTS]
 
 
 @every_surface

@@ -68,7 +68,6 @@ FOREIGN = {
     "OllamaLLM": "a class of langchain-ollama",
     "OpenAIDecisions": "a class of langchain-openai",
     "HTTPS_PROXY": "a variable that many programs read",
-    "ContextChatEngine": "a class of LlamaIndex",
     "as_chat_engine": "a method of LlamaIndex's indices",
     "max_iterations": "an argument of LlamaIndex's agents",
     "recursion_limit": "a setting of LangGraph",

@@ -1,5 +1,6 @@
 """What LlamaIndex builds on a language model and an embedding model: engines, agents, pipelines, counters."""
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -8,19 +9,21 @@ from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.agent.workflow import AgentStream, AgentWorkflow, FunctionAgent, ReActAgent, ToolCallResult
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.chat_engine import SimpleChatEngine
-from llama_index.core.indices.prompt_helper import PromptHelper
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.node_parser import TokenTextSplitter
+from llama_index.core.postprocessor import LLMRerank, StructuredLLMRerank
 from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
-from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from pydantic import BaseModel
 
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import words
+from lmstudio_integrations.errors import LMStudioStructuredOutputError
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding, LMStudioTokenizer
 from tests._adapters.ways import AGENT_WARNINGS
 from tests.llama_index.conftest import Listener
 from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, Server
+from tests.support.gate import AT_THE_GATE, Gate
 
 pytestmark = AGENT_WARNINGS
 
@@ -86,10 +89,7 @@ def test_a_response_synthesizer_has_room_for_the_chat_template(
     monkeypatch.setattr(words, "_PLAIN", {**words._PLAIN, "user": (header, "\n")})
     nodes = [NodeWithScore(node=TextNode(text="rain " * 2000)) for _ in range(2)]
     with server_with(context_length=1024) as server, server.llm(max_tokens=5, context_length=1024) as llm:
-        # Up to core 0.14.23, synthesizers use the helper of `Settings` even if they get a model of their own.
-        metadata = (llm.load() if loaded else llm).metadata
-        helper = PromptHelper.from_llm_metadata(metadata, tokenizer=LMStudioTokenizer(llm))
-        synthesizer = get_response_synthesizer(llm=llm, prompt_helper=helper, response_mode=ResponseMode(mode))
+        synthesizer = get_response_synthesizer(llm=llm.load() if loaded else llm, response_mode=ResponseMode(mode))
         assert str(synthesizer.synthesize(QUESTION, nodes))
 
 
@@ -98,6 +98,69 @@ def test_a_chat_engine_streams_into_another_thread(llm: LMStudio) -> None:
     response = engine.stream_chat("count")
     assert "".join(response.response_gen) == "0 1 2 3 4 5 6 7 8 9"
     assert engine.chat_history[-1].content == "0 1 2 3 4 5 6 7 8 9"
+
+
+# Rerankers of core ----------------------------------------------------------------------------------------------------
+
+SLOTS = 2
+BATCH, NODES = 5, [NodeWithScore(node=TextNode(text=f"Text {number}.")) for number in range(20)]
+MALFORMED = NodeWithScore(node=TextNode(text="malformed"))
+GRADED: tuple[dict[str, Any], ...] = (
+    {"when": {"last": "malformed"}, "then": [{"text": '{"documents": [{"document_number": "the first'}]},
+    {"when": {"structured": True}, "then": [{"text": '{"documents": [{"document_number": 2, "relevance": 9}]}'}]},
+    {"then": [AT_THE_GATE, {"text": "Doc: 2, Relevance: 9"}]},
+)
+
+
+@pytest.fixture
+def grading(gate: Gate) -> Iterator[Server]:
+    """A server whose model prefers the second of several documents, and runs two predictions at once."""
+    with Server([ModelEntry(key=CHAT, rules=GRADED, slots=SLOTS)], engines=gate.engines()) as server:
+        yield server
+
+
+async def ranked(make: Any, llm: LMStudio, nodes: list[NodeWithScore], *, is_async: bool) -> list[tuple[str, Any]]:
+    reranker = make(llm=llm, choice_batch_size=BATCH, top_n=len(nodes))
+    query = QueryBundle(QUESTION)
+    found = await reranker.apostprocess_nodes(nodes, query) if is_async else reranker.postprocess_nodes(nodes, query)
+    return [(each.node.get_content(), each.score) for each in found]
+
+
+BEST = [(f"Text {number}.", 9) for number in (1, 6, 11, 16)]
+"""The second of each batch."""
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("make", [LLMRerank, StructuredLLMRerank])
+async def test_rerankers_of_core_grade_all_batches(grading: Server, gate: Gate, make: Any, is_async: bool) -> None:
+    gate.open()
+    with grading.llm() as llm:
+        assert await ranked(make, llm, NODES, is_async=is_async) == BEST
+    assert grading.prediction_count == len(NODES) // BATCH
+
+
+async def test_batches_that_core_sends_at_once_wait_for_a_slot(grading: Server, gate: Gate) -> None:
+    def held(state: str) -> int:
+        return sum(each.state == state for each in grading.predictions)
+
+    with grading.llm() as llm:
+        task = asyncio.create_task(ranked(LLMRerank, llm, NODES, is_async=True))
+        await asyncio.to_thread(grading.wait_for, lambda: (held("running"), held("queued")) == (SLOTS, 2))
+        gate.open()
+        assert await task == BEST
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_batch_with_a_malformed_grade_is_left_out_or_an_error(
+    grading: Server, gate: Gate, is_async: bool
+) -> None:
+    gate.open()
+    nodes = [*NODES[:7], MALFORMED, *NODES[8:]]
+    with grading.llm() as llm:
+        assert await ranked(LLMRerank, llm, nodes, is_async=is_async) == [BEST[0], *BEST[2:]]
+        with pytest.raises(LMStudioStructuredOutputError, match="not the structured output"):
+            await ranked(StructuredLLMRerank, llm, nodes, is_async=is_async)
+    grading.wait_for(lambda: all(each.state == "ended" for each in grading.predictions))
 
 
 # Agents ---------------------------------------------------------------------------------------------------------------
@@ -129,23 +192,34 @@ async def test_a_react_agent_calls_tools_and_responds() -> None:
         assert str(await ReActAgent(tools=[weather], llm=llm).run("weather?")) == "Rain in Oslo."
 
 
-async def test_agents_delegate_and_report_an_instance() -> None:
+@pytest.mark.parametrize("whose", ["workflow", "agent"])
+async def test_agents_delegate_and_report_an_instance_by_one_more_prediction(whose: str) -> None:
     handoff = {"tool": "handoff", "arguments": {"to_agent": "writer", "reason": "it writes"}}
     rules: list[dict[str, Any]] = [
         {"when": {"structured": True}, "then": [{"text": '{"city": "Oslo"}'}]},
         {"when": {"tools": ["handoff", "weather"]}, "then": [handoff]},
         {"when": {}, "then": [{"text": "It rains in Oslo."}]},
     ]
+    of_agent, of_workflow = (Report, None) if whose == "agent" else (None, Report)
     with server_with(*rules) as other, other.llm() as llm:
         first = FunctionAgent(
             name="asker", description="asks", tools=[weather], llm=llm, can_handoff_to=["writer"], system_prompt="Ask."
         )
-        second = FunctionAgent(name="writer", description="writes", llm=llm, system_prompt="Write.")
-        workflow = AgentWorkflow(agents=[first, second], root_agent="asker", output_cls=Report)
+        second = FunctionAgent(
+            name="writer", description="writes", llm=llm, system_prompt="Write.", output_cls=of_agent
+        )
+        workflow = AgentWorkflow(agents=[first, second], root_agent="asker", output_cls=of_workflow)
         output: Any = await workflow.run("weather?")
+        predictions = other.predictions
     assert str(output) == "It rains in Oslo."
     assert output.current_agent_name == "writer"
     assert output.structured_response == {"city": "Oslo"}
+    assert [(bool(each.tools), "structured" in each.config) for each in predictions] == [
+        (True, False),
+        (True, False),
+        (False, True),
+    ]
+    assert "It rains in Oslo." in predictions[-1].messages[-1]["content"]
 
 
 # Pipelines, memory, counters ------------------------------------------------------------------------------------------

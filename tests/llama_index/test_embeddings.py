@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from llama_index.core import Document, Settings, VectorStoreIndex
+from llama_index.core.rate_limiter import BaseRateLimiter
 from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 
@@ -50,6 +51,39 @@ async def test_two_models_share_a_cache_but_no_vectors() -> None:
                     model.get_text_embedding_batch(["t"])
                     await model.aget_text_embedding_batch(["t"])
         assert server.embedded == ["q", "t", "q", "t"]
+
+
+class Permits(BaseRateLimiter):
+    """Counts the permits that are taken."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def acquire(self, num_tokens: int = 0) -> None:
+        self.taken += 1
+
+    async def async_acquire(self, num_tokens: int = 0) -> None:
+        self.taken += 1
+
+
+async def test_vectors_of_the_cache_take_no_permit_of_a_rate_limiter(server: Server) -> None:
+    permits = Permits()
+    with server.embedding(embeddings_cache=SimpleKVStore(), rate_limiter=permits) as model:
+
+        async def embed() -> list[Any]:
+            return [
+                model.get_query_embedding("q"),
+                model.get_text_embedding("t"),
+                await model.aget_query_embedding("q"),
+                await model.aget_text_embedding("t"),
+                await model.aget_text_embedding_batch(["t"] * 300),
+            ]
+
+        vectors = await embed()
+        assert permits.taken == 2
+        assert await embed() == vectors
+        assert permits.taken == 2
+    assert server.embedded == ["q", "t"]
 
 
 async def test_every_call_is_one_span(server: Server, spans: list[str]) -> None:

@@ -7,6 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from langchain_classic.embeddings import CacheBackedEmbeddings
+from langchain_core.stores import InMemoryByteStore
+from llama_index.core.storage.kvstore import SimpleKVStore
 
 from lmstudio_integrations import AsyncClient
 from lmstudio_integrations.client.api.base import handle_on_hosts
@@ -77,6 +80,24 @@ def test_all_hosts_split_long_texts_by_the_smallest_context_window(name: str, pa
             several = vectors(name, path, texts, addresses(pair), "average")
         assert all(server.embedded_texts for server in pair)
         assert several == vectors(name, path, texts, pair[1].address, "average")
+
+
+@pytest.mark.parametrize("path", ["sync", "async"])
+@pytest.mark.parametrize("name", ["LMStudioEmbeddings", "LMStudioEmbedding"])
+def test_vectors_of_a_cache_and_of_hosts_keep_the_order_of_the_texts(name: str, path: str) -> None:
+    texts = [f"text {number % 14}" for number in range(20)]  # six of them twice
+    with servers(*[(embedding_model(preload=True),)] * 3) as emulators:
+        expected = vectors(name, path, texts, emulators[0].address)
+        model = ADAPTERS[name].make(model=EMBEDDING, host=addresses(emulators))
+        if name == "LMStudioEmbedding":
+            model.embeddings_cache = SimpleKVStore()
+        else:
+            model = CacheBackedEmbeddings.from_bytes_store(model, InMemoryByteStore(), key_encoder="sha256")
+        assert embedded(model, name, path, texts[1::2]) == expected[1::2]
+        before = [len(server.embedded_texts) for server in emulators]
+        assert embedded(model, name, path, texts) == expected
+        new = {each.text for server, at in zip(emulators, before, strict=True) for each in server.embedded_texts[at:]}
+        assert new == {*texts} - {*texts[1::2]}
 
 
 @pytest.mark.slow
