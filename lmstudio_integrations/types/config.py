@@ -7,7 +7,7 @@ those of `_prediction_settings.py`. `config_dicts.py` is generated from the fiel
 The keys are listed in `docs/protocol.md#load-keys` and `docs/protocol.md#prediction-keys`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -57,7 +57,8 @@ _AUTO_FIT = tuple(f"llm.load.{engine}.autoFit" for engine in ("llama", "mlx", "y
 _MANUAL = ("context_length", "gpu_strict_vram_cap")
 _MANUAL_GPU = ("ratio", "num_cpu_expert_layers_ratio", "main_gpu", "split_strategy")
 """What `auto_fit` chooses. LM Studio's clients switch it off with any of these."""
-_CONFIG_FILE = "llm.load.engineConfigFileContents"
+CONFIG_FILE, CONFIG_FOLDER = "llm.load.engineConfigFileContents", "llm.load.engineCwd"
+"""A configuration file of the vLLM engine, and the folder of what it names. They belong to one machine."""
 _IGNORED_WITH_FILE = ("auto_fit", "max_parallel_predictions")
 """What LM Studio's clients do not report of an engine that has a configuration file."""
 
@@ -411,7 +412,7 @@ class LlmLoadModelConfig(GenerativeLoadSettings):
             description="Configuration file of the vLLM engine, as YAML text. The engine is started by it, and ignores "
             "other load settings, such as `auto_fit` and `max_parallel_predictions`. An empty string turns that off."
         ),
-        WireKey(_CONFIG_FILE),
+        WireKey(CONFIG_FILE),
     ] = None
     engine_cwd: Annotated[
         str | None,
@@ -419,7 +420,7 @@ class LlmLoadModelConfig(GenerativeLoadSettings):
             description="Folder on the server in which the vLLM engine looks for the files that its configuration file "
             "names. An empty string leaves it to LM Studio."
         ),
-        WireKey("llm.load.engineCwd"),
+        WireKey(CONFIG_FOLDER),
     ] = None
 
     def implied_fields(self) -> dict[str, Any]:
@@ -547,6 +548,12 @@ def slots_of(kind: ModelKind, fields: Mapping[str, object]) -> int | None:
 
     `None` if only the engine knows it, which has a configuration file: then the server queues, and nobody else.
     """
-    if fields.get(_CONFIG_FILE):
+    if fields.get(CONFIG_FILE):
         return None
     return parallel_of(fields.get(PARALLEL_KEYS[kind])) or DEFAULT_PARALLEL[kind]
+
+
+def total_of(slots: Sequence[int | None]) -> int | None:
+    """Return how many calls several instances run at once; `None` if that is not known of one of them."""
+    known = [each for each in slots if each is not None]
+    return sum(known) if len(known) == len(slots) else None

@@ -493,7 +493,11 @@ def test_an_engine_with_a_file_of_its_own_ignores_fitting_and_parallelism(fit: d
     fields = {"llm.load.engineConfigFileContents": text, "llm.load.engineCwd": "", "llm.load.contextLength": 32768}
     settings = lms.LlmLoadModelConfig.from_fields({**fields, **fit, "llm.load.numParallelSessions": 4})
     assert settings.to_dict() == {"engineConfigFileContents": text, "engineCwd": "", "contextLength": 32768}
-    empty = {"llm.load.engineConfigFileContents": "", "llm.load.engineCwd": "/models", "llm.load.numParallelSessions": 4}
+    empty = {
+        "llm.load.engineConfigFileContents": "",
+        "llm.load.engineCwd": "/models",
+        "llm.load.numParallelSessions": 4,
+    }
     assert lms.LlmLoadModelConfig.from_fields(empty).to_fields() == empty
 
 

@@ -55,7 +55,7 @@ from lmstudio_integrations.errors import (
     LMStudioValueError,
 )
 from lmstudio_integrations.types.cards import Card, CardModel, CardRow, RowName
-from lmstudio_integrations.types.config import ModelKind, slots_of
+from lmstudio_integrations.types.config import CONFIG_FILE, CONFIG_FOLDER, ModelKind, slots_of
 from lmstudio_integrations.types.machines import LOCAL
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
@@ -135,7 +135,7 @@ def describe(model: Model) -> Flow[tuple[CardModel, ModelInstanceInfo]]:
         quantization=info.quantization.name if info.quantization else None,
         context_length=info.context_length,
         slots=slots_of(model.state.kind, fields),
-        load_config=fields,
+        load_config={key: value for key, value in fields.items() if key not in {CONFIG_FILE, CONFIG_FOLDER}},
         device=info.device_identifier,
         server=f"{server.version} (build {server.build})",
         runtime=(yield from _runtime(operation, info.format)),

@@ -97,7 +97,7 @@ class Wanted(NamedTuple):
         return self.requested and min(self.requested, self.max_context_length or self.requested)
 
     @property
-    def slots(self) -> int:
+    def slots(self) -> int | None:
         """How many calls share its context. Each text of an embedding model has the whole."""
         return slots_of(self.kind, self.fields) if PARALLEL_KEYS[self.kind] else 1
 
