@@ -63,7 +63,7 @@ class ModelEntry(CatalogTable):
         str | None,
         Field(
             min_length=1,
-            description="The format in listings: `gguf` (default), `torch_safetensors` (vLLM), `yuzu` (Splash) or another.",
+            description="The format in listings, such as `gguf`, `torch_safetensors` (vLLM) or `yuzu` (Splash).",
         ),
     ] = None
     params: Annotated[str | None, Field(description="The number of parameters, such as `7B`.")] = None

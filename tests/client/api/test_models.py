@@ -386,8 +386,8 @@ async def test_an_engine_that_has_a_file_reports_it_and_what_it_has_of_it(vllm: 
         assert loaded.context_length == await model.get_context_length()
         assert (await model.respond("hello")).load_config == loaded
         await client.llm.model("chatty", config=loaded, on_config_mismatch="raise")
+        other = lms.LlmLoadModelConfig(engine_config_file_contents="other")
         with pytest.raises(lms.LMStudioConfigMismatchError, match="engine_config_file_contents: requested 'other'"):
-            other = lms.LlmLoadModelConfig(engine_config_file_contents="other")
             await client.llm.model("chatty", config=other, on_config_mismatch="raise")
         again = await client.llm.load_new_instance("chatty", config={**config, "engine_config_file_contents": ""})
         assert (await again.get_load_config()).max_parallel_predictions == 3
