@@ -143,15 +143,18 @@ def describe(model: Model) -> Flow[tuple[CardModel, ModelInstanceInfo]]:
     return described, info
 
 
+_FORMATS_OF_ENGINES = {"safetensors": "mlx"}
+"""What engines call a format that infos call otherwise (docs/protocol.md#formats)."""
+
+
 def _runtime(operation: Operation, file_format: str) -> Flow[str | None]:
     """Return the engine for a format, with its version; `None` if the server does not say it."""
+    name = _FORMATS_OF_ENGINES.get(file_format, file_format)
     try:
         survey = yield from survey_hardware(operation)
     except (LMStudioServerError, LMStudioProtocolError):
         return None
-    engines = [
-        each for each in survey.engines if file_format.lower() in map(str.lower, each.supported_model_format_names)
-    ]
+    engines = [each for each in survey.engines if name.lower() in map(str.lower, each.supported_model_format_names)]
     return ", ".join(f"{each.name} {each.version}".strip() for each in engines) or None
 
 
