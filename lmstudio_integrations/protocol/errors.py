@@ -54,8 +54,8 @@ class Cause(NamedTuple):
         kind: The class of the exception.
         pattern: What the server says, in its title, its root title, its cause or its data, behind any wrapper.
         seen: Where it was seen: application, version and source, or whose source code has it.
-        remedy: What helps, if the server gives no advice, and the class alone does not tell. `{key}` in it is the setting
-            that the server names.
+        remedy: What helps, if the server gives no advice, and the class alone does not tell. `{key}` in it is the
+            setting that the server names.
         of: What must have failed: the class that the endpoint alone would give.
     """
 
@@ -165,8 +165,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         LMStudioUnsupportedError,
         rf"{_KEY}.{{0,200}}?(?:{_PRIVILEGE})|(?:{_PRIVILEGE}).{{0,200}}?{_KEY}",
-        "presumed: September's sources have a flag of keys that ordinary clients may not write",
-        "LM Studio lets only its own applications set {key}: leave it out, and set it in the application, for the model",
+        "presumed, after a flag of keys in the SDK's source of September",
+        "LM Studio lets only its own applications set {key}: leave it out, or set it there for the model",
     ),
     Cause(LMStudioToolCallError, r"failed to (parse|generate a) tool call", "LM Studio 0.3.23 and 0.4.2x (#942)"),
     Cause(
