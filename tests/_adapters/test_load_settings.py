@@ -46,7 +46,7 @@ def test_every_load_setting_reaches_the_server(server: Emulator, adapter: Adapte
 @every_adapter
 def test_a_setting_that_only_lm_studio_may_write_is_an_error_that_names_it(adapter: Adapter) -> None:
     key = f"{adapter.kind if adapter.kind == 'embedding' else 'llm'}.load.fromTheFuture"
-    rules = [{"when": {"load": True}, "then": [{"error": f'The setting "{key}" requires a privileged client.'}]}]
+    rules = ({"when": {"load": True}, "then": [{"error": f'The setting "{key}" requires a privileged client.'}]},)
     kind: Any = "embedding" if adapter.kind == "embedding" else "llm"
     with (
         Emulator([ModelEntry(key=MODEL, kind=kind, rules=rules)]) as server,

@@ -96,7 +96,7 @@ def test_a_setting_reaches_the_server_as_field_and_as_argument(server: Emulator,
 @every_way
 def test_a_value_that_the_engine_rejects_is_an_error_with_the_range_that_the_server_names(make: Any, way: Way) -> None:
     reason = "Invalid value for llm.prediction.topKSampling: 40 is not between 1 and 32"
-    splash = ModelEntry(key=MODEL, format="yuzu", rules=[{"then": [{"error": reason}]}])
+    splash = ModelEntry(key=MODEL, format="yuzu", rules=({"then": [{"error": reason}]},))
     with Emulator([splash]) as running, make(model=MODEL, host=running.address, top_k=40) as llm:
         with pytest.raises(LMStudioServerError, match="40 is not between 1 and 32"):
             way(llm, {})

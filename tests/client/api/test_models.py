@@ -378,8 +378,10 @@ def vllm() -> Iterator[Emulator]:
 
 async def test_an_engine_that_has_a_file_reports_it_and_what_it_has_of_it(vllm: Emulator) -> None:
     async with lms.AsyncClient(vllm.address) as client:
-        config: Any = {"engine_config_file_contents": YAML, "engine_cwd": "/models", "max_parallel_predictions": 3}
-        model = await client.llm.model("chatty", config={**config, "auto_fit": True})
+        config = lms.LlmLoadModelConfig(
+            engine_config_file_contents=YAML, engine_cwd="/models", max_parallel_predictions=3, auto_fit=True
+        )
+        model = await client.llm.model("chatty", config=config)
         loaded, (slots,) = await model.get_load_config(), await arun(model._model.slots())
         assert (loaded.engine_config_file_contents, loaded.engine_cwd) == (YAML, "/models")
         assert (loaded.auto_fit, loaded.max_parallel_predictions, slots) == (None, None, None)
@@ -394,7 +396,8 @@ async def test_an_engine_that_has_a_file_reports_it_and_what_it_has_of_it(vllm: 
         both: Any = {"engine_config_file_contents": YAML, "context_length": 5}
         with pytest.warns(lms.LMStudioConfigWarning, match=r"actual \d+\); the engine has a configuration file"):
             await client.llm.model("chatty", config=both)
-        again = await client.llm.load_new_instance("chatty", config={**config, "engine_config_file_contents": ""})
+        without = config.merged(lms.LlmLoadModelConfig(engine_config_file_contents=""))
+        again = await client.llm.load_new_instance("chatty", config=without)
         assert (await again.get_load_config()).max_parallel_predictions == 3
         assert await arun(again._model.slots()) == [3]
 

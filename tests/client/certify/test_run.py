@@ -57,7 +57,8 @@ def test_an_idle_instance_is_used_and_stays(client: Client) -> None:
 def test_a_card_does_not_say_how_many_run_at_once_if_only_the_engine_knows_it(tmp_path: Path) -> None:
     entry = ModelEntry(key=KEY, rules=TOOLS, format="torch_safetensors")
     with Emulator([entry]) as server, Client(server.address) as client:
-        config = {"engine_config_file_contents": "max-num-seqs: 256\napi-key: secret\n", "engine_cwd": "/models"}
+        contents = "max-num-seqs: 256\napi-key: secret\n"
+        config = lms.LlmLoadModelConfig(engine_config_file_contents=contents, engine_cwd="/models")
         client.llm.load_new_instance(KEY, "mine", config=config)
         card = quick(client)
     (path := tmp_path / "card.json").write_text(card.to_json())
