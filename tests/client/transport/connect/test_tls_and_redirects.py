@@ -215,7 +215,11 @@ async def test_a_server_that_has_no_namespace_at_all_is_not_reachable() -> None:
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "404 Not Found"])
 @pytest.mark.parametrize(
-    ("namespace", "update"), [("embedding", "update LM Studio"), ("decision", "update LM Studio to 0.4.26 or later")]
+    ("namespace", "update"),
+    [
+        ("embedding", "update LM Studio"),
+        pytest.param("decision", "update LM Studio to 0.4.26 or later", marks=pytest.mark.leaf),
+    ],
 )
 async def test_a_namespace_that_is_rejected_where_others_are_opened_is_one_that_the_server_lacks(
     namespace: str, update: str, status: str
