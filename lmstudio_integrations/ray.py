@@ -5,6 +5,7 @@ types of their columns do not depend on the rows. Needs the extra `ray`; Ray its
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
@@ -171,7 +172,8 @@ class _Actor:
             await arun(hosts.probe(of_all=True))
         except (LMStudioError, ImportError):
             return  # the calls themselves will report what is wrong
-        self._slots.total_tokens = max(hosts.parallel, 1)
+        parallel = hosts.parallel
+        self._slots.total_tokens = math.inf if parallel is None else max(parallel, 1)
 
     async def _caught(self, call: Callable[[Row], Awaitable[Row]], row: Row) -> Row:
         """Return the new values of a row; its error in their place, if errors are a column."""

@@ -29,7 +29,7 @@ from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox, call
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER
-from lmstudio_integrations.types.config import DEFAULT_PARALLEL, PARALLEL_KEYS, LlmLoadModelConfig, parallel_of
+from lmstudio_integrations.types.config import LlmLoadModelConfig, slots_of
 
 PACKAGE = NAME, __version__
 """Name and version of this package in traces."""
@@ -95,20 +95,20 @@ def arguments(stop: list[str] | None, given: Mapping[str, Any]) -> Mapping[str, 
 # Limits of batches ----------------------------------------------------------------------------------------------------
 
 
-def concurrency(used: UsedModel, calling: Calling, values: Mapping[str, Any]) -> int:
-    """Return how many predictions the model of a call runs at once: as reported, as configured, or the default."""
+def concurrency(used: UsedModel, calling: Calling, values: Mapping[str, Any]) -> int | None:
+    """Return how many predictions the model of a call runs at once: as reported, as configured, or the default.
+
+    `None` if only its engine knows it.
+    """
     if len(used.states) > 1:
         return used.hosts(calling, ThreadMailbox).parallel
     loaded, config = used.loaded, values["load_config"]
-    configured = config.max_parallel_predictions if isinstance(config, LlmLoadModelConfig) else None
-    return (loaded and _parallel_predictions(loaded)) or configured or DEFAULT_PARALLEL["llm"]
+    configured = config.set_fields() if isinstance(config, LlmLoadModelConfig) else {}
+    return slots_of("llm", {**configured, **_reported_fields(loaded)} if loaded else configured)
 
 
-def _parallel_predictions(loaded: LoadedModelInfo) -> int | None:
-    for field in loaded.load_config.get("fields", ()):
-        if field["key"] == PARALLEL_KEYS["llm"]:
-            return parallel_of(field.get("value"))
-    return None
+def _reported_fields(loaded: LoadedModelInfo) -> dict[str, object]:
+    return {field["key"]: field.get("value") for field in loaded.load_config.get("fields", ())}
 
 
 # Cache keys -----------------------------------------------------------------------------------------------------------

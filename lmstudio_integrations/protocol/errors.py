@@ -54,7 +54,8 @@ class Cause(NamedTuple):
         kind: The class of the exception.
         pattern: What the server says, in its title, its root title, its cause or its data, behind any wrapper.
         seen: Where it was seen: application, version and source, or whose source code has it.
-        remedy: What helps, if the server gives no advice, and the class alone does not tell.
+        remedy: What helps, if the server gives no advice, and the class alone does not tell. `{key}` in it is the
+            setting that the server names.
         of: What must have failed: the class that the endpoint alone would give.
     """
 
@@ -69,6 +70,9 @@ _TRY_ANOTHER_SCHEMA = (
     "the server cannot make a grammar of a schema: simplify the one of the response format, or that of each tool, "
     "by turns"
 )
+_KEY = r"\b(?>(?:llm|embedding|decision)\.(?:load|prediction)\.[\w.]{1,128}|load\.\w{1,128}|envVars\b)"
+"""The key of a setting, perhaps with the full stop of a sentence."""
+_PRIVILEGE = r"privilege|permission|not permitted"
 _WITHOUT_DRAFT = "leave out the draft model, or use a model and a draft model in GGUF"
 
 # The first match counts, so narrow texts stand before wide ones: a context overflow before "failed to load".
@@ -158,6 +162,12 @@ CAUSES: tuple[Cause, ...] = (
         "llama.cpp's server",
         "leave out log_probs, or the tools",
     ),
+    Cause(
+        LMStudioUnsupportedError,
+        rf"{_KEY}.{{0,200}}?(?:{_PRIVILEGE})|(?:{_PRIVILEGE}).{{0,200}}?{_KEY}",
+        "presumed, after a flag of keys in the SDK's source of September",
+        "LM Studio lets only its own applications set {key}: leave it out, or set it there for the model",
+    ),
     Cause(LMStudioToolCallError, r"failed to (parse|generate a) tool call", "LM Studio 0.3.23 and 0.4.2x (#942)"),
     Cause(
         LMStudioStructuredOutputError,
@@ -234,7 +244,9 @@ def to_exception(
     if kind is None:
         found = _cause_in(texts, default) or _cause_in(further, default)
         if found is not None:
-            kind, suggestion = found.kind, suggestion or found.remedy
+            named = re.search(_KEY, f"{texts}\n{further}")
+            remedy = found.remedy and found.remedy.replace("{key}", named[0].rstrip(".") if named else "")
+            kind, suggestion = found.kind, suggestion or remedy
         else:
             is_prediction = default is LMStudioServerError and re.search(_OF_PREDICTIONS, texts)
             kind = LMStudioPredictionError if is_prediction else default

@@ -190,13 +190,9 @@ class Settings(StrictInput):
         """Read wire fields.
 
         An unchecked checkbox counts as unset, and so does a value that does not validate: servers may be newer than
-        this client. Keys without a field are kept in `raw`.
+        this client. Keys without a field are kept in `raw`. Settings that have no effect beside others are left out.
         """
-        rest = dict(fields)
-        values = cls._pop_values(rest)
-        if rest:
-            values["raw"] = rest
-        return cls(**values)
+        return cls(**cls._in_effect(cls._values_of(fields)))
 
     @classmethod
     def describe(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,7 +200,7 @@ class Settings(StrictInput):
 
         An unchecked checkbox is `False`. Values that do not validate are kept in `raw`.
         """
-        settings = cls.from_fields(fields)
+        settings = cls(**cls._values_of(fields))
         described = settings.to_dict()
         for name, wire_key in wire_keys(cls).items():
             if name in settings.model_fields_set:
@@ -217,6 +213,18 @@ class Settings(StrictInput):
                 else:
                     described.setdefault("raw", {})[key] = fields[key]
         return described
+
+    @classmethod
+    def _values_of(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings in wire fields by their names, and the other fields as `raw`."""
+        rest = dict(fields)
+        values = cls._pop_values(rest)
+        return {**values, "raw": rest} if rest else values
+
+    @classmethod
+    def _in_effect(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Return settings by their names without those that have no effect beside the others."""
+        return values
 
     @classmethod
     def _pop_values(cls, fields: dict[str, Any]) -> dict[str, Any]:

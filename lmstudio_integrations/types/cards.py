@@ -172,8 +172,8 @@ class CardModel(_Part):
         architecture: Its architecture.
         quantization: Its quantization, such as `Q4_K_M`.
         context_length: Its context length, in tokens.
-        slots: How many predictions it runs at once.
-        load_config: The settings that it was loaded with, by their wire keys.
+        slots: How many predictions it runs at once; `None` if only its engine knows it.
+        load_config: The settings that it was loaded with, by their wire keys, without a configuration file.
         device: The identifier of the linked device that it is on.
         server: The version and build of the server.
         runtime: The engine that runs files of this format, with its version, if the server says it.
@@ -187,7 +187,7 @@ class CardModel(_Part):
     architecture: str | None = None
     quantization: str | None = None
     context_length: int
-    slots: int = 1
+    slots: int | None = 1
     load_config: dict[str, Any] = Field(default_factory=dict[str, Any])
     device: str | None = None
     server: str
@@ -196,8 +196,9 @@ class CardModel(_Part):
     def __str__(self) -> str:
         """Return the instance and the server, in one line."""
         quantization = f"{self.quantization}, " if self.quantization else ""
+        slots = f", {self.slots} at once" if self.slots else ""
         return (
-            f"{self.key} ({quantization}context {self.context_length:,}, {self.slots} at once) on {self.server}"
+            f"{self.key} ({quantization}context {self.context_length:,}{slots}) on {self.server}"
             f"{f', {self.runtime}' if self.runtime else ''}"
         )
 

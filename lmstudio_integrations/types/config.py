@@ -7,7 +7,7 @@ those of `_prediction_settings.py`. `config_dicts.py` is generated from the fiel
 The keys are listed in `docs/protocol.md#load-keys` and `docs/protocol.md#prediction-keys`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -24,7 +24,7 @@ from lmstudio_integrations.types._config_base import (
 )
 from lmstudio_integrations.types._numbers import Count, Float, Fraction, LogProbs, Natural, OrOff, Seed
 from lmstudio_integrations.types._prediction_settings import MinP, NativePredictionSettings, Stop, TopK, TopP
-from lmstudio_integrations.types.gpu import GpuSetting
+from lmstudio_integrations.types.gpu import GPU_SPLIT, GpuSetting
 
 ModelKind = Literal["llm", "embedding", "decision"]
 """The kinds of model that this package handles; each has a namespace of its name."""
@@ -53,10 +53,14 @@ _SIDECARS_OFF = dict.fromkeys(
     (f"{_SPECULATIVE}.{name}" for name in ("draftDflashSidecar", "draftDsparkSidecar", "draftMtpSidecar")), False
 )
 """Drafting that a model's defaults may switch on. LM Studio's clients send these with any draft setting."""
-_AUTO_FIT = tuple(f"llm.load.{engine}.autoFit" for engine in ("llama", "mlx", "yuzu"))
+_AUTO_FIT = tuple(f"llm.load.{engine}.autoFit" for engine in ("llama", "mlx", "yuzu", "vllm"))
 _MANUAL = ("context_length", "gpu_strict_vram_cap")
 _MANUAL_GPU = ("ratio", "num_cpu_expert_layers_ratio", "main_gpu", "split_strategy")
 """What `auto_fit` chooses. LM Studio's clients switch it off with any of these."""
+CONFIG_FILE, CONFIG_FOLDER = "llm.load.engineConfigFileContents", "llm.load.engineCwd"
+"""A configuration file of the vLLM engine, and the folder of what it names. They belong to one machine."""
+_IGNORED_WITH_FILE = ("auto_fit", "max_parallel_predictions")
+"""What LM Studio's clients do not report of an engine that has a configuration file."""
 
 
 CacheQuantization = Literal["f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
@@ -274,6 +278,23 @@ class GenerativeLoadSettings(LoadSettings):
         if self.auto_fit and (manual := self._manual_settings()):
             raise LMStudioValueError(f"auto_fit=True excludes {', '.join(manual)}; unset auto_fit, or the others")
 
+    @classmethod
+    def _in_effect(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Leave out what `auto_fit` has chosen, in place of what is in the fields; of the GPUs, it takes the disabled.
+
+        So the settings of a loaded model can be used to load another.
+        """
+        if not values.get("auto_fit"):
+            return values
+        values = {name: value for name, value in values.items() if name not in _MANUAL}
+        gpu, raw = values.pop("gpu", None), dict(values.pop("raw", {}))
+        split = raw.pop(GPU_SPLIT, None)
+        if is_object(split):  # in a way that has no name here, which does not matter now
+            gpu = GpuSetting.pop_from({GPU_SPLIT: {**split, "strategy": "evenly"}}, cls.prefix)
+        if gpu is not None and gpu.disabled_gpus is not None:
+            values["gpu"] = GpuSetting(disabled_gpus=gpu.disabled_gpus)
+        return {**values, "raw": raw} if raw else values
+
 
 class DecisionLoadModelConfig(GenerativeLoadSettings):
     """How to load a decision model. Takes effect only if the call loads the model.
@@ -282,15 +303,6 @@ class DecisionLoadModelConfig(GenerativeLoadSettings):
     """
 
     prefix: ClassVar[str] = "decision.load"
-
-    context_length: Annotated[
-        Natural | None,
-        Field(
-            description="Context length in tokens. 0 leaves it to the engine. If unset, the server's default for the "
-            "model applies."
-        ),
-        WireKey(".contextLength"),
-    ] = None
 
 
 class LlmLoadModelConfig(GenerativeLoadSettings):
@@ -394,6 +406,22 @@ class LlmLoadModelConfig(GenerativeLoadSettings):
         ),
         WireKey("llm.load.mlx.kvCacheQuantization", off=_MLX_CACHE_OFF),
     ] = None
+    engine_config_file_contents: Annotated[
+        str | None,
+        Field(
+            description="Configuration file of the vLLM engine, as YAML text. The engine is started by it, and ignores "
+            "other load settings, such as `auto_fit` and `max_parallel_predictions`. An empty string turns that off."
+        ),
+        WireKey(CONFIG_FILE),
+    ] = None
+    engine_cwd: Annotated[
+        str | None,
+        Field(
+            description="Folder on the server in which the vLLM engine looks for the files that its configuration file "
+            "names. An empty string leaves it to LM Studio."
+        ),
+        WireKey(CONFIG_FOLDER),
+    ] = None
 
     def implied_fields(self) -> dict[str, Any]:
         """Return the wire fields that accompany the settings that are set, unless these or `raw` contain them.
@@ -404,6 +432,13 @@ class LlmLoadModelConfig(GenerativeLoadSettings):
         selectors = (self.speculative_draft_mtp, self.speculative_draft_simple, self.speculative_draft_model)
         sidecars = {} if selectors == (None, None, None) else _SIDECARS_OFF
         return sidecars | super().implied_fields()
+
+    @classmethod
+    def _in_effect(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Leave out what the engine ignores as well, if it has a configuration file."""
+        if values.get("engine_config_file_contents"):
+            values = {name: value for name, value in values.items() if name not in _IGNORED_WITH_FILE}
+        return super()._in_effect(values)
 
     def check_together(self) -> None:
         """Reject settings that exclude each other, or that need one another."""
@@ -508,6 +543,17 @@ def parallel_of(value: object) -> int | None:
     return value if is_count(value) and 0 < value <= _MAX_PARALLEL else None
 
 
-def slots_of(kind: ModelKind, fields: Mapping[str, object]) -> int:
-    """Return how many calls an instance runs at once, by its load settings; the default if they do not say it."""
+def slots_of(kind: ModelKind, fields: Mapping[str, object]) -> int | None:
+    """Return how many calls an instance runs at once, by its load settings; the default if they do not say it.
+
+    `None` if only the engine knows it, which has a configuration file: then the server queues, and nobody else.
+    """
+    if fields.get(CONFIG_FILE):
+        return None
     return parallel_of(fields.get(PARALLEL_KEYS[kind])) or DEFAULT_PARALLEL[kind]
+
+
+def total_of(slots: Sequence[int | None]) -> int | None:
+    """Return how many calls several instances run at once; `None` if that is not known of one of them."""
+    known = [each for each in slots if each is not None]
+    return sum(known) if len(known) == len(slots) else None

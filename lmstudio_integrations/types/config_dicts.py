@@ -118,6 +118,10 @@ class LlmLoadModelConfigDict(GenerativeLoadSettingsDict, total=False):
     mlx_disk_cache: bool | None
     mlxKvCacheQuantization: Mapping[str, Any] | Literal[False] | None
     mlx_kv_cache_quantization: Mapping[str, Any] | Literal[False] | None
+    engineConfigFileContents: str | None
+    engine_config_file_contents: str | None
+    engineCwd: str | None
+    engine_cwd: str | None
 
 
 class LlmPredictionConfigDict(TypedDict, total=False):

@@ -27,7 +27,7 @@ class HostStatus:
         downloaded: Whether the model is loaded or can be loaded.
         lacks_room: Whether a load under `load_policy="fit"` would evict others there.
         in_flight: The calls of this process that run or wait there.
-        parallel: How many calls the host runs at once.
+        parallel: How many calls the host runs at once; `None` if only its engine knows it, which then queues them.
         context_length: The context length of the loaded instance, in tokens, if it is known.
         path: The file of the loaded instance, if it is known.
         quantization: Its quantization, such as `Q4_K_M`, if it is known.
@@ -46,7 +46,7 @@ class HostStatus:
     downloaded: bool = False
     lacks_room: bool = False
     in_flight: int = 0
-    parallel: int = 1
+    parallel: int | None = 1
     context_length: int | None = None
     path: str | None = None
     quantization: str | None = None
@@ -56,7 +56,7 @@ class HostStatus:
     @property
     def has_free_slot(self) -> bool:
         """Whether another call would run at once."""
-        return self.in_flight < self.parallel
+        return self.parallel is None or self.in_flight < self.parallel
 
 
 _COMPARED = ("quantization", "path", "context_length")

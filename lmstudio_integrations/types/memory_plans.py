@@ -43,7 +43,7 @@ class PlannedModel:
         model_key: Its key.
         kind: Its kind.
         context_length: The context length that it has or would have, in tokens; `None` if the server chooses it.
-        slots: How many predictions it runs at once.
+        slots: How many predictions it runs at once; `None` if only its engine knows it.
         memory_bytes: What the server estimates that it takes; `None` if it does not say it.
         fit: Whether it fits.
         basis: What that rests on.
@@ -56,7 +56,7 @@ class PlannedModel:
     model_key: str
     kind: ModelKind
     context_length: int | None
-    slots: int
+    slots: int | None
     memory_bytes: int | None
     fit: Fit
     basis: Basis
@@ -67,7 +67,7 @@ class PlannedModel:
     @property
     def context_per_conversation(self) -> int | None:
         """What each conversation has of the shared cache when all slots are full, in tokens."""
-        return None if self.context_length is None else self.context_length // self.slots
+        return self.context_length // self.slots if self.context_length is not None and self.slots else None
 
     @property
     def verdict(self) -> str:
@@ -123,7 +123,7 @@ class MemoryPlan:
             (
                 model.model_key,
                 "default" if model.context_length is None else str(model.context_length),
-                str(model.slots),
+                str(model.slots or ""),
                 str(model.context_per_conversation or ""),
                 _size(model.memory_bytes),
                 model.verdict,

@@ -1,11 +1,12 @@
 """Every load setting reaches the server through `load_config` of every adapter, with `raw` for those without a name."""
 
+import re
 from typing import Any
 
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.errors import LMStudioUnsupportedError, LMStudioValueError
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter
 from tests.support.served import served
 from tests.types.test_config import EMBEDDING_LOAD_SETTINGS, LLM_LOAD_SETTINGS, Table
@@ -40,6 +41,19 @@ def test_every_load_setting_reaches_the_server(server: Emulator, adapter: Adapte
     raw = {"ext.fromTheFuture": {"a": [None]}}
     received = load(server, adapter, {}, load_config={**settings, "raw": raw})
     assert received == {**settings, "raw": raw}
+
+
+@every_adapter
+def test_a_setting_that_only_lm_studio_may_write_is_an_error_that_names_it(adapter: Adapter) -> None:
+    key = f"{adapter.kind if adapter.kind == 'embedding' else 'llm'}.load.fromTheFuture"
+    rules = ({"when": {"load": True}, "then": [{"error": f'The setting "{key}" requires a privileged client.'}]},)
+    kind: Any = "embedding" if adapter.kind == "embedding" else "llm"
+    with (
+        Emulator([ModelEntry(key=MODEL, kind=kind, rules=rules)]) as server,
+        adapter.make(model=MODEL, host=server.address, load_config={"raw": {key: 1}}) as model,
+        pytest.raises(LMStudioUnsupportedError, match=f"only its own applications set {re.escape(key)}: leave it out"),
+    ):
+        adapter.call(model, "Hello")
 
 
 @every_language_model

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from lmstudio_integrations.client.predictions.plan import PredictionOptions
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -91,6 +91,17 @@ def test_a_setting_reaches_the_server_as_field_and_as_argument(server: Emulator,
     way(adapter(model=MODEL, host=server.address), given)
     field, argument = (prediction.config for prediction in server.predictions[-2:])
     assert field == argument == {**DEFAULTS, alias: value}
+
+
+@every_way
+def test_a_value_that_the_engine_rejects_is_an_error_with_the_range_that_the_server_names(make: Any, way: Way) -> None:
+    reason = "Invalid value for llm.prediction.topKSampling: 40 is not between 1 and 32"
+    splash = ModelEntry(key=MODEL, format="yuzu", rules=({"then": [{"error": reason}]},))
+    with Emulator([splash]) as running, make(model=MODEL, host=running.address, top_k=40) as llm:
+        with pytest.raises(LMStudioServerError, match="40 is not between 1 and 32"):
+            way(llm, {})
+        assert running.predictions[-1].config["topKSampling"] == 40
+        assert running.loaded()[0].format == "yuzu"
 
 
 @pytest.mark.parametrize("adapter", [adapter.make for adapter in EMBEDDING_MODELS.values()])

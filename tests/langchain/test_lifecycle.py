@@ -19,6 +19,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from pydantic import SecretStr
 
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from tests.langchain.conftest import CHAT, COUNTED, MODELS, OTHER, Invoke, Server
@@ -359,6 +360,19 @@ def test_a_batch_is_bounded_by_the_config_or_by_what_the_model_runs_at_once(
     llm = Echo(model=CHAT, host=server.address)
     assert [*llm.stream("count")], "a response says it"
     assert [response.content for response in llm.batch(QUESTIONS, config, **given)] == bounds
+
+
+@pytest.mark.parametrize("hosts", [1, pytest.param(2, marks=pytest.mark.leaf)])
+def test_a_batch_has_no_bound_if_only_the_engine_knows_how_many_calls_it_runs_at_once(hosts: int) -> None:
+    entry = ModelEntry(key="m", format="torch_safetensors", slots=2)
+    with Emulator([entry]) as first, Emulator([entry]) as second:
+        addresses = [first.address, second.address][:hosts]
+        llm = Echo(model="m", host=addresses, load_config={"engine_config_file_contents": "max-num-seqs: 256"})
+        llm.load()
+        if hosts > 1:
+            llm.hosts()
+        assert [response.content for response in llm.batch(QUESTIONS)] == ["None", "None"]
+        assert [response.content for response in llm.batch(QUESTIONS, {"max_concurrency": 3})] == ["3", "3"]
 
 
 def test_a_batch_keeps_the_bound_of_the_chain_that_it_is_part_of() -> None:

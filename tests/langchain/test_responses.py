@@ -12,7 +12,8 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from lmstudio_integrations._adapters.runtime import LoadedModelInfo
 from lmstudio_integrations.langchain._responses import FIRST_TOOL_INDEX
-from lmstudio_integrations.langchain._settings import _parallel_predictions
+from lmstudio_integrations.langchain._settings import _reported_fields
+from lmstudio_integrations.types.config import DEFAULT_PARALLEL, slots_of
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     LlmPredictionStats,
@@ -469,5 +470,7 @@ def test_only_a_valid_number_of_parallel_predictions_is_read_from_the_load_confi
     value: Any, parallel: int | None
 ) -> None:
     fields = [{"key": "llm.load.seed"}, {"key": "llm.load.numParallelSessions", "value": value}]
-    assert _parallel_predictions(LoadedModelInfo({}, {"fields": fields})) == parallel
-    assert _parallel_predictions(LoadedModelInfo({}, {})) is None
+    assert slots_of("llm", _reported_fields(LoadedModelInfo({}, {"fields": fields}))) == (
+        parallel or DEFAULT_PARALLEL["llm"]
+    )
+    assert _reported_fields(LoadedModelInfo({}, {})) == {}

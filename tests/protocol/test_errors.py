@@ -152,6 +152,9 @@ def test_each_error_code_has_its_exception_with_all_details(code: str) -> None:
         ("Failed to parse tool call: Extra content after end of tool call", lms.LMStudioToolCallError),
         ("ValueError: 'type' must be a string", lms.LMStudioStructuredOutputError),
         ("logprobs is not supported with tools + stream", lms.LMStudioUnsupportedError),
+        ("Setting envVars requires a privileged client", lms.LMStudioUnsupportedError),
+        ("You have no permission to write llm.load.engineCwd.", lms.LMStudioUnsupportedError),
+        ("A required privilege is not held by the client.", lms.LMStudioServerError),  # Windows, of large pages
         (
             (
                 "An LM Studio API token is required to make requests to this server, but none was provided using the "

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from pydantic import BaseModel
 
+from lmstudio_integrations import Client
 from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -209,6 +210,18 @@ async def test_batches_share_the_slots_of_the_host(server: Emulator, arguments: 
     assert [each.state for each in server.predictions] == running
     gate.open()
     assert sum(len(rows) for rows in await asyncio.gather(*batches)) == 9
+
+
+async def test_all_rows_are_sent_if_only_the_engine_knows_how_many_it_runs_at_once(gate: Gate) -> None:
+    entry = ModelEntry(key="chat", slots=2, rules=RULES, format="torch_safetensors")
+    with Emulator([entry], engines=gate.engines()) as server:
+        with Client(server.address) as client:
+            client.llm.load_new_instance("chat", config={"engine_config_file_contents": "max-num-seqs: 2"})
+        actor = Generator("chat", prompt="{body}", hosts=[server.address])
+        rows = asyncio.create_task(run(actor, table(body=["wait"] * 9)))
+        await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 9)
+        gate.open()
+        assert len(await rows) == 9
 
 
 async def test_rows_are_generated_one_by_one_if_the_number_of_slots_is_unknown(

@@ -12,7 +12,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.types import config_dicts as generated_dicts
 from lmstudio_integrations.types._config_base import Settings, wire_keys
 from lmstudio_integrations.types._wire_model import WireModel
-from tests.support.strict.shapes import SETTINGS, wrong_with
+from tests.support.strict.shapes import NEWER_SETTINGS, SETTINGS, wrong_with
 from tools import ROOT, config_dicts
 
 SPLIT = "load.gpuSplitConfig"
@@ -78,6 +78,8 @@ LLM_LOAD_SETTINGS: Table = {
     ),
     "mlxDiskCache": (True, "llm.load.mlx.diskCache", True),
     "mlxKvCacheQuantization": (MLX, "llm.load.mlx.kvCacheQuantization", MLX),
+    "engineConfigFileContents": ("max-model-len: auto\n", "llm.load.engineConfigFileContents", "max-model-len: auto\n"),
+    "engineCwd": ("/models", "llm.load.engineCwd", "/models"),
     "gpuStrictVramCap": (True, "load.gpuStrictVramCap", True),
 }
 
@@ -158,7 +160,7 @@ SIDECARS = {
     "llm.load.llama.speculativeDecoding.draftDsparkSidecar": False,
     "llm.load.llama.speculativeDecoding.draftMtpSidecar": False,
 }
-AUTO_FIT = dict.fromkeys(("llm.load.llama.autoFit", "llm.load.mlx.autoFit", "llm.load.yuzu.autoFit"), False)
+AUTO_FIT = {f"llm.load.{engine}.autoFit": False for engine in ("llama", "mlx", "yuzu", "vllm")}
 IMPLIED = {
     **dict.fromkeys(("llm.load.contextLength", "load.gpuStrictVramCap", "llm.load.llama.autoFit"), AUTO_FIT),
     **dict.fromkeys((key for name, (_, key, _) in LLM_LOAD_SETTINGS.items() if name in SPECULATIVE), SIDECARS),
@@ -449,6 +451,62 @@ def test_automatic_fitting_that_is_set_by_hand_is_kept() -> None:
     assert lms.LlmLoadModelConfig.parse({"autoFit": True}).to_fields() == dict.fromkeys(AUTO_FIT, True)
 
 
+SPLITS: dict[str, dict[str, Any]] = {
+    "evenly": {"strategy": "evenly", "priority": [], "disabledGpus": [2], "customRatio": []},
+    "nothing disabled": {"strategy": "evenly", "priority": [], "disabledGpus": [], "customRatio": []},
+    "main": {"strategy": "priorityOrder", "priority": [2, 1], "disabledGpus": [2], "customRatio": []},
+    "tensor": {"strategy": "tensor", "priority": [], "disabledGpus": [2], "customRatio": []},
+    "custom": {"strategy": "custom", "priority": [0], "disabledGpus": [1], "customRatio": [1, 0, 1]},
+}
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("key", [*AUTO_FIT, "decision.load.llama.autoFit"])
+def test_what_automatic_fitting_has_chosen_is_not_read_back_and_the_settings_load_again(key: str, split: str) -> None:
+    kind = lms.DecisionLoadModelConfig if key.startswith("decision") else lms.LlmLoadModelConfig
+    chosen = {
+        f"{kind.prefix}.contextLength": 8192,
+        f"{kind.prefix}.llama.acceleration.offloadRatio": 0.5,
+        f"{kind.prefix}.numCpuExpertLayersRatio": "off",
+        "load.gpuStrictVramCap": False,
+        SPLIT: SPLITS[split],
+    }
+    own = {f"{kind.prefix}.numParallelSessions": 256, "a.b": 1}
+    settings = kind.from_fields({key: True, **chosen, **own})
+    disabled = SPLITS[split]["disabledGpus"]
+    assert settings.to_dict() == {
+        "autoFit": True,
+        "gpu": {"disabledGpus": disabled},
+        "maxParallelPredictions": 256,
+        "raw": {"a.b": 1},
+    }
+    again = kind.parse(settings.to_dict()).to_fields()
+    assert again.keys() & chosen.keys() == {SPLIT}
+    assert again[SPLIT] == {"strategy": "evenly", "priority": [], "disabledGpus": disabled, "customRatio": []}
+    for fields in ({key: False, **chosen}, chosen):
+        assert kind.from_fields(fields).context_length == 8192
+
+
+@pytest.mark.parametrize("fit", [{}, *({key: value} for key in AUTO_FIT for value in (True, False))])
+def test_an_engine_with_a_file_of_its_own_ignores_fitting_and_parallelism(fit: dict[str, Any]) -> None:
+    text = "# as it is\r\nmax-model-len: auto\r\n"
+    fields = {"llm.load.engineConfigFileContents": text, "llm.load.engineCwd": "", "llm.load.contextLength": 32768}
+    settings = lms.LlmLoadModelConfig.from_fields({**fields, **fit, "llm.load.numParallelSessions": 4})
+    assert settings.to_dict() == {"engineConfigFileContents": text, "engineCwd": "", "contextLength": 32768}
+    empty = {
+        "llm.load.engineConfigFileContents": "",
+        "llm.load.engineCwd": "/models",
+        "llm.load.numParallelSessions": 4,
+    }
+    assert lms.LlmLoadModelConfig.from_fields(empty).to_fields() == empty
+
+
+def test_a_decision_model_has_no_empty_context() -> None:
+    with pytest.raises(lms.LMStudioValueError, match="context_length=0"):
+        lms.DecisionLoadModelConfig(context_length=0)
+    assert lms.DecisionLoadModelConfig.from_fields({"decision.load.contextLength": 0}).to_fields() == {}
+
+
 def test_a_value_that_cannot_be_sent_is_an_error_of_the_settings() -> None:
     settings = lms.LlmLoadModelConfig.parse({"raw": {"llm.load.fromTheFuture": object()}})
     for write in (settings.to_dict, settings.to_json):
@@ -618,7 +676,8 @@ SERVERS_OWN = {"llm.load.llama.flashAttention"}
 
 @every_kind
 def test_our_keys_and_defaults_and_bounds_are_those_of_the_sdk(kind: type[Settings]) -> None:
-    assert SETTINGS.keys() == TYPESCRIPT.keys()
+    assert NEWER_SETTINGS.keys().isdisjoint(TYPESCRIPT)
+    assert SETTINGS.keys() == TYPESCRIPT.keys() | NEWER_SETTINGS.keys()
     rows = wire_keys(kind)
     assert {key for row in rows.values() for key in (row.key, *row.copies)} <= SETTINGS.keys()
     defaults = {row.key: row.default for row in rows.values() if row.default is not None}

@@ -46,10 +46,22 @@ OLD = {
     "maxContextLength": 2048,
 }
 
+DECISION = {name: value for name, value in OLD.items() if name != "maxContextLength"} | {"type": "decision"}
+"""Of a decision model, a server need not know the longest context, nor any variants."""
+LOADED_DECISION = {**DECISION, "identifier": "judge", "instanceReference": "a", "contextLength": 4096}
 
-@pytest.mark.parametrize(("kind", "data"), [(lms.LlmInstanceInfo, INSTANCE), (lms.EmbeddingModelInfo, OLD)])
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (lms.LlmInstanceInfo, INSTANCE),
+        (lms.EmbeddingModelInfo, OLD),
+        (lms.DecisionModelInfo, DECISION),
+        (lms.DecisionModelInstanceInfo, LOADED_DECISION),
+    ],
+)
 def test_an_info_holds_exactly_what_the_server_sent_of_it(
-    kind: type[lms.LlmInstanceInfo | lms.EmbeddingModelInfo], data: dict[str, Any]
+    kind: type[lms.LlmInstanceInfo | lms.EmbeddingModelInfo | lms.DecisionModelInfo], data: dict[str, Any]
 ) -> None:
     info = kind.from_dict({**data, "fromTheFuture": 1})
     assert info.to_dict() == data
@@ -65,8 +77,9 @@ def test_an_info_is_shown_in_the_form_from_which_it_can_be_built() -> None:
 
 
 def test_kinds_of_models_that_are_unknown_are_skipped_in_a_listing() -> None:
-    infos = map(read_info, [INSTANCE, {"type": "tts"}, {}, OLD])
-    assert [type(info) for info in infos if info] == [lms.LlmInfo, lms.EmbeddingModelInfo]
+    infos = [info for info in map(read_info, [INSTANCE, {"type": "tts"}, {}, OLD, DECISION]) if info]
+    assert [type(info) for info in infos] == [lms.LlmInfo, lms.EmbeddingModelInfo, lms.DecisionModelInfo]
+    assert (infos[-1].max_context_length, infos[-1].variants) == (0, None)
 
 
 @pytest.mark.parametrize("name", ["", "x" * 1025, "__proto__", "line\nbreak", "bell\a", "unassigned\U000e0fff"])

@@ -55,7 +55,7 @@ from lmstudio_integrations.errors import (
     LMStudioValueError,
 )
 from lmstudio_integrations.types.cards import Card, CardModel, CardRow, RowName
-from lmstudio_integrations.types.config import ModelKind, slots_of
+from lmstudio_integrations.types.config import CONFIG_FILE, CONFIG_FOLDER, ModelKind, slots_of
 from lmstudio_integrations.types.machines import LOCAL
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
@@ -135,7 +135,7 @@ def describe(model: Model) -> Flow[tuple[CardModel, ModelInstanceInfo]]:
         quantization=info.quantization.name if info.quantization else None,
         context_length=info.context_length,
         slots=slots_of(model.state.kind, fields),
-        load_config=fields,
+        load_config={key: value for key, value in fields.items() if key not in {CONFIG_FILE, CONFIG_FOLDER}},
         device=info.device_identifier,
         server=f"{server.version} (build {server.build})",
         runtime=(yield from _runtime(operation, info.format)),
@@ -143,15 +143,18 @@ def describe(model: Model) -> Flow[tuple[CardModel, ModelInstanceInfo]]:
     return described, info
 
 
+_FORMATS_OF_ENGINES = {"safetensors": "mlx"}
+"""What engines call a format that infos call otherwise (docs/protocol.md#formats)."""
+
+
 def _runtime(operation: Operation, file_format: str) -> Flow[str | None]:
     """Return the engine for a format, with its version; `None` if the server does not say it."""
+    name = _FORMATS_OF_ENGINES.get(file_format, file_format)
     try:
         survey = yield from survey_hardware(operation)
     except (LMStudioServerError, LMStudioProtocolError):
         return None
-    engines = [
-        each for each in survey.engines if file_format.lower() in map(str.lower, each.supported_model_format_names)
-    ]
+    engines = [each for each in survey.engines if name.lower() in map(str.lower, each.supported_model_format_names)]
     return ", ".join(f"{each.name} {each.version}".strip() for each in engines) or None
 
 

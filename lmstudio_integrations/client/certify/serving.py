@@ -363,7 +363,7 @@ def _first_token(examiner: Examiner) -> Flow[None]:
 
 def _slots(examiner: Examiner) -> Flow[None]:
     (slots,) = yield from examiner.llm.slots()
-    examiner.fact("slots", slots, slots)
+    examiner.fact("slots", "not known" if slots is None else slots, slots or 0)
 
 
 def _alone(examiner: Examiner) -> Flow[None]:
@@ -408,8 +408,9 @@ def _summarize_speed(observations: Sequence[Observation]) -> Summary:
         if case.startswith("draft/") and not case.endswith(_ACCEPTED)
     }
     slots = next((int(each.score) for each in observations if each.case == "slots"), 1)
-    # What exceeds the slots waits, so that it does not show the speed of more slots.
-    best = max((count for count in rates if count <= slots), key=lambda count: rates[count].score, default=slots)
+    # What exceeds the slots waits, so that it does not show the speed of more slots; 0 are not known.
+    possible = [count for count in rates if count <= slots or slots == 0]
+    best = max(possible, key=lambda count: rates[count].score, default=slots)
     texts = [f"first token {', '.join(first)}"] if first else []
     texts += [f"{rates[1].outcome} alone"] if 1 in rates else []
     together = [f"{rate.outcome.removesuffix('tokens/s')}with {count}" for count, rate in rates.items() if count > 1]
@@ -425,7 +426,7 @@ def _summarize_speed(observations: Sequence[Observation]) -> Summary:
 def _advise_on_speed(
     rates: Mapping[int, Observation], slots: int, best: int, drafts: Mapping[str, Observation]
 ) -> str | None:
-    full = max((count for count in rates if count <= slots), default=best)
+    full = max((count for count in rates if count <= slots), default=best)  # an engine with a file takes no advice
     if best != full and rates[best].score >= _NOTABLE * rates[full].score:
         return f"max_parallel_predictions={best} is faster than {slots}"
     slower = [key for key, number in drafts.items() if 1 in rates and number.score < rates[1].score]

@@ -6,6 +6,8 @@ from typing import Any, Protocol, TypedDict, runtime_checkable
 
 from lmstudio_integrations.client.files.uploads import ensure_uploaded
 from lmstudio_integrations.client.models.model import Model
+from lmstudio_integrations.client.models.queries import link_status, list_wire_infos
+from lmstudio_integrations.client.models.state import device_of, matches
 from lmstudio_integrations.client.support.arguments import (
     check_callbacks,
     check_names,
@@ -17,11 +19,13 @@ from lmstudio_integrations.client.support.arguments import (
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import CallbackEffect, Operation
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioUnsupportedError, LMStudioValueError
+from lmstudio_integrations.protocol.errors import details_of
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import ParseDocument, Retrieve
 from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.machines import LOCAL
 
 
 @runtime_checkable
@@ -116,7 +120,27 @@ def retrieve(
         return RetrievalResult.from_dict(packet["result"]) if packet["type"] == "result" else None
 
     with steps:
-        return (yield from operation.read_channel("files", "retrieve", parameter, decode_packet, label="Retrieval"))
+        try:
+            return (yield from operation.read_channel("files", "retrieve", parameter, decode_packet, label="Retrieval"))
+        except LMStudioModelNotFoundError as error:
+            yield from _reject_linked(operation, embedding_model, error)
+            raise
+
+
+def _reject_linked(operation: Operation, name: str | None, error: LMStudioModelNotFoundError) -> Flow[None]:
+    """Say which linked device has the embedding model, if one has: LM Studio then says that there is no such model."""
+    loaded = yield from list_wire_infos(operation, "embedding")
+    for info in loaded:
+        device = device_of(info).get("deviceIdentifier")
+        if device is not None and (name is None or matches(name, info)):
+            peers = (yield from link_status(operation)).peers
+            known = next((each.device_name for each in peers if each.device_identifier == device), device)
+            raise LMStudioUnsupportedError(
+                f"{error}; {info['identifier']!r} is loaded on the linked device {known!r}, and the server searches "
+                "with models of its own machine: pass one as embedding_model, such as client.embedding.model("
+                f"{info['modelKey']!r}, device={LOCAL!r})",
+                **details_of(error),
+            ) from error
 
 
 def _key_of(model: EmbeddingHandle | str | None) -> str | None:

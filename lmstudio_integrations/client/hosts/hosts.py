@@ -21,6 +21,7 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
 )
 from lmstudio_integrations.protocol.exchange import Timeouts
+from lmstudio_integrations.types.config import DEFAULT_PARALLEL, total_of
 from lmstudio_integrations.types.hosts import SAME_FILE, HostStatus, describe_values, differences_of
 from lmstudio_integrations.types.results import PredictionResult
 
@@ -53,7 +54,8 @@ def choose(
     def rank(number: int) -> tuple[bool, bool, int, float]:
         host = hosts[number]
         is_cached = cached[number] if cached else 0
-        return not host.has_free_slot, host.has_failed, -is_cached, host.in_flight / host.parallel
+        slots = host.parallel or DEFAULT_PARALLEL["llm"]
+        return not host.has_free_slot, host.has_failed, -is_cached, host.in_flight / slots
 
     numbers.sort(key=rank)
     loaded = [number for number in numbers if hosts[number].loaded]
@@ -119,7 +121,7 @@ class Hosts:
         return [host.status() for host in self.hosts]
 
     @property
-    def slots(self) -> list[int]:
+    def slots(self) -> list[int | None]:
         """How many calls each host runs at once, as far as it is known; hosts that cannot run any do not count."""
         known = [host.record.is_known for host in self.hosts]  # before what they have: never newer
         statuses = self.statuses()
@@ -127,9 +129,9 @@ class Hosts:
         return [status.parallel for status in usable or statuses]
 
     @property
-    def parallel(self) -> int:
-        """How many calls the hosts run at once."""
-        return sum(self.slots)
+    def parallel(self) -> int | None:
+        """How many calls the hosts run at once; `None` if that is not known of one of them."""
+        return total_of(self.slots)
 
     @property
     def context_length(self) -> int | None:

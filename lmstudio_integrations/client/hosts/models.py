@@ -97,7 +97,7 @@ class ModelOnHosts(Model):
     def unload_if_loaded_here(self) -> Flow[None]:
         _raise_first((yield from self._on_each(self.hosts.hosts, lambda model: model.unload_if_loaded_here())))
 
-    def slots(self) -> Flow[list[int]]:
+    def slots(self) -> Flow[list[int | None]]:
         """Return how many calls each host runs at once."""
         yield from self.hosts.probe(of_all=True)
         return self.hosts.slots
@@ -188,7 +188,8 @@ class EmbedderOnHosts(ModelOnHosts, Embedder):
 
         with ProgressBar(f"Embedding {len(vectors)} texts", shown=show_progress) as bar:
             bar.update(0.0)
-            flows = min(self.hosts.parallel, -(-len(vectors) // BATCH))
+            batches = -(-len(vectors) // BATCH)
+            flows = min(self.hosts.parallel or batches, batches)
             yield from run_concurrently(self.context, [embed_batches] * flows)
         lengths = sorted(set(map(len, vectors)))
         if len(lengths) > 1:

@@ -24,10 +24,11 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol.prediction import model_info
 from lmstudio_integrations.types._config_base import wire_keys
-from lmstudio_integrations.types.config import LOAD_CONFIGS, ModelKind
+from lmstudio_integrations.types.config import CONFIG_FILE, LOAD_CONFIGS, ModelKind
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+_FILE = CONFIG_FILE.rpartition(".")[2]
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 """Seconds between two checks of what another process does; doubled each time, up to the longest."""
 
@@ -118,9 +119,14 @@ def check_config(operation: Operation, state: ModelState, info: WireInfo, *, loa
         return
     names = {item.key.rpartition(".")[2]: name for name, item in wire_keys(LOAD_CONFIGS[state.kind]).items()}
     listed = ", ".join(
-        f"{names.get(key, key)}: requested {value!r}, actual {real!r}" for key, (value, real) in differences.items()
+        # A file is long, and may hold secrets.
+        f"{names.get(key, key)}: {'another one' if key == _FILE else f'requested {value!r}, actual {real!r}'}"
+        for key, (value, real) in differences.items()
     )
-    advice = _mismatch_advice(state.kind, info, differences, loaded=loaded)
+    if actual.get(CONFIG_FILE) and _FILE not in differences:
+        advice = "the engine has a configuration file, and ignores other settings: set them there"
+    else:
+        advice = _mismatch_advice(state.kind, info, differences, loaded=loaded)
     how = "was" if loaded else "is already"
     text = f"model {instance.identifier!r} {how} loaded with other settings ({listed}); {advice}"
     if state.on_config_mismatch == "raise":

@@ -387,7 +387,7 @@ class Model:
             )
         )
 
-    def slots(self) -> Flow[list[int]]:
+    def slots(self) -> Flow[list[int | None]]:
         """Return how many calls the instance runs at once, as a list: several hosts have one number each.
 
         Calls follow, so the model is loaded again if it was unloaded.

@@ -97,7 +97,7 @@ class Wanted(NamedTuple):
         return self.requested and min(self.requested, self.max_context_length or self.requested)
 
     @property
-    def slots(self) -> int:
+    def slots(self) -> int | None:
         """How many calls share its context. Each text of an embedding model has the whole."""
         return slots_of(self.kind, self.fields) if PARALLEL_KEYS[self.kind] else 1
 
@@ -308,7 +308,7 @@ class Machine:
         """Return what a model would take, and whether the server's guardrails let it pass."""
         fields = dict(wanted.fields)
         if context_length is not None:
-            fields[f"{wanted.kind}.load.contextLength"] = context_length
+            fields |= LOAD_CONFIGS[wanted.kind](context_length=context_length).to_fields()  # without automatic fitting
         stack = stack_of_fields(fields)
         try:
             usage = yield from estimate_usage(self._operation, wanted.kind, wanted.model_key, stack, self._device)

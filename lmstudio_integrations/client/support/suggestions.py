@@ -28,7 +28,7 @@ from lmstudio_integrations.protocol.errors import OVERFLOW, to_exception
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.machines import LOCAL
 
-_FORMAT = r"(?i)[.-](gguf|mlx)$"
+_FORMAT = r"(?i)[.-](gguf|mlx|splash)$"
 """The end of a file's or a folder's name that is not part of the model's."""
 
 _PROVIDER = "lmstudio:"

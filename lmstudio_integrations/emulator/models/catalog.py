@@ -59,6 +59,13 @@ class ModelEntry(CatalogTable):
     publisher: Annotated[str | None, Field(description="The publisher in listings.")] = None
     display_name: Annotated[str | None, Field(description="The name for people.")] = None
     architecture: Annotated[str | None, Field(description="The architecture in listings, such as `llama`.")] = None
+    format: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="The format in listings, such as `gguf`, `torch_safetensors` (vLLM) or `yuzu` (Splash).",
+        ),
+    ] = None
     params: Annotated[str | None, Field(description="The number of parameters, such as `7B`.")] = None
     size_bytes: Annotated[
         int | None, Field(ge=1, description="The size on disk; 1 MB by default if the model is scripted.")
@@ -365,7 +372,7 @@ def describe(entry: ModelEntry, metadata: ModelMetadata, device: str | None = No
     info: dict[str, Any] = {
         "type": entry.kind,
         "modelKey": entry.key,
-        "format": metadata.format,
+        "format": entry.format or metadata.format,
         "displayName": entry.display_name or entry.key,
         "publisher": entry.publisher or path.split("/", maxsplit=1)[0],
         "path": path,

@@ -31,7 +31,14 @@ from lmstudio_integrations.emulator.models.request_log import LoadRecord, LoadSt
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol import kv_config
 from lmstudio_integrations.protocol.requests import OnDevice
-from lmstudio_integrations.types.config import LOAD_CONFIGS, EmbeddingLoadModelConfig, ModelKind
+from lmstudio_integrations.types.config import (
+    CONFIG_FILE,
+    CONFIG_FOLDER,
+    LOAD_CONFIGS,
+    EmbeddingLoadModelConfig,
+    ModelKind,
+    slots_of,
+)
 from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, ModelSpecifier, by_identifier
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -472,6 +479,8 @@ class ModelRegistry:
 
     def load_request(self, entry: ModelEntry, settings: Mapping[str, Any], device: Device) -> LoadRequest:
         """Return what the engine loads: the requested settings over those of the entry and the defaults."""
+        if entry.format != "torch_safetensors":  # only vLLM has them
+            settings = {key: value for key, value in settings.items() if key not in {CONFIG_FILE, CONFIG_FOLDER}}
         requested = LOAD_CONFIGS[entry.kind].from_fields(settings)
         limit = entry.max_context_length or self.metadata(entry).max_context_length
         context_length = entry.loaded_context_length or min(
@@ -481,7 +490,9 @@ class ModelRegistry:
         if not isinstance(requested, EmbeddingLoadModelConfig) and requested.max_parallel_predictions:
             slots = requested.max_parallel_predictions
         actual: dict[str, Any] = {f"{entry.kind}.load.contextLength": context_length}
-        if entry.kind != "embedding":
+        if slots_of(entry.kind, settings) is None:  # how many run at once is in the file of the engine
+            settings = requested.set_fields()
+        elif entry.kind != "embedding":
             actual[f"{entry.kind}.load.numParallelSessions"] = slots
         return LoadRequest(
             key=entry.key,

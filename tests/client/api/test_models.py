@@ -2,12 +2,13 @@
 
 import asyncio
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.conftest import MODELS
 from tests.client.public_calls import CALLS, calls, made_calls
@@ -362,3 +363,62 @@ async def test_a_lazy_handle_equals_only_itself_until_it_is_used(client: Any) ->
     assert first != second
     await second.respond("Hi")
     assert kept == {second}, "the hash stays the same when the instance becomes known"
+
+
+# vLLM, and what a loaded model reports --------------------------------------------------------------------------------
+
+YAML = "max-model-len: auto\r\nmax-num-seqs: 256\r\n"
+
+
+@pytest.fixture
+def vllm() -> Iterator[Emulator]:
+    with Emulator([ModelEntry(key="chatty", format="torch_safetensors"), ModelEntry(key="gguf")]) as server:
+        yield server
+
+
+async def test_an_engine_that_has_a_file_reports_it_and_what_it_has_of_it(vllm: Emulator) -> None:
+    async with lms.AsyncClient(vllm.address) as client:
+        config = lms.LlmLoadModelConfig(
+            engine_config_file_contents=YAML, engine_cwd="/models", max_parallel_predictions=3, auto_fit=True
+        )
+        model = await client.llm.model("chatty", config=config)
+        loaded, (slots,) = await model.get_load_config(), await arun(model._model.slots())
+        assert (loaded.engine_config_file_contents, loaded.engine_cwd) == (YAML, "/models")
+        assert (loaded.auto_fit, loaded.max_parallel_predictions, slots) == (None, None, None)
+        assert loaded.context_length == await model.get_context_length()
+        assert (await model.respond("hello")).load_config == loaded
+        await client.llm.model("chatty", config=loaded, on_config_mismatch="raise")
+        other = lms.LlmLoadModelConfig(engine_config_file_contents="other")
+        with pytest.raises(lms.LMStudioConfigMismatchError, match=r"contents: another one.*unload it first") as caught:
+            await client.llm.model("chatty", config=other, on_config_mismatch="raise")
+        assert caught.value.differences == {"engineConfigFileContents": ("other", YAML)}
+        assert "max-num-seqs" not in str(caught.value)
+        both: Any = {"engine_config_file_contents": YAML, "context_length": 5}
+        with pytest.warns(lms.LMStudioConfigWarning, match=r"actual \d+\); the engine has a configuration file"):
+            await client.llm.model("chatty", config=both)
+        without = config.merged(lms.LlmLoadModelConfig(engine_config_file_contents=""))
+        again = await client.llm.load_new_instance("chatty", config=without)
+        assert (await again.get_load_config()).max_parallel_predictions == 3
+        assert await arun(again._model.slots()) == [3]
+
+
+async def test_other_engines_have_no_file(vllm: Emulator) -> None:
+    async with lms.AsyncClient(vllm.address) as client:
+        model = await client.llm.model("gguf", config={"engine_config_file_contents": YAML, "engine_cwd": "/models"})
+        loaded = await model.get_load_config()
+        assert (loaded.engine_config_file_contents, loaded.engine_cwd) == (None, None)
+        assert (loaded.max_parallel_predictions, await arun(model._model.slots())) == (4, [4])
+
+
+@pytest.mark.parametrize("key", ["chatty", "gguf"])
+async def test_the_settings_of_a_model_that_was_fitted_load_another(vllm: Emulator, key: str) -> None:
+    async with lms.AsyncClient(vllm.address) as client:
+        model = await client.llm.model(key, config={"auto_fit": True, "gpu": {"disabled_gpus": [1]}})
+        loaded = await model.get_load_config()
+        assert (loaded.auto_fit, loaded.context_length) == (True, None)
+        assert loaded.gpu == lms.GpuSetting(disabled_gpus=[1])
+        await client.llm.load_new_instance(key, config=loaded)
+        again = vllm.loads[-1].config
+        assert (again["autoFit"], again["gpu"]) == (True, {"disabledGpus": [1]})
+        assert "contextLength" not in again
+        await client.llm.model(key, config={"context_length": await model.get_context_length()})

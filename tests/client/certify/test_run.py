@@ -10,6 +10,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations import AsyncClient, Card, Client
 from lmstudio_integrations.client.api.official import own_default_client
 from lmstudio_integrations.client.certify.run import all_rows, tokens_of
+from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.support.certified.rules import TOOLS
 
@@ -51,6 +52,41 @@ def test_an_idle_instance_is_used_and_stays(client: Client) -> None:
     assert (card.model.identifier, card.model.context_length, card.model.slots) == ("mine", 2048, 3)
     assert card.model.load_config["llm.load.contextLength"] == 2048
     assert loaded(client) == ["mine"]
+
+
+def test_a_card_does_not_say_how_many_run_at_once_if_only_the_engine_knows_it(tmp_path: Path) -> None:
+    entry = ModelEntry(key=KEY, rules=TOOLS, format="torch_safetensors")
+    with Emulator([entry]) as server, Client(server.address) as client:
+        contents = "max-num-seqs: 256\napi-key: secret\n"
+        config = lms.LlmLoadModelConfig(engine_config_file_contents=contents, engine_cwd="/models")
+        client.llm.load_new_instance(KEY, "mine", config=config)
+        card = quick(client)
+    (path := tmp_path / "card.json").write_text(card.to_json())
+    assert card.model.slots is None
+    assert Card.read(path) == card
+    assert "at once" not in str(card.model)
+    assert "secret" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("file_format", "engine"),
+    [("safetensors", "mlx-llm 1.9.0"), ("yuzu", "splash 0.0.5"), ("gguf", "llama.cpp 2.50.0"), ("onnx", None)],
+)
+def test_a_card_names_the_engine_of_the_format_of_the_model(
+    file_format: str, engine: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def survey(_operation: object) -> Flow[lms.HardwareSurvey]:
+        yield from ()
+        names = {"mlx-llm 1.9.0": "MLX", "splash 0.0.5": "yuzu", "llama.cpp 2.50.0": "GGUF"}
+        engines = [
+            {"name": name.split()[0], "version": name.split()[1], "supportedModelFormatNames": [formats]}
+            for name, formats in names.items()
+        ]
+        return lms.HardwareSurvey.from_dict({"status": "ok", "engines": engines})
+
+    monkeypatch.setattr("lmstudio_integrations.client.certify.run.survey_hardware", survey)
+    with Emulator([ModelEntry(key=KEY, rules=TOOLS, format=file_format)]) as server, Client(server.address) as client:
+        assert quick(client).model.runtime == engine
 
 
 def test_a_busy_instance_is_an_error_that_names_it(client: Client) -> None:

@@ -69,6 +69,7 @@ def number(case: str, value: float, unit: str = "tokens/s") -> lms.Observation:
         ({1: 41, 2: 60, 4: 96, 8: 80}, 8, 4, "max_parallel_predictions=4 is faster than 8"),
         ({1: 41, 2: 20, 4: 20, 8: 20}, 4, 1, "max_parallel_predictions=1 is faster than 4"),
         ({1: 41, 2: 60, 4: 96, 8: 97}, 1, 1, None),  # the others have waited
+        ({1: 41, 2: 60, 4: 96, 8: 60}, 0, 4, None),  # how many run at once is not known, and not a setting
     ],
 )
 def test_the_best_number_of_slots(rates: dict[int, float], slots: int, best: int, advice: str | None) -> None:

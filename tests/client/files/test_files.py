@@ -150,6 +150,25 @@ async def test_a_document_is_read_and_searched(client: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.leaf
+async def test_a_search_with_a_model_of_a_linked_device_is_an_error_that_names_the_device(make_client: Any) -> None:
+    devices = [{"name": "studio", "identifier": "id", "preferred": True}]
+    catalog = {"model": [{"key": "vectors", "kind": "embedding"}], "device": devices}
+    with Emulator(catalog=catalog) as server:
+        async with make_client(server.address) as client:
+            document = await client.files.prepare_file(b"Cheese is made of milk.", "facts.txt")
+            handle = await client.embedding.load_new_instance("vectors", "mine")
+            for model in (handle, "mine", "vectors", None):
+                with pytest.raises(lms.LMStudioUnsupportedError) as caught:
+                    await client.files.retrieve("cheese", [document], embedding_model=model)
+                assert "Model does not exist; 'mine' is loaded on the linked device 'studio'" in str(caught.value)
+                assert "client.embedding.model('vectors', device='local')" in str(caught.value)
+            with pytest.raises(lms.LMStudioModelNotFoundError, match="yours"):
+                await client.files.retrieve("cheese", [document], embedding_model="yours")
+            own = await client.embedding.model("vectors", device="local")
+            assert (await client.files.retrieve("cheese", [document], embedding_model=own)).entries
+
+
+@pytest.mark.leaf
 async def test_the_embedding_model_of_a_search_may_be_a_handle(client: Any) -> None:
     document = await client.files.prepare_file(b"Cheese is made of milk.", "facts.txt")
     handle = await client.embedding.load_new_instance("vectors", "mine")

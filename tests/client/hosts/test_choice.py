@@ -22,7 +22,7 @@ STATUSES = st.builds(
     st.booleans(),
     st.sampled_from(["loaded", "loading", "downloaded", "absent"]),
     st.integers(0, 6),
-    st.integers(1, 4),
+    st.one_of(st.none(), st.integers(1, 4)),
 )
 HOSTS = st.lists(STATUSES, min_size=1, max_size=5)
 
@@ -59,6 +59,9 @@ AWAY = replace(LOADED, available=False)
         ([AWAY, ABSENT], (1, None)),
         ([replace(LOADED, in_flight=1, parallel=4), replace(LOADED, in_flight=2, parallel=4)], (0, None)),
         ([replace(LOADED, in_flight=1), replace(LOADED, in_flight=1, parallel=4)], (1, None)),
+        ([replace(LOADED, in_flight=1), replace(LOADED, in_flight=1, parallel=None)], (1, None)),
+        ([replace(LOADED, in_flight=1), replace(LOADED, in_flight=3, parallel=None)], (0, None)),
+        ([FULL, replace(LOADED, in_flight=99, parallel=None), DOWNLOADED], (1, None)),
     ],
 )
 def test_a_free_slot_comes_first_then_the_shortest_queue_then_the_order_of_the_hosts(

@@ -66,7 +66,7 @@ def test_a_host_has_in_its_cache_the_conversations_to_which_it_has_responded(par
 
 
 def test_who_sees_that_a_host_has_the_model_sees_how_many_calls_it_runs() -> None:
-    seen: list[tuple[bool, int]] = []
+    seen: list[tuple[bool, int | None]] = []
 
     class Watched(HostRecord):
         def __setattr__(self, name: str, value: object) -> None:

@@ -363,6 +363,21 @@ async def test_the_load_config_is_that_of_the_instance_on_the_same_machine() -> 
             assert (model.fit, model.slots) == ("loaded", slots)
 
 
+async def test_the_longest_context_that_fits_is_found_without_automatic_fitting() -> None:
+    async with serving(entry("wide", 8, kib_per_token=1024)) as (_, client):
+        (model,) = (await client.plan([("wide", {"auto_fit": True})])).models
+        assert (model.fit, model.largest_context_length) == ("too_large", 2048)
+
+
+async def test_a_plan_does_not_say_how_many_run_at_once_if_only_the_engine_knows_it() -> None:
+    config = {"engine_config_file_contents": "max-num-seqs: 256"}
+    async with serving({**entry("a", 1), "format": "torch_safetensors"}) as (_, client):
+        for fit_ in ("fits", "loaded"):
+            (model,) = (await client.plan([("a", {**config, "context_length": 2048})])).models
+            assert (model.fit, model.slots, model.context_per_conversation) == (fit_, None, None)
+            await client.llm.model("a", config=config)
+
+
 # What was refused -----------------------------------------------------------------------------------------------------
 
 

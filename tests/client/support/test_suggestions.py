@@ -79,6 +79,7 @@ def test_the_suggestion_of_the_server_comes_first() -> None:
         ("orca", ["acme/orca", "acme/orca-2", "maker/orca"], "Did you mean 'acme/orca' or 'maker/orca'? If"),
         ("orca.gguf", ["acme/Orca-GGUF/orca.gguf"], "Did you mean 'acme/Orca-GGUF/orca.gguf'? If"),
         ("orca-min", ["local/orca-mini.gguf"], "Did you mean 'local/orca-mini.gguf'? If"),
+        ("qwen3.8-27b", ["incoai/Qwen3.8-27B-Splash/model"], "Did you mean 'incoai/Qwen3.8-27B-Splash/model'? If"),
         # Its beginning:
         ("acme/orca-mini", ["acme/orca-mini-3b", "acme/llama"], "Did you mean 'acme/orca-mini-3b'? If"),
         ("qwen/qwen3-4b", ["qwen/qwen3-vl-4b", "qwen/qwen3-4b-2507"], "Did you mean 'qwen/qwen3-4b-2507'? If"),

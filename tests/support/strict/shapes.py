@@ -15,7 +15,14 @@ from typing import Any, TypeAlias
 Schema: TypeAlias = Mapping[str, Any]
 
 SCHEMAS: Schema = json.loads(Path(__file__).with_name("typescript_schemas.json").read_text(encoding="utf-8"))
-SETTINGS: Schema = SCHEMAS["properties"]["settings"]["properties"]
+NEWER_SETTINGS: Mapping[str, Schema] = {
+    "llm.load.vllm.autoFit": {"type": "boolean"},
+    "llm.load.engineConfigFileContents": {"type": "string"},
+    "llm.load.engineCwd": {"type": "string"},
+}
+"""Settings that this version of the SDK does not have (docs/protocol.md#load-keys). Remove one as soon as it has it."""
+
+SETTINGS: Schema = {**SCHEMAS["properties"]["settings"]["properties"], **NEWER_SETTINGS}
 """By the key of each setting."""
 
 _OF_PYTHON_SDK = {

@@ -11,7 +11,7 @@ from lmstudio_integrations.client.transport.concurrent_flows import MakeMailbox,
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioUnsupportedError
 from lmstudio_integrations.types._log_probs import probability_of
-from lmstudio_integrations.types.config import LlmPredictionConfig, switched_off
+from lmstudio_integrations.types.config import LlmPredictionConfig, switched_off, total_of
 from lmstudio_integrations.types.decisions import LEAST_SHARE
 from lmstudio_integrations.types.reranking import normal_word
 from lmstudio_integrations.types.results import PredictionResult
@@ -182,5 +182,5 @@ def ask_all(
 
     first = [[each] for _, each in zip(slots[:at_once], numbers, strict=False)]
     yield from run_concurrently(model.context, [partial(ask_some, some) for some in first])
-    flows = min(at_once or sum(slots), number)  # all of them take from one iterator
+    flows = min(at_once or total_of(slots) or number, number)  # all of them take from one iterator
     yield from run_concurrently(model.context, [partial(ask_some, numbers)] * flows)

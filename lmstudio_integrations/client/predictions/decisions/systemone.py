@@ -17,7 +17,7 @@ from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 from lmstudio_integrations.client.transport.connect.opening import find_server
 from lmstudio_integrations.client.transport.connect.probe import without_blocked
-from lmstudio_integrations.client.transport.connect.suggestions import source_of, token_suggestion
+from lmstudio_integrations.client.transport.connect.suggestions import UPDATE_FOR_DECISIONS, source_of, token_suggestion
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioConnectionLostError,
@@ -33,7 +33,7 @@ from lmstudio_integrations.types.timeouts import EXPIRIES
 
 PATH = "/v1/systemone"
 
-UPDATE = "update LM Studio, or let the proxy in front of it pass HTTP requests"
+UPDATE = f"{UPDATE_FOR_DECISIONS}, or let the proxy in front of it pass HTTP requests"
 
 
 async def post(target: Target, timeouts: Timeouts, remaining: float | None, body: Mapping[str, Any]) -> Any:

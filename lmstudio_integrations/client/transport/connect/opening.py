@@ -22,7 +22,7 @@ from lmstudio_integrations.client.transport.connect.probe import (
     redirected,
     without_blocked,
 )
-from lmstudio_integrations.client.transport.connect.suggestions import source_of, unencrypted
+from lmstudio_integrations.client.transport.connect.suggestions import UPDATE_FOR_DECISIONS, source_of, unencrypted
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -227,8 +227,9 @@ async def _rejection_of(
     if status not in {HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND}:
         return None
     if namespace != _ALWAYS_THERE and await _opens(target, address, _ALWAYS_THERE):
+        update = UPDATE_FOR_DECISIONS if namespace == "decision" else "update LM Studio"
         return LMStudioUnsupportedError(
-            f"LM Studio at {address} does not have the WebSocket /{namespace} (status {status:d}); update LM Studio"
+            f"LM Studio at {address} does not have the WebSocket /{namespace} (status {status:d}); {update}"
         )
     if status == HTTPStatus.NOT_FOUND:
         return None

@@ -32,6 +32,9 @@ _SWITCH_ON = (
 
 _OPEN = "open LM Studio or Bionic, start llmster, or run `lmsi serve`, which is an emulator"
 
+UPDATE_FOR_DECISIONS = "update LM Studio to 0.4.26 or later (Bionic presumably to 1.1.7)"
+"""What helps if a server does not know decision models."""
+
 WRONG_PORT = f"set host to LM Studio's own port, by default {DEFAULT_PORT} (Bionic: {DEFAULT_PORT} or {BIONIC_PORT})"
 NO_RESPONSE = "check the address, and whether a firewall blocks it"
 

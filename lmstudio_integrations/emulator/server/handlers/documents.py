@@ -168,6 +168,8 @@ async def retrieve(context: Context, channel: OpenChannel, parameter: Retrieve) 
     config = RetrievalConfig.read(parameter["config"].as_mapping())
     specifier = by_identifier(config.model) if config.model else QuerySpecifier(query=ModelQuery())
     instance = context.registry.find("embedding", specifier)
+    if instance.device is not context.registry.local:
+        raise WireError("Model does not exist")  # so 0.4.12 (bug-tracker#1895)
     with channel.cancellable("The retrieval was cancelled."):
         async with instance.use(channel.scope, "computingEmbedding"):
             channel.send({"type": "onFileProcessList", "indices": list(range(len(parameter["fileIdentifiers"])))})

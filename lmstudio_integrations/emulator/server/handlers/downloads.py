@@ -38,7 +38,7 @@ async def _search(context: Context, term: str, compatible: Sequence[str] | None)
         entry
         for entry in context.registry.catalog.models
         if term in f"{entry.key} {entry.display_name or ''} {entry.full_path}".casefold()
-        and (not compatible or context.registry.metadata(entry).format in compatible)
+        and (not compatible or context.registry.info(entry)["format"] in compatible)
     ]
     entries.sort(key=lambda entry: entry.key.casefold() != term)  # the limit must not cut it off
     return entries
@@ -145,7 +145,7 @@ async def create_download_plan(context: Context, channel: OpenChannel, parameter
         name = f"{target['source']['user']}/{target['source']['repo']}"
         entries = [entry for entry in models if f"{entry.full_path}/".casefold().startswith(f"{name}/".casefold())]
     await context.registry.read_metadata(entries)
-    entries = [entry for entry in entries if not formats or context.registry.metadata(entry).format in formats]
+    entries = [entry for entry in entries if not formats or context.registry.info(entry)["format"] in formats]
     if not entries:
         raise _nothing_to_download(name)
     await _offer(context, channel, entries[0], artifact)

@@ -180,7 +180,12 @@ async def ask(web: Web, token: str | None = None, **headers: str) -> Any:
         (403, b"forbidden", lms.LMStudioAuthenticationError, "status 403"),
         (404, {"error": {"message": "No model"}}, lms.LMStudioModelNotFoundError, "Decision: No model"),
         (404, b"<html>", lms.LMStudioUnsupportedError, "has no /v1/systemone"),
-        (405, b"", lms.LMStudioUnsupportedError, "update LM Studio, or let the proxy"),
+        (
+            405,
+            b"",
+            lms.LMStudioUnsupportedError,
+            "update LM Studio to 0.4.26 or later (Bionic presumably to 1.1.7), or let the proxy",
+        ),
         (200, b"Unexpected endpoint", lms.LMStudioUnsupportedError, "has no /v1/systemone"),
         (501, {"error": {"message": "no images"}}, lms.LMStudioUnsupportedError, "Decision: no images"),
         (502, b"", lms.LMStudioServerError, "status 502, ''"),

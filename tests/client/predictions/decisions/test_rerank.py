@@ -11,6 +11,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry, PredictionRecord
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.types.reranking import QWEN3_RERANKER
+from tests.support.gate import AT_THE_GATE, Gate
 
 RULES = (
     {"when": {"last": "^pool"}, "then": [{"relevance": 0.9}]},
@@ -50,6 +51,18 @@ def server() -> Iterator[Emulator]:
 @pytest.fixture
 async def model(client: Any) -> Any:
     return await client.llm.model("chat")
+
+
+async def test_all_are_asked_at_once_if_only_the_engine_knows_how_many_it_runs(gate: Gate) -> None:
+    rules = ({"when": {"last": "^pool"}, "then": [AT_THE_GATE, {"relevance": 0.9}]}, *RULES)
+    model = entry("m", rules=rules, format="torch_safetensors", slots=2)
+    with Emulator([model], engines=gate.engines()) as server:
+        async with lms.AsyncClient(server.address) as client:
+            llm = await client.llm.model("m", config={"engine_config_file_contents": "max-num-seqs: 2"})
+            ranking = asyncio.create_task(llm.rerank(QUERY, ["ferry", *["pool"] * 9]))
+            await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 10)
+            gate.open()
+            assert len(await ranking) == 10
 
 
 def is_running(prediction: PredictionRecord) -> bool:

@@ -214,15 +214,24 @@ async def test_a_server_that_has_no_namespace_at_all_is_not_reachable() -> None:
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "404 Not Found"])
-async def test_a_namespace_that_is_rejected_where_others_are_opened_is_one_that_the_server_lacks(status: str) -> None:
+@pytest.mark.parametrize(
+    ("namespace", "update"),
+    [
+        ("embedding", "update LM Studio"),
+        pytest.param("decision", "update LM Studio to 0.4.26 or later", marks=pytest.mark.leaf),
+    ],
+)
+async def test_a_namespace_that_is_rejected_where_others_are_opened_is_one_that_the_server_lacks(
+    namespace: str, update: str, status: str
+) -> None:
     with listening(opening("llm", status=status)) as address:
         async with lms.AsyncClient(address, TOKEN) as client:
             with pytest.raises(lms.LMStudioUnsupportedError) as caught:
-                await client.embedding.list_loaded()
-    assert f"LM Studio at ws://{address} does not have the WebSocket /embedding (status {status[:3]})" in str(
-        caught.value
+                await getattr(client, namespace).model("any")
+    assert (
+        f"LM Studio at ws://{address} does not have the WebSocket /{namespace} (status {status[:3]}); {update}"
+        in str(caught.value)
     )
-    assert "update LM Studio" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ OF_MEMORY_AND_SPEED = {
 """The engine decides on these itself; they change no response."""
 
 WITHOUT_EFFECT = {
+    *("engine_config_file_contents", "engine_cwd"),
     *("ignore_model_preferred_max_image_dimension", "user_max_image_dimension_pixels"),
     *("mlx_disk_cache", "mlx_kv_cache_quantization", "num_experts", "reasoning_budget_message", "tool_naming"),
     *("speculative_decoding_min_continue_drafting_probability", "speculative_decoding_min_draft_length_to_consider"),
