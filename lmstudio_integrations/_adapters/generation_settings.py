@@ -8,7 +8,7 @@ does not have.
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import deepcopy
-from functools import cache
+from functools import cache, partial
 from operator import is_, itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -31,7 +31,7 @@ from lmstudio_integrations._adapters.input_checks import (
     resolve_aliases,
     with_effect,
 )
-from lmstudio_integrations._adapters.reasoning_effort import ReasoningEffort, is_catalog_key, sent_effort
+from lmstudio_integrations._adapters.reasoning_effort import is_catalog_key, sent_effort
 from lmstudio_integrations._adapters.settings import ModelSettings
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.client.predictions.plan import characters_of
@@ -40,7 +40,7 @@ from lmstudio_integrations.types._config_base import Settings, wire_keys
 from lmstudio_integrations.types._numbers import LogProbs, OrOff
 from lmstudio_integrations.types._prediction_settings import AdapterPredictionSettings, Stop
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig, ModelKind
-from lmstudio_integrations.types.reasoning import SendReasoning
+from lmstudio_integrations.types.reasoning import ReasoningEffort, RequestedEffort, SendReasoning
 
 _OVERFLOW = "context_overflow_policy"
 _OVERFLOW_KEY = wire_keys(LlmPredictionConfig)[_OVERFLOW].key
@@ -266,15 +266,19 @@ def _call_fields(kind: type[GenerationSettings]) -> Callable[[Mapping[str, Any]]
 
 def _with_effort(call: CallSettings) -> CallSettings:
     values = call.values
-    key: str | None = values["model"]
+    effort, model = values["reasoning_effort"], values["model"]
+    key: str | None = model
     if not is_catalog_key(key):
         reported = call.used.loaded
         key = key if reported is None else reported.info.get("modelKey", key)
-    sent = sent_effort(values["reasoning_effort"], values["enable_thinking"], key)
+    sent = sent_effort(effort, values["enable_thinking"], key)
     changes: dict[str, Any] = {"raw": sent.fields} if sent.fields else {}
     if sent.enable_thinking is not None:
         changes["enable_thinking"] = sent.enable_thinking
-    return call._replace(settings=call.settings.merged(LlmPredictionConfig(**changes)), problem=sent.problem)
+    return call._replace(
+        settings=call.settings.merged(LlmPredictionConfig(**changes)),
+        effort=RequestedEffort(effort, key, sent.name, partial(call.runtime.warn_once, ("reasoning_effort", model))),
+    )
 
 
 class ChatSettings(GenerationSettings):

@@ -124,7 +124,7 @@ def describe(model: Model) -> Flow[tuple[CardModel, ModelInstanceInfo]]:
     operation = Operation(model.context)
     info = yield from model.get_info()
     fields = yield from model.get_load_fields()
-    server = yield from version(operation)
+    server, efforts = (yield from version(operation)), (yield from _efforts(model, info))
     described = CardModel(
         key=info.model_key,
         identifier=info.identifier,
@@ -139,8 +139,20 @@ def describe(model: Model) -> Flow[tuple[CardModel, ModelInstanceInfo]]:
         device=info.device_identifier,
         server=f"{server.version} (build {server.build})",
         runtime=(yield from _runtime(operation, info.format)),
+        **efforts,
     )
     return described, info
+
+
+def _efforts(model: Model, info: ModelInstanceInfo) -> Flow[dict[str, Any]]:
+    """Return what a card says of the efforts of reasoning."""
+    try:
+        with door("efforts of reasoning"):
+            from lmstudio_integrations.client.models.efforts import efforts_of  # noqa: PLC0415 - a leaf
+    except MissingLeafError:
+        return {}
+    efforts = yield from efforts_of(model.context, info.model_key, info.identifier)
+    return {"efforts": efforts.allowed_options, "default_effort": efforts.default}
 
 
 def _runtime(operation: Operation, file_format: str) -> Flow[str | None]:

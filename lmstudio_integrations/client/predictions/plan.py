@@ -30,7 +30,7 @@ from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict, TimeoutParameters
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolFunctionDef
-from lmstudio_integrations.types.reasoning import DEFAULT_REASONING, ReasoningOptions, SendReasoning
+from lmstudio_integrations.types.reasoning import DEFAULT_REASONING, ReasoningOptions, RequestedEffort, SendReasoning
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
@@ -325,6 +325,7 @@ class Plan:
         parse_json: Whether to parse the response as a JSON object, if it is one.
         keeps_misfits: Whether calls in the text whose arguments do not fit are calls, even if the response is checked:
             a loop of tools answers them.
+        effort: How much the model is asked to reason; `None` leaves that to the model.
     """
 
     settings: LlmPredictionConfig
@@ -335,6 +336,7 @@ class Plan:
     callbacks: Callbacks | None = None
     parse_json: bool = False
     keeps_misfits: bool = False
+    effort: RequestedEffort | None = None
     omits_images: str | None = field(default=None, init=False)
     """Why images that a tool or a model has returned are not sent; `None` sends them."""
     _uploaded: Sequence[FileHandle | str] = field(default=(), init=False)

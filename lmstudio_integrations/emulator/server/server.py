@@ -34,6 +34,9 @@ from lmstudio_integrations.emulator.server.sockets import Socket
 from lmstudio_integrations.emulator.server.tcp import port_error, stop_accepting
 from lmstudio_integrations.protocol.endpoints import Namespace
 
+GetHandler: TypeAlias = Callable[[ServerState], dict[str, Any]]
+"""Answers a request without a body."""
+
 PostHandler: TypeAlias = Callable[[ServerState, Any], Awaitable[dict[str, Any]]]
 """Answers a request with a body, which is JSON."""
 
@@ -144,7 +147,16 @@ class Server:
             return socket.respond(status, f"{reason}\n")
         if path in _PAGES:
             return _json(socket, _PAGES[path](self._state.registry.catalog))
-        return None if path in _NAMESPACES else _json(socket, *unexpected("GET", path))
+        if path in _NAMESPACES:
+            return None
+        handle = _get_handler(path)
+        if handle is None:
+            return _json(socket, *unexpected("GET", path))
+        try:
+            self._check_token(request.headers.get("Authorization", ""))
+        except HttpError as error:
+            return _json(socket, error.body, error.status)
+        return _json(socket, handle(self._state))
 
     async def _answer(self, request: HttpRequest) -> bytes:
         """Return the response to a request with a body."""
@@ -162,10 +174,13 @@ class Server:
     async def _handle_post(self, handle: PostHandler, request: HttpRequest) -> Mapping[str, Any]:
         if error := self._origin_error(request.headers.get("origin")):
             raise bad_request(error, http.HTTPStatus.FORBIDDEN)
-        if error := self._authenticator.why_token_is_rejected(request.headers.get("authorization", "")):
-            raise HttpError(http.HTTPStatus.UNAUTHORIZED, "invalid_request", error, "invalid_api_key")
+        self._check_token(request.headers.get("authorization", ""))
         await self._state.simulate_latency()
         return await handle(self._state, request.json())
+
+    def _check_token(self, authorization: str) -> None:
+        if error := self._authenticator.why_token_is_rejected(authorization):
+            raise HttpError(http.HTTPStatus.UNAUTHORIZED, "invalid_request", error, "invalid_api_key")
 
     def _origin_error(self, origin: str | None) -> str | None:
         return None if origin is None or origin in self._origins else f"the origin {origin} is not allowed"
@@ -207,6 +222,16 @@ def _json(socket: ServerConnection, value: object, status: http.HTTPStatus = htt
     del made.headers["Content-Type"]
     made.headers["Content-Type"] = "application/json"
     return made
+
+
+def _get_handler(path: str) -> GetHandler | None:
+    """Return the handler of a request without a body; `None` for a path that a server does not know."""
+    try:
+        with door("efforts of reasoning"):
+            from lmstudio_integrations.emulator.server.handlers.model_list import GETS  # noqa: PLC0415 - a leaf
+    except MissingLeafError:
+        return None
+    return GETS.get(path)
 
 
 def _post_handler(path: str) -> PostHandler | None:

@@ -61,6 +61,7 @@ ENTRIES: tuple[tuple[str, Callable[[Plan], object]], ...] = (
         ),
     ),
     ("entries.context_check.ContextCheck", lambda plan: plan.options.check_context),
+    ("entries.effort_check.EffortCheck", lambda plan: plan.effort is not None),
     ("entries.logit_bias.LogitBias", lambda plan: plan.settings.logit_bias is not None),
     ("entries.returned_images.ReturnedImages", lambda plan: plan.has_returned_images),
     ("entries.sent_reasoning.SentReasoning", _may_have_earlier_thoughts),
