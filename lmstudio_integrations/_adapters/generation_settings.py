@@ -72,8 +72,9 @@ class GenerationSettings(AdapterPredictionSettings, ModelSettings):
     check_context: bool = Field(
         default=True,
         description="Whether to detect that the server has dropped part of the prompt. The metadata then has "
-        "`dropped_tokens`, and you get an `LMStudioTruncationWarning` unless the policy allows it. The default is "
-        "`True`. A prompt that may fill half of the context window costs up to two extra requests.",
+        "`dropped_tokens`, and you get an `LMStudioTruncationWarning` unless the policy allows it, and always if the "
+        "server counts a response and sends none of it. The default is `True`. A prompt that may fill half of the "
+        "context window costs up to two extra requests.",
     )
 
     stop_on_repetition: Annotated[bool | int, BeforeValidator(_check_characters)] = Field(

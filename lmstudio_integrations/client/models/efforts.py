@@ -77,13 +77,13 @@ async def _list(target: Target) -> Mapping[str, AllowedEfforts]:
     try:
         found = await find_server(target)
         without_blocked([found.address] if found.address else [])
-        listed = await get(found, _PATH, _read)
+        listed = await get(found, _PATH, read_list)
     except LMStudioError:
         return {}
     return {} if isinstance(listed, Finding) else listed
 
 
-def _read(body: bytes) -> Mapping[str, AllowedEfforts] | None:
+def read_list(body: bytes) -> Mapping[str, AllowedEfforts] | None:
     """Return what a complete list says; `None` if this is none."""
     try:
         page: Any = from_json(body)

@@ -189,8 +189,9 @@ class PredictionParameters(TimeoutParameters, total=False):
             log that a required tool call is missing, and to check the arguments of calls that were left in the text.
             The default is `True`. A response that is not a JSON object is no error; `parsed` is then its text.
         check_context: Whether to detect that the server has dropped part of the prompt. `stats` then has
-            `dropped_tokens`, and you get an `LMStudioTruncationWarning` unless the policy allows it. The default is
-            `False`. A prompt that may fill half of the context window costs up to two extra requests.
+            `dropped_tokens`, and you get an `LMStudioTruncationWarning` unless the policy allows it, and always if the
+            server counts a response and sends none of it. The default is `False`. A prompt that may fill half of the
+            context window costs up to two extra requests.
         tools_first: Whether a call with tools and a response format may make two predictions: one with the tools alone
             and, if the model called none and its response does not fit, one with the format alone. Nothing is
             delivered before that is known. The default is `False`, where the format's grammar keeps the model from
