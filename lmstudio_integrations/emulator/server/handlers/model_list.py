@@ -32,7 +32,6 @@ def _describe(entry: ModelEntry, info: Mapping[str, Any]) -> dict[str, Any]:
         "publisher": info["publisher"],
         "key": entry.key,
         "display_name": info["displayName"],
-        "architecture": info.get("architecture"),
         "quantization": quantization and {"name": quantization["name"], "bits_per_weight": quantization["bits"]},
         "size_bytes": info["sizeBytes"],
         "params_string": info.get("paramsString"),
@@ -43,11 +42,8 @@ def _describe(entry: ModelEntry, info: Mapping[str, Any]) -> dict[str, Any]:
         return described
     abilities: dict[str, Any] = {"vision": info["vision"], "trained_for_tool_use": info["trainedForToolUse"]}
     if allowed := entry.reasoning_options:
-        abilities["reasoning"] = {
-            "allowed_options": list(allowed),
-            "default": entry.reasoning_default or allowed[-1],
-        }
-    return {**described, "capabilities": abilities, "description": None}
+        abilities["reasoning"] = {"allowed_options": allowed, "default": entry.reasoning_default or allowed[-1]}
+    return {**described, "architecture": info.get("architecture"), "capabilities": abilities, "description": None}
 
 
 GETS: Mapping[str, Callable[[ServerState], dict[str, Any]]] = {"/api/v1/models": list_models}
