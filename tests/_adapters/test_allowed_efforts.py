@@ -131,7 +131,7 @@ def test_an_effort_that_is_allowed_or_not_known_to_be_otherwise_is_none(
 @pytest.mark.parametrize("name", SOME)
 def test_the_server_is_asked_once_for_each_model_and_only_about_an_effort(name: str, listings: list[object]) -> None:
     make = METHODS[name][0]
-    models = [ModelEntry(key=SWITCHED, reasoning_options=("off", "on")), PLAIN]
+    models = [ModelEntry(key=SWITCHED, reasoning_options=("off", "on")), ModelEntry(key=PLAIN)]
     with Emulator(models, auto_evict=False) as server:
         ask(name, make(model=SWITCHED, host=server.address))
         assert not listings
@@ -168,7 +168,7 @@ def test_the_token_of_the_user_opens_the_list() -> None:
             llm.invoke("Hello")
 
 
-NOTHING_KNOWN = {
+NOTHING_KNOWN: dict[str, Any] = {
     "an older server": None,
     "another server": {"data": [{"id": SWITCHED, "object": "model"}]},
     "no object": ["models"],

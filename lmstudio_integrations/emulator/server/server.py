@@ -147,14 +147,14 @@ class Server:
             return socket.respond(status, f"{reason}\n")
         if path in _PAGES:
             return _json(socket, _PAGES[path](self._state.registry.catalog))
-        if path in _NAMESPACES:
-            return None
+        return None if path in _NAMESPACES else self._get(socket, path, request.headers.get("Authorization", ""))
+
+    def _get(self, socket: ServerConnection, path: str, authorization: str) -> Response:
+        """Return the response to a request for something that only clients may see."""
         handle = _get_handler(path)
         if handle is None:
             return _json(socket, *unexpected("GET", path))
-        try:
-            self._check_token(request.headers.get("Authorization", ""))
-        except HttpError as error:
+        if error := self._token_error(authorization):
             return _json(socket, error.body, error.status)
         return _json(socket, handle(self._state))
 
@@ -174,13 +174,14 @@ class Server:
     async def _handle_post(self, handle: PostHandler, request: HttpRequest) -> Mapping[str, Any]:
         if error := self._origin_error(request.headers.get("origin")):
             raise bad_request(error, http.HTTPStatus.FORBIDDEN)
-        self._check_token(request.headers.get("authorization", ""))
+        if token_error := self._token_error(request.headers.get("authorization", "")):
+            raise token_error
         await self._state.simulate_latency()
         return await handle(self._state, request.json())
 
-    def _check_token(self, authorization: str) -> None:
-        if error := self._authenticator.why_token_is_rejected(authorization):
-            raise HttpError(http.HTTPStatus.UNAUTHORIZED, "invalid_request", error, "invalid_api_key")
+    def _token_error(self, authorization: str) -> HttpError | None:
+        why = self._authenticator.why_token_is_rejected(authorization)
+        return HttpError(http.HTTPStatus.UNAUTHORIZED, "invalid_request", why, "invalid_api_key") if why else None
 
     def _origin_error(self, origin: str | None) -> str | None:
         return None if origin is None or origin in self._origins else f"the origin {origin} is not allowed"

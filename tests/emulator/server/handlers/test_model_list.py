@@ -20,7 +20,7 @@ SEEN: list[dict[str, Any]] = [
 
 
 def listed(server: Emulator, **headers: str) -> dict[str, Any]:
-    status, kind, text = get(server, PATH, **headers)
+    status, kind, text = get(server, PATH, None, **headers)
     assert (status, kind) == (200, "application/json")
     return {model["key"]: model for model in json.loads(text)["models"]}
 
