@@ -62,13 +62,16 @@ def _efforts(client: "Client") -> Mapping[str, Any]:
     """Return what the infos of models that allow efforts of reasoning have in addition, by their keys."""
     from lmstudio_integrations.client.api.base import context_of  # noqa: PLC0415 - slow
     from lmstudio_integrations.client.transport.flows import run  # noqa: PLC0415 - slow
+    from lmstudio_integrations.client.transport.operation import Operation  # noqa: PLC0415 - slow
 
     try:
         with door("efforts of reasoning"):
             from lmstudio_integrations.client.models.efforts import list_efforts  # noqa: PLC0415 - a leaf
     except MissingLeafError:
         return {}
-    return {key: {"reasoning": each._asdict()} for key, each in run(list_efforts(context_of(client))).items()}
+    return {
+        key: {"reasoning": each._asdict()} for key, each in run(list_efforts(Operation(context_of(client)))).items()
+    }
 
 
 def device_names(client: "Client", infos: Iterable[ModelInfo]) -> dict[str | None, str]:

@@ -1,5 +1,6 @@
 """Efforts that a model does not allow: one warning before each is ignored, in LangChain and LlamaIndex."""
 
+import asyncio
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -7,12 +8,15 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations import LMStudioConfigWarning
+from lmstudio_integrations.client.models import efforts
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.server.context import ServerState
 from lmstudio_integrations.emulator.server.handlers import model_list
 from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.llama_index import LMStudio
 from tests._adapters.ways import METHODS, messages_of
 from tests.support.adapters import covering
+from tests.support.virtual_time import in_virtual_time, serving
 
 SWITCHED, ALWAYS, UNLISTED, PLAIN = "acme/switched-4b", "acme/always-8b", "acme/unlisted-1b", "qwen3.8-27b"
 OTHER_LEVELS, PLAIN_WITH_LEVELS = "acme/levels-2b", "gpt-oss-20b"
@@ -189,6 +193,46 @@ def test_a_server_that_lists_no_efforts_is_no_error(case: str, monkeypatch: pyte
     with Emulator([SWITCHED]) as server, warnings.catch_warnings():
         warnings.simplefilter("error")
         ChatLMStudio(model=SWITCHED, host=server.address, reasoning_effort="high").invoke("Hello")
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Let requests over HTTP hang, once a model is loaded; return what gets an item for each."""
+    requests: list[Any] = []
+
+    async def hang(*arguments: Any) -> Any:
+        requests.append(arguments)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(efforts, "get", hang)
+    return requests
+
+
+@pytest.mark.parametrize("make", [ChatLMStudio, LMStudio])
+@in_virtual_time
+async def test_a_call_waits_for_the_list_no_longer_than_it_may_take(make: Any, hanging: list[Any]) -> None:
+    async with serving(Emulator([SWITCHED])) as host:
+        llm = make(model=SWITCHED, host=host, reasoning_effort="high")
+        call, loop = llm.ainvoke if make is ChatLMStudio else llm.acomplete, asyncio.get_running_loop()
+        began = loop.time()
+        await call("Hello", timeouts={"total_timeout": 9})
+        assert loop.time() - began == pytest.approx(9, abs=1)
+        with warnings.catch_warnings(action="error"):
+            await call("Hello")
+        assert len(hanging) == 1
+        await llm.aclose()
+
+
+@in_virtual_time
+async def test_a_call_that_is_stopped_meanwhile_stops_and_the_next_one_asks_again(hanging: list[Any]) -> None:
+    async with serving(Emulator([SWITCHED])) as host:
+        llm = ChatLMStudio(model=SWITCHED, host=host, reasoning_effort="high")
+        for number in (1, 2):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(5):
+                    await llm.ainvoke("Hello")
+            assert len(hanging) == number
+        await llm.aclose()
 
 
 def test_a_server_that_answers_nothing_over_http_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:

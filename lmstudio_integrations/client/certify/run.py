@@ -124,7 +124,7 @@ def describe(model: Model) -> Flow[tuple[CardModel, ModelInstanceInfo]]:
     operation = Operation(model.context)
     info = yield from model.get_info()
     fields = yield from model.get_load_fields()
-    server, efforts = (yield from version(operation)), (yield from _efforts(model, info))
+    server, efforts = (yield from version(operation)), (yield from _efforts(operation, info))
     described = CardModel(
         key=info.model_key,
         identifier=info.identifier,
@@ -144,14 +144,14 @@ def describe(model: Model) -> Flow[tuple[CardModel, ModelInstanceInfo]]:
     return described, info
 
 
-def _efforts(model: Model, info: ModelInstanceInfo) -> Flow[dict[str, Any]]:
+def _efforts(operation: Operation, info: ModelInstanceInfo) -> Flow[dict[str, Any]]:
     """Return what a card says of the efforts of reasoning."""
     try:
         with door("efforts of reasoning"):
             from lmstudio_integrations.client.models.efforts import efforts_of  # noqa: PLC0415 - a leaf
     except MissingLeafError:
         return {}
-    efforts = yield from efforts_of(model.context, info.model_key, info.identifier)
+    efforts = yield from efforts_of(operation, info.model_key, info.identifier)
     return {"efforts": efforts.allowed_options, "default_effort": efforts.default}
 
 

@@ -4,7 +4,9 @@
 or cannot be reached over HTTP, is no error.
 """
 
+import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,11 +14,11 @@ from pydantic_core import from_json
 
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations._support.typeguards import is_list, is_object
-from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connect.opening import find_server
 from lmstudio_integrations.client.transport.connect.probe import Finding, get, without_blocked
 from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioError
 
 _PATH = "api/v1/models"
@@ -47,40 +49,45 @@ class _Recorded(BoundedCache[str, AllowedEfforts]):
         super().__init__(_MAX_RECORDED)
 
 
-def efforts_of(context: ClientContext, *names: str) -> Flow[AllowedEfforts]:
+def efforts_of(operation: Operation, *names: str) -> Flow[AllowedEfforts]:
     """Return the efforts that a model allows; the server is asked once for each model.
 
     Args:
-        context: The server.
+        operation: Asks it.
         names: What the model is called, best name first: its key, the identifier of an instance.
     """
-    recorded = context.shared(_Recorded)
+    recorded = operation.context.shared(_Recorded)
     found = recorded.get(names[0])
     if found is None:
         recorded.put(names[0], _UNKNOWN)  # at once: other calls need not wait for it
-        listed = yield from list_efforts(context)
+        try:
+            listed = yield from list_efforts(operation)
+        except BaseException:  # the call was stopped; the next one asks again
+            recorded.pop(names[0])
+            raise
         for name, efforts in listed.items():
             recorded.put(name, efforts)
         found = recorded.put(names[0], next((listed[name] for name in names if name in listed), _UNKNOWN))
     return found
 
 
-def list_efforts(context: ClientContext) -> Flow[Mapping[str, AllowedEfforts]]:
+def list_efforts(operation: Operation) -> Flow[Mapping[str, AllowedEfforts]]:
     """Return the efforts that the models of a server allow, by their keys, and by those of variants and instances.
 
     Models without any are absent.
     """
-    return (yield from context.run_task(partial(_list, context.target)))
+    context = operation.context
+    return (yield from context.run_task(partial(_list, context.target, operation.remaining_time)))
 
 
-async def _list(target: Target) -> Mapping[str, AllowedEfforts]:
-    try:
-        found = await find_server(target)
-        without_blocked([found.address] if found.address else [])
-        listed = await get(found, _PATH, read_list)
-    except LMStudioError:
-        return {}
-    return {} if isinstance(listed, Finding) else listed
+async def _list(target: Target, remaining: float | None) -> Mapping[str, AllowedEfforts]:
+    with suppress(LMStudioError, TimeoutError):
+        async with asyncio.timeout(remaining):
+            found = await find_server(target)
+            without_blocked([found.address] if found.address else [])
+            listed = await get(found, _PATH, read_list)
+            return {} if isinstance(listed, Finding) else listed
+    return {}
 
 
 def read_list(body: bytes) -> Mapping[str, AllowedEfforts] | None:

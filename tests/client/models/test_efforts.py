@@ -11,6 +11,7 @@ from lmstudio_integrations._support.environment import SERVER_FILE_VARIABLE
 from lmstudio_integrations.client.api.base import context_of
 from lmstudio_integrations.client.models.efforts import AllowedEfforts, list_efforts
 from lmstudio_integrations.client.transport.flows import arun, run
+from lmstudio_integrations.client.transport.operation import Operation
 from tests.support.web import Request, Web, web_server
 
 PATH = "/lm/api/v1/models"
@@ -42,7 +43,7 @@ def test_the_token_and_the_headers_are_sent(web: Web) -> None:
     ]
     for settings in given:
         with client_of(web, **settings) as client:
-            assert run(list_efforts(context_of(client))) == {"m": SWITCHED}
+            assert run(list_efforts(Operation(context_of(client)))) == {"m": SWITCHED}
     sent = [[request.headers[name] for name in ("Authorization", "X-Team")] for request in web.requests]
     assert sent == [[f"Bearer {TOKEN}", "a"], ["Basic proxy", None], [None, None]]
 
@@ -51,7 +52,7 @@ async def test_a_list_of_hundreds_of_models_is_read(web: Web) -> None:
     keys = [f"model-{number:04}-{'x' * 400}" for number in range(500)]
     web.pages[PATH] = lambda request: request.respond(page(keys))
     async with lms.AsyncClient(f"127.0.0.1:{web.port}/lm") as client:
-        assert (await arun(list_efforts(context_of(client)))).keys() == {*keys}
+        assert (await arun(list_efforts(Operation(context_of(client))))).keys() == {*keys}
 
 
 def _redirect(request: Request) -> None:
@@ -72,10 +73,10 @@ def _redirect(request: Request) -> None:
 def test_another_response_says_nothing(web: Web, respond: Any) -> None:
     web.pages[PATH] = respond
     with client_of(web, api_token=TOKEN) as client:
-        assert run(list_efforts(context_of(client))) == {}
+        assert run(list_efforts(Operation(context_of(client)))) == {}
 
 
 def test_nobody_is_asked_where_no_server_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SERVER_FILE_VARIABLE, "/nothing/here.json")
     with lms.Client() as client:
-        assert run(list_efforts(context_of(client))) == {}
+        assert run(list_efforts(Operation(context_of(client)))) == {}

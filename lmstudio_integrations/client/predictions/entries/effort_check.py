@@ -22,7 +22,7 @@ class EffortCheck(Middleware):
         effort = self.plan.effort
         assert effort is not None, "otherwise this is not in the list of the call"
         identifier = ask.instance.identifier
-        known = yield from efforts_of(ask.operation.context, effort.key or identifier, identifier)
+        known = yield from efforts_of(ask.operation, effort.key or identifier, identifier)
         problem = problem_of(effort, known.allowed_options)
         if problem is not None:
             effort.warn(problem)
