@@ -69,9 +69,8 @@ def _efforts(client: "Client") -> Mapping[str, Any]:
             from lmstudio_integrations.client.models.efforts import list_efforts  # noqa: PLC0415 - a leaf
     except MissingLeafError:
         return {}
-    return {
-        key: {"reasoning": each._asdict()} for key, each in run(list_efforts(Operation(context_of(client)))).items()
-    }
+    listed = run(list_efforts(Operation(context_of(client))))
+    return {key: {"reasoning": each._asdict()} for key, each in listed.items()}
 
 
 def device_names(client: "Client", infos: Iterable[ModelInfo]) -> dict[str | None, str]:
