@@ -289,7 +289,7 @@ class ChatSettings(GenerationSettings):
         default=None,
         description="How much the model reasons before it responds, from `none` to `xhigh`. The server gets the "
         "nearest level that the model has. Only models of LM Studio's catalog have levels; for others, only `none` "
-        "has an effect. If unset, the model's default applies.",
+        "has an effect. An effort without effect is a warning. If unset, the model's default applies.",
     )
 
     send_reasoning: SendReasoning = Field(

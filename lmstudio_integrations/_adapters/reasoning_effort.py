@@ -1,7 +1,8 @@
 """`reasoning_effort` of the chat adapters: what is sent for it to each kind of model. Pure.
 
 Levels are a custom field of a model (docs/protocol.md#custom-fields); only models of LM Studio's catalog have any. A
-server skips a field or a value that a model lacks and does not list what it has, so a table here has the known models.
+server skips a field or a value that a model lacks, and lists what it has over HTTP only, so a table here has the known
+models. `EffortCheck` warns of what has no effect.
 """
 
 import re

@@ -66,7 +66,7 @@ class RequestedEffort(NamedTuple):
         requested: The effort.
         key: The model's key, if it is known.
         sent: What is sent for it, as the server calls it: `on`, `off` or a level; `None` if nothing can be sent.
-        warn: Called with the reason if the effort has no effect; reports the first one.
+        warn: Called with the reason if the effort has no effect; only the first call warns.
     """
 
     requested: str

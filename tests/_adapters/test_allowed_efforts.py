@@ -82,9 +82,9 @@ def listings(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Return what gets an item for each request for the list of models."""
     requests: list[object] = []
 
-    def list_models(state: ServerState) -> dict[str, Any]:
+    async def list_models(state: ServerState) -> dict[str, Any]:
         requests.append(state)
-        return model_list.list_models(state)
+        return await model_list.list_models(state)
 
     monkeypatch.setattr(model_list, "GETS", {PATH: list_models})
     return requests
@@ -187,9 +187,10 @@ NOTHING_KNOWN: dict[str, Any] = {
 
 @pytest.mark.parametrize("case", NOTHING_KNOWN)
 def test_a_server_that_lists_no_efforts_is_no_error(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = NOTHING_KNOWN[case]
-    handlers = {} if page is None else {PATH: lambda _state: page}
-    monkeypatch.setattr(model_list, "GETS", handlers)
+    async def list_models(_state: ServerState) -> Any:
+        return NOTHING_KNOWN[case]
+
+    monkeypatch.setattr(model_list, "GETS", {PATH: list_models} if case != "an older server" else {})
     with Emulator([SWITCHED]) as server, warnings.catch_warnings():
         warnings.simplefilter("error")
         ChatLMStudio(model=SWITCHED, host=server.address, reasoning_effort="high").invoke("Hello")

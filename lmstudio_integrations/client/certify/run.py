@@ -124,7 +124,7 @@ def describe(model: Model) -> Flow[tuple[CardModel, ModelInstanceInfo]]:
     operation = Operation(model.context)
     info = yield from model.get_info()
     fields = yield from model.get_load_fields()
-    server, efforts = (yield from version(operation)), (yield from _efforts(operation, info))
+    server = yield from version(operation)
     described = CardModel(
         key=info.model_key,
         identifier=info.identifier,
@@ -139,7 +139,7 @@ def describe(model: Model) -> Flow[tuple[CardModel, ModelInstanceInfo]]:
         device=info.device_identifier,
         server=f"{server.version} (build {server.build})",
         runtime=(yield from _runtime(operation, info.format)),
-        **efforts,
+        **(yield from _efforts(operation, info)),
     )
     return described, info
 

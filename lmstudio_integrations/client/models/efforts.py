@@ -16,7 +16,7 @@ from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connect.opening import find_server
-from lmstudio_integrations.client.transport.connect.probe import Finding, get, without_blocked
+from lmstudio_integrations.client.transport.connect.probe import Finding, get
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioError
@@ -83,9 +83,7 @@ def list_efforts(operation: Operation) -> Flow[Mapping[str, AllowedEfforts]]:
 async def _list(target: Target, remaining: float | None) -> Mapping[str, AllowedEfforts]:
     with suppress(LMStudioError, TimeoutError):
         async with asyncio.timeout(remaining):
-            found = await find_server(target)
-            without_blocked([found.address] if found.address else [])
-            listed = await get(found, _PATH, read_list)
+            listed = await get(await find_server(target), _PATH, read_list)
             return {} if isinstance(listed, Finding) else listed
     return {}
 

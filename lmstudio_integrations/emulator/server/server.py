@@ -34,7 +34,7 @@ from lmstudio_integrations.emulator.server.sockets import Socket
 from lmstudio_integrations.emulator.server.tcp import port_error, stop_accepting
 from lmstudio_integrations.protocol.endpoints import Namespace
 
-GetHandler: TypeAlias = Callable[[ServerState], dict[str, Any]]
+GetHandler: TypeAlias = Callable[[ServerState], Awaitable[dict[str, Any]]]
 """Answers a request without a body."""
 
 PostHandler: TypeAlias = Callable[[ServerState, Any], Awaitable[dict[str, Any]]]
@@ -138,7 +138,7 @@ class Server:
         self._sockets.add(socket)
         return socket
 
-    def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
+    async def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
         """Return the response to a request that opens no WebSocket, else `None`."""
         path = request.path.partition("?")[0]
         error = _repeated_header_error(request) or self._http_error(request, path)
@@ -147,16 +147,19 @@ class Server:
             return socket.respond(status, f"{reason}\n")
         if path in _PAGES:
             return _json(socket, _PAGES[path](self._state.registry.catalog))
-        return None if path in _NAMESPACES else self._get(socket, path, request.headers.get("Authorization", ""))
+        if path in _NAMESPACES:
+            return None
+        return await self._get(socket, path, request.headers.get("Authorization", ""))
 
-    def _get(self, socket: ServerConnection, path: str, authorization: str) -> Response:
+    async def _get(self, socket: ServerConnection, path: str, authorization: str) -> Response:
         """Return the response to a request for something that only clients may see."""
         handle = _get_handler(path)
         if handle is None:
             return _json(socket, *unexpected("GET", path))
         if error := self._token_error(authorization):
             return _json(socket, error.body, error.status)
-        return _json(socket, handle(self._state))
+        await self._state.simulate_latency()
+        return _json(socket, await handle(self._state))
 
     async def _answer(self, request: HttpRequest) -> bytes:
         """Return the response to a request with a body."""

@@ -127,9 +127,14 @@ async def probe_status(address: Address) -> ServerStatus | Finding:
 
 
 async def get(target: Target, path: str, read: Callable[[bytes], T | None]) -> T | Finding:
-    """Return what a page of a server says, as `read` returns it once it is complete; or what happened instead."""
+    """Return what a page of a server says, as `read` returns it once it is complete; or what happened instead.
+
+    Raises:
+        LMStudioRuntimeError: If tests block the address.
+    """
     address, headers = target.address, dict(target.headers)
     assert address is not None, "it was found before"
+    without_blocked([address])
     if target.token is not None and "authorization" not in map(str.lower, headers):
         headers["Authorization"] = f"Bearer {target.token}"
     return await _request(address, path, read, STATUS_TIMEOUT, target.ssl_context, headers=headers)

@@ -1,6 +1,6 @@
 """The models over HTTP, which is the only place where a server lists their efforts (docs/protocol.md#efforts)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from lmstudio_integrations.emulator.models.catalog import ModelEntry
@@ -10,12 +10,14 @@ _FORMATS = {"safetensors": "mlx"}
 """The formats that have another name here than on the WebSockets."""
 
 
-def list_models(state: ServerState) -> dict[str, Any]:
+async def list_models(state: ServerState) -> dict[str, Any]:
     """Return the models on this machine, with the loaded instances of each."""
     registry = state.registry
+    entries = [entry for _, entry in registry.downloaded([registry.local])]
+    await registry.read_metadata(entries)
     loaded = registry.instances(devices=[registry.local])
     listed: list[dict[str, Any]] = []
-    for _, entry in registry.downloaded([registry.local]):
+    for entry in entries:
         instances = [
             {"id": each.identifier, "config": {"context_length": each.request.context_length}}
             for each in loaded
@@ -46,5 +48,5 @@ def _describe(entry: ModelEntry, info: Mapping[str, Any]) -> dict[str, Any]:
     return {**described, "architecture": info.get("architecture"), "capabilities": abilities, "description": None}
 
 
-GETS: Mapping[str, Callable[[ServerState], dict[str, Any]]] = {"/api/v1/models": list_models}
+GETS: Mapping[str, Callable[[ServerState], Awaitable[dict[str, Any]]]] = {"/api/v1/models": list_models}
 """The handlers of requests without a body, by path."""
