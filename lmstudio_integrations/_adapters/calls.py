@@ -22,7 +22,7 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.models import ChatTemplateInfo
-from lmstudio_integrations.types.reasoning import ReasoningOptions
+from lmstudio_integrations.types.reasoning import ReasoningOptions, RequestedEffort
 from lmstudio_integrations.types.results import PredictionEnd
 from lmstudio_integrations.types.structured import response_settings
 
@@ -129,7 +129,7 @@ class CallSettings(NamedTuple):
         settings: How to generate.
         options: What is done beside sending and reading, such as checks.
         tool_use: How it uses tools.
-        problem: Which of the settings has no effect on the model, if one has none.
+        effort: How much the model is asked to reason; `None` leaves that to the model.
         include_confidence: Whether the response is to have the confidence of its fields.
         alternatives: How many other tokens the log-probabilities list; `None` if only the confidence needs them.
     """
@@ -141,7 +141,7 @@ class CallSettings(NamedTuple):
     settings: LlmPredictionConfig
     options: PredictionOptions
     tool_use: ToolUse
-    problem: str | None = None
+    effort: RequestedEffort | None = None
     include_confidence: bool = False
     alternatives: int | None = 0
 
@@ -163,15 +163,13 @@ class CallSettings(NamedTuple):
     def _plan(
         self, history: WireHistory | PendingHistory | None = None, prompt: str = "", *, is_async: bool = False
     ) -> Plan:
-        """Return the plan of a prediction. Warns once if a setting has no effect on the model."""
-        if self.problem is not None:
-            self.runtime.warn_once(("reasoning_effort", self.values["model"]), self.problem)
+        """Return the plan of a prediction."""
         progress, callbacks = self.values["on_prompt_progress"], None
         if progress is not None:
             check_callbacks(is_async, on_prompt_progress=progress)
             callbacks = Callbacks(on_prompt_processing_progress=progress)
         checked_string(prompt, "the prompt")
-        return Plan(self.settings, self.options, history, prompt, callbacks=callbacks)
+        return Plan(self.settings, self.options, history, prompt, callbacks=callbacks, effort=self.effort)
 
     def record_info(self, end: PredictionEnd) -> LoadedModelInfo:
         """Record what the end of a prediction reports about the loaded model, see `UsedModel.record`.

@@ -8,7 +8,7 @@ does not have.
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import deepcopy
-from functools import cache
+from functools import cache, partial
 from operator import is_, itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -31,7 +31,7 @@ from lmstudio_integrations._adapters.input_checks import (
     resolve_aliases,
     with_effect,
 )
-from lmstudio_integrations._adapters.reasoning_effort import ReasoningEffort, is_catalog_key, sent_effort
+from lmstudio_integrations._adapters.reasoning_effort import is_catalog_key, sent_effort
 from lmstudio_integrations._adapters.settings import ModelSettings
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.client.predictions.plan import characters_of
@@ -40,7 +40,7 @@ from lmstudio_integrations.types._config_base import Settings, wire_keys
 from lmstudio_integrations.types._numbers import LogProbs, OrOff
 from lmstudio_integrations.types._prediction_settings import AdapterPredictionSettings, Stop
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig, ModelKind
-from lmstudio_integrations.types.reasoning import SendReasoning
+from lmstudio_integrations.types.reasoning import ReasoningEffort, RequestedEffort, SendReasoning
 
 _OVERFLOW = "context_overflow_policy"
 _OVERFLOW_KEY = wire_keys(LlmPredictionConfig)[_OVERFLOW].key
@@ -72,8 +72,9 @@ class GenerationSettings(AdapterPredictionSettings, ModelSettings):
     check_context: bool = Field(
         default=True,
         description="Whether to detect that the server has dropped part of the prompt. The metadata then has "
-        "`dropped_tokens`, and you get an `LMStudioTruncationWarning` unless the policy allows it. The default is "
-        "`True`. A prompt that may fill half of the context window costs up to two extra requests.",
+        "`dropped_tokens`, and you get an `LMStudioTruncationWarning` unless the policy allows it, and always if the "
+        "server counts a response and sends none of it. The default is `True`. A prompt that may fill half of the "
+        "context window costs up to two extra requests.",
     )
 
     stop_on_repetition: Annotated[bool | int, BeforeValidator(_check_characters)] = Field(
@@ -266,15 +267,19 @@ def _call_fields(kind: type[GenerationSettings]) -> Callable[[Mapping[str, Any]]
 
 def _with_effort(call: CallSettings) -> CallSettings:
     values = call.values
-    key: str | None = values["model"]
+    effort, model = values["reasoning_effort"], values["model"]
+    key: str | None = model
     if not is_catalog_key(key):
         reported = call.used.loaded
         key = key if reported is None else reported.info.get("modelKey", key)
-    sent = sent_effort(values["reasoning_effort"], values["enable_thinking"], key)
+    sent = sent_effort(effort, values["enable_thinking"], key)
     changes: dict[str, Any] = {"raw": sent.fields} if sent.fields else {}
     if sent.enable_thinking is not None:
         changes["enable_thinking"] = sent.enable_thinking
-    return call._replace(settings=call.settings.merged(LlmPredictionConfig(**changes)), problem=sent.problem)
+    return call._replace(
+        settings=call.settings.merged(LlmPredictionConfig(**changes)),
+        effort=RequestedEffort(effort, key, sent.name, partial(call.runtime.warn_once, ("reasoning_effort", model))),
+    )
 
 
 class ChatSettings(GenerationSettings):
@@ -284,7 +289,7 @@ class ChatSettings(GenerationSettings):
         default=None,
         description="How much the model reasons before it responds, from `none` to `xhigh`. The server gets the "
         "nearest level that the model has. Only models of LM Studio's catalog have levels; for others, only `none` "
-        "has an effect. If unset, the model's default applies.",
+        "has an effect. An effort without effect is a warning. If unset, the model's default applies.",
     )
 
     send_reasoning: SendReasoning = Field(

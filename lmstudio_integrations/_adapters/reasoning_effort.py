@@ -1,19 +1,17 @@
 """`reasoning_effort` of the chat adapters: what is sent for it to each kind of model. Pure.
 
 Levels are a custom field of a model (docs/protocol.md#custom-fields); only models of LM Studio's catalog have any. A
-server skips a field or a value that a model lacks and does not list what it has, so a table here has the known models.
+server skips a field or a value that a model lacks, and lists what it has over HTTP only, so a table here has the known
+models. `EffortCheck` warns of what has no effect.
 """
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, NamedTuple
 
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.kv_config import custom_fields_of
-
-ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
-
-_EFFORTS: tuple[str, ...] = get_args(ReasoningEffort)
+from lmstudio_integrations.types.reasoning import EFFORTS
 
 
 class _Abilities(NamedTuple):
@@ -38,12 +36,12 @@ class SentEffort(NamedTuple):
     Attributes:
         enable_thinking: The setting of this name; `None` leaves it unset.
         fields: Custom fields of the model, by their wire keys.
-        problem: Why the effort has no effect, and what helps; `None` if it may have one.
+        name: What the server calls it: `on`, `off` or a level; `None` if nothing is sent.
     """
 
     enable_thinking: bool | None = None
     fields: Mapping[str, Any] = {}
-    problem: str | None = None
+    name: str | None = None
 
 
 def is_catalog_key(key: str | None) -> bool:
@@ -69,16 +67,15 @@ def sent_effort(effort: str, enable_thinking: object, key: str | None) -> SentEf
     field = custom_fields_of(key)
     if field is None or key is None:
         if effort == "none":
-            return SentEffort(enable_thinking=False)
-        return SentEffort(problem=_without_levels(effort, key))
+            return SentEffort(enable_thinking=False, name="off")
+        return SentEffort()
     known = _known(key)
-    if known is not None and not known.can_be_off and effort == "none":
-        least = known.efforts[0]
-        problem = f"{key!r} always reasons; write reasoning_effort={least!r}, which is sent in place of 'none'"
-        return SentEffort(fields={f"{field}.reasoningEffort": least}, problem=problem)
-    if effort == "none" or (known is not None and not known.efforts):
-        return SentEffort(effort != "none", {f"{field}.enableThinking": effort != "none"})
-    return SentEffort(fields={f"{field}.reasoningEffort": _nearest(effort, known.efforts) if known else effort})
+    can_be_off = known is None or known.can_be_off
+    if (effort == "none" and can_be_off) or (known is not None and not known.efforts):
+        is_on = effort != "none"
+        return SentEffort(is_on, {f"{field}.enableThinking": is_on}, "on" if is_on else "off")
+    level = _nearest(effort, known.efforts) if known else effort
+    return SentEffort(fields={f"{field}.reasoningEffort": level}, name=level)
 
 
 def reasoning_profile(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,13 +92,5 @@ def _known(key: str) -> _Abilities | None:
 
 def _nearest(effort: str, efforts: tuple[str, ...]) -> str:
     """Return the nearest effort that a model has; of two, the higher one."""
-    wanted = _EFFORTS.index(effort)
-    return min(reversed(efforts), key=lambda each: abs(_EFFORTS.index(each) - wanted))
-
-
-def _without_levels(effort: str, key: str | None) -> str:
-    return (
-        f"reasoning_effort={effort!r} has no effect on {'the model' if key is None else repr(key)}: only models of LM "
-        "Studio's catalog have levels of reasoning, by keys such as 'openai/gpt-oss-20b'; name one as model, or set "
-        "reasoning_budget"
-    )
+    wanted = EFFORTS.index(effort)
+    return min(reversed(efforts), key=lambda each: abs(EFFORTS.index(each) - wanted))

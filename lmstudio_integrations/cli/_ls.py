@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.cells import cell_len, set_cell_size
 
+from lmstudio_integrations._support.leaves import MissingLeafError, door
 from lmstudio_integrations.cli._common import (
     AsJson,
     Host,
@@ -44,7 +45,8 @@ def ls(
         downloaded = downloaded_models(client)
         shown = [info for info in downloaded if info.type in kinds]
         if as_json:
-            print_json([info.to_dict() for info in shown])
+            efforts = _efforts(client)
+            print_json([{**info.to_dict(), **efforts.get(info.model_key, {})} for info in shown])
             return
         loaded, devices = loaded_models(client), device_names(client, downloaded)
     if not shown:
@@ -54,6 +56,21 @@ def ls(
         models = [info for info in shown if info.type == kind]
         for line in model_lines(title, models, loaded, devices, console.width) if models else ():
             console.write_line(line)
+
+
+def _efforts(client: "Client") -> Mapping[str, Any]:
+    """Return what the infos of models that allow efforts of reasoning have in addition, by their keys."""
+    from lmstudio_integrations.client.api.base import context_of  # noqa: PLC0415 - slow
+    from lmstudio_integrations.client.transport.flows import run  # noqa: PLC0415 - slow
+    from lmstudio_integrations.client.transport.operation import Operation  # noqa: PLC0415 - slow
+
+    try:
+        with door("efforts of reasoning"):
+            from lmstudio_integrations.client.models.efforts import list_efforts  # noqa: PLC0415 - a leaf
+    except MissingLeafError:
+        return {}
+    listed = run(list_efforts(Operation(context_of(client))))
+    return {key: {"reasoning": each._asdict()} for key, each in listed.items()}
 
 
 def device_names(client: "Client", infos: Iterable[ModelInfo]) -> dict[str | None, str]:

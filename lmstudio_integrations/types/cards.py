@@ -177,6 +177,8 @@ class CardModel(_Part):
         device: The identifier of the linked device that it is on.
         server: The version and build of the server.
         runtime: The engine that runs files of this format, with its version, if the server says it.
+        efforts: The efforts of reasoning that it allows, as the server calls them; empty if it does not say them.
+        default_effort: Which of them applies by default, if the server says it.
     """
 
     key: str
@@ -192,13 +194,17 @@ class CardModel(_Part):
     device: str | None = None
     server: str
     runtime: str | None = None
+    efforts: tuple[str, ...] = ()
+    default_effort: str | None = None
 
     def __str__(self) -> str:
         """Return the instance and the server, in one line."""
         quantization = f"{self.quantization}, " if self.quantization else ""
         slots = f", {self.slots} at once" if self.slots else ""
+        default = f" (default {self.default_effort})" if self.default_effort else ""
+        efforts = f", efforts {', '.join(self.efforts)}{default}" if self.efforts else ""
         return (
-            f"{self.key} ({quantization}context {self.context_length:,}{slots}) on {self.server}"
+            f"{self.key} ({quantization}context {self.context_length:,}{slots}{efforts}) on {self.server}"
             f"{f', {self.runtime}' if self.runtime else ''}"
         )
 

@@ -2,9 +2,9 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self, TypeAlias
+from typing import Any, Literal, NamedTuple, Self, TypeAlias, get_args
 
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
@@ -53,6 +53,26 @@ class ReasoningOptions(NamedTuple):
 
 
 DEFAULT_REASONING = ReasoningOptions()
+
+ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+EFFORTS: tuple[str, ...] = get_args(ReasoningEffort)
+"""From the least to the most."""
+
+
+class RequestedEffort(NamedTuple):
+    """How much a model is asked to reason.
+
+    Attributes:
+        requested: The effort.
+        key: The model's key, if it is known.
+        sent: What is sent for it, as the server calls it: `on`, `off` or a level; `None` if nothing can be sent.
+        warn: Called with the reason if the effort has no effect; only the first call warns.
+    """
+
+    requested: str
+    key: str | None
+    sent: str | None
+    warn: Callable[[str], None]
 
 
 class Tags(NamedTuple):

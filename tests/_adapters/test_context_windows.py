@@ -184,9 +184,20 @@ def test_a_server_that_cuts_in_silence_is_noticed(server: Emulator, make: Any, w
 
 
 @every_way
-def test_a_server_that_counts_a_response_and_sends_none_is_noticed(server: Emulator, make: Any, way: Way) -> None:
-    with pytest.warns(lms.LMStudioTruncationWarning, match=r"has counted \d+ tokens of a response and sent none"):
-        way(make(model="mute", host=server.address), FITS, {})
+@pytest.mark.parametrize(("limit", "counted", "finish_reason"), [(None, 602, "stop"), (300, 300, "length")])
+def test_a_server_that_counts_a_response_and_sends_none_is_noticed(
+    server: Emulator, make: Any, way: Way, limit: int | None, counted: int, finish_reason: str
+) -> None:
+    with pytest.warns(lms.LMStudioTruncationWarning, match=f"has counted {counted} tokens of a response and sent none"):
+        metadata = way(make(model="mute", host=server.address, max_tokens=limit), FITS, {})
+    assert metadata["finish_reason"] == finish_reason
+
+
+@some_ways
+def test_a_short_response_without_text_is_none_that_is_lost(server: Emulator, make: Any, way: Way) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        way(make(model="mute", host=server.address, max_tokens=99), FITS, {})
 
 
 @some_ways

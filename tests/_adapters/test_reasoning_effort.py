@@ -87,6 +87,7 @@ def test_an_effort_is_sent_as_what_the_model_has(
     assert [chosen(record) for record in server.predictions[-2:]] == [sent, sent]
 
 
+@pytest.mark.leaf
 @on_some_ways
 @pytest.mark.parametrize(("model", "effort", "sent", "warning"), SKIPPED)
 def test_an_effort_without_effect_is_one_warning_for_each_object_and_model(
@@ -105,6 +106,7 @@ def test_an_effort_without_effect_is_one_warning_for_each_object_and_model(
         ask(name, copy.copy(llm), reasoning_effort=effort)
 
 
+@pytest.mark.leaf
 def test_an_effort_without_effect_is_one_warning_whatever_the_server_calls_the_model() -> None:
     with Emulator([ModelEntry(key=PLAIN)]) as server, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -115,6 +117,7 @@ def test_an_effort_without_effect_is_one_warning_whatever_the_server_calls_the_m
     assert len([each for each in caught if issubclass(each.category, LMStudioConfigWarning)]) == 1
 
 
+@pytest.mark.leaf
 @on_some_ways
 def test_the_key_that_the_server_reports_counts_where_the_model_is_named_otherwise(name: str) -> None:
     make, _ = METHODS[name]

@@ -7,7 +7,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.cli._common import downloaded_models
 from lmstudio_integrations.cli._ls import model_lines
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.managed import EMBEDDER, LARGE, SMALL, Piped, Run
 
 LINKED = {
@@ -73,6 +73,19 @@ def test_only_models_of_the_requested_kind_are_listed(command: Piped, flags: lis
     status, out, err = command("ls", "--json", *flags)
     assert (status, err) == (0, "")
     assert {info["modelKey"] for info in json.loads(out)} == expected
+
+
+@pytest.mark.leaf
+def test_the_efforts_that_a_model_allows_are_in_its_info(run: Run, capsys: Capture) -> None:
+    models = [
+        ModelEntry(key="leveled", reasoning_options=("low", "medium"), reasoning_default="low"),
+        ModelEntry(key="plain"),
+    ]
+    with Emulator(models) as server:
+        assert run("ls", "--json", "--host", server.address) == 0
+    leveled, plain = json.loads(capsys.readouterr().out)
+    assert leveled["reasoning"] == {"allowed_options": ["low", "medium"], "default": "low"}
+    assert "reasoning" not in plain
 
 
 def test_an_empty_list_is_a_note_and_no_error(run: Run, capsys: Capture) -> None:

@@ -10,6 +10,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.models.efforts import read_list
 from lmstudio_integrations.errors import LMStudioError
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Channel, Namespace
 from lmstudio_integrations.protocol.errors import OVERFLOW, to_exception
@@ -315,6 +316,13 @@ async def _play_tokens(row: Row) -> None:
     assert [len(tokens) for tokens in received] == row.expect.get("counts", [len(tokens) for tokens in row.payload])
 
 
+async def _play_efforts(row: Row) -> None:
+    listed = read_list(json.dumps(row.payload).encode())
+    assert listed is not None
+    made = {name: [[*each.allowed_options], each.default] for name, each in listed.items()}
+    assert made == row.expect["efforts"]
+
+
 async def _count(row: Row) -> None:
     """A fact is no message of a server, so there is nothing to play."""
     assert row.payload
@@ -338,6 +346,7 @@ PLAYERS: Mapping[str, Player] = {
     "tool-text": _play_text,
     "reasoning-text": _play_text,
     "tokens": _play_tokens,
+    "efforts": _play_efforts,
     "fact": _count,
 }
 """What each kind of row is played by."""

@@ -79,7 +79,12 @@ DEFAULTS = (
     Default(
         "ContextCheck",
         "A prompt that may have been cut in silence is counted, and so are responses of which nothing came",
-        ("fact-166", "fact-167"),
+        ("fact-166", "fact-167", "fact-202", "fact-203"),
+    ),
+    Default(
+        "EffortCheck",
+        "An effort of reasoning that a model does not allow is a warning, before the server ignores it",
+        ("fact-201", "fact-204", "fact-205", "fact-206", "fact-207"),
     ),
     Default(
         "JsonInReasoning",

@@ -308,6 +308,11 @@ class BaseModelHandle(Generic[ModelT_co]):
         return hash(self._server_and_kind)
 
 
+def context_of(client: BaseClient) -> ClientContext:
+    """Return what a client and its handles share."""
+    return client._context  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
+
+
 def model_of(handle: BaseModelHandle[ModelT_co]) -> ModelT_co:
     """Return the model of a handle, on one server or on several. Its methods are the flows that the handle runs."""
     return handle._model  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module

@@ -139,8 +139,20 @@ def describe(model: Model) -> Flow[tuple[CardModel, ModelInstanceInfo]]:
         device=info.device_identifier,
         server=f"{server.version} (build {server.build})",
         runtime=(yield from _runtime(operation, info.format)),
+        **(yield from _efforts(operation, info)),
     )
     return described, info
+
+
+def _efforts(operation: Operation, info: ModelInstanceInfo) -> Flow[dict[str, Any]]:
+    """Return what a card says of the efforts of reasoning."""
+    try:
+        with door("efforts of reasoning"):
+            from lmstudio_integrations.client.models.efforts import efforts_of  # noqa: PLC0415 - a leaf
+    except MissingLeafError:
+        return {}
+    efforts = yield from efforts_of(operation, info.model_key, info.identifier)
+    return {"efforts": efforts.allowed_options, "default_effort": efforts.default}
 
 
 _FORMATS_OF_ENGINES = {"safetensors": "mlx"}

@@ -30,7 +30,7 @@ from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict, TimeoutParameters
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolFunctionDef
-from lmstudio_integrations.types.reasoning import DEFAULT_REASONING, ReasoningOptions, SendReasoning
+from lmstudio_integrations.types.reasoning import DEFAULT_REASONING, ReasoningOptions, RequestedEffort, SendReasoning
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
@@ -190,8 +190,9 @@ class PredictionParameters(TimeoutParameters, total=False):
             log that a required tool call is missing, and to check the arguments of calls that were left in the text.
             The default is `True`. A response that is not a JSON object is no error; `parsed` is then its text.
         check_context: Whether to detect that the server has dropped part of the prompt. `stats` then has
-            `dropped_tokens`, and you get an `LMStudioTruncationWarning` unless the policy allows it. The default is
-            `False`. A prompt that may fill half of the context window costs up to two extra requests.
+            `dropped_tokens`, and you get an `LMStudioTruncationWarning` unless the policy allows it, and always if the
+            server counts a response and sends none of it. The default is `False`. A prompt that may fill half of the
+            context window costs up to two extra requests.
         tools_first: Whether a call with tools and a response format may make two predictions: one with the tools alone
             and, if the model called none and its response does not fit, one with the format alone. Nothing is
             delivered before that is known. The default is `False`, where the format's grammar keeps the model from
@@ -326,6 +327,7 @@ class Plan:
         parse_json: Whether to parse the response as a JSON object, if it is one.
         keeps_misfits: Whether calls in the text whose arguments do not fit are calls, even if the response is checked:
             a loop of tools answers them.
+        effort: How much the model is asked to reason; `None` leaves that to the model.
     """
 
     settings: LlmPredictionConfig
@@ -336,6 +338,7 @@ class Plan:
     callbacks: Callbacks | None = None
     parse_json: bool = False
     keeps_misfits: bool = False
+    effort: RequestedEffort | None = None
     omits_images: str | None = field(default=None, init=False)
     """Why images that a tool or a model has returned are not sent; `None` sends them."""
     _uploaded: Sequence[FileHandle | str] = field(default=(), init=False)

@@ -90,6 +90,13 @@ class ModelEntry(CatalogTable):
     ] = None
     vision: Annotated[bool | None, Field(description="Whether it supports images.")] = None
     tools: Annotated[bool | None, Field(description="Whether it was trained to use tools.")] = None
+    reasoning_options: Annotated[
+        tuple[str, ...],
+        Field(description="The efforts of reasoning that it allows, over HTTP: `off`, `on`, and levels such as `low`."),
+    ] = ()
+    reasoning_default: Annotated[
+        str | None, Field(description="Which of them applies by default; the last one, if it is not named.")
+    ] = None
     preload: Annotated[bool, Field(description="Whether it is loaded at the start.")] = False
     downloaded: Annotated[
         bool, Field(description="With `false`, clients must download it before they can load it.")

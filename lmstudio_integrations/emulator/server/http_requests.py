@@ -30,10 +30,14 @@ class HttpError(Exception):
         self.kind = kind
         self.code: str | int = code or int(status)
 
+    @property
+    def body(self) -> dict[str, Any]:
+        """What the response says."""
+        return {"error": {"code": self.code, "type": self.kind, "message": str(self)}}
+
     def to_bytes(self) -> bytes:
         """Return the response."""
-        error = {"code": self.code, "type": self.kind, "message": str(self)}
-        return response({"error": error}, self.status)
+        return response(self.body, self.status)
 
 
 def bad_request(message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> HttpError:

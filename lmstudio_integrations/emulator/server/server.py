@@ -34,6 +34,9 @@ from lmstudio_integrations.emulator.server.sockets import Socket
 from lmstudio_integrations.emulator.server.tcp import port_error, stop_accepting
 from lmstudio_integrations.protocol.endpoints import Namespace
 
+GetHandler: TypeAlias = Callable[[ServerState], Awaitable[dict[str, Any]]]
+"""Answers a request without a body."""
+
 PostHandler: TypeAlias = Callable[[ServerState, Any], Awaitable[dict[str, Any]]]
 """Answers a request with a body, which is JSON."""
 
@@ -135,7 +138,7 @@ class Server:
         self._sockets.add(socket)
         return socket
 
-    def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
+    async def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
         """Return the response to a request that opens no WebSocket, else `None`."""
         path = request.path.partition("?")[0]
         error = _repeated_header_error(request) or self._http_error(request, path)
@@ -144,7 +147,19 @@ class Server:
             return socket.respond(status, f"{reason}\n")
         if path in _PAGES:
             return _json(socket, _PAGES[path](self._state.registry.catalog))
-        return None if path in _NAMESPACES else _json(socket, *unexpected("GET", path))
+        if path in _NAMESPACES:
+            return None
+        return await self._get(socket, path, request.headers.get("Authorization", ""))
+
+    async def _get(self, socket: ServerConnection, path: str, authorization: str) -> Response:
+        """Return the response to a request for something that only clients may see."""
+        handle = _get_handler(path)
+        if handle is None:
+            return _json(socket, *unexpected("GET", path))
+        if error := self._token_error(authorization):
+            return _json(socket, error.body, error.status)
+        await self._state.simulate_latency()
+        return _json(socket, await handle(self._state))
 
     async def _answer(self, request: HttpRequest) -> bytes:
         """Return the response to a request with a body."""
@@ -162,10 +177,14 @@ class Server:
     async def _handle_post(self, handle: PostHandler, request: HttpRequest) -> Mapping[str, Any]:
         if error := self._origin_error(request.headers.get("origin")):
             raise bad_request(error, http.HTTPStatus.FORBIDDEN)
-        if error := self._authenticator.why_token_is_rejected(request.headers.get("authorization", "")):
-            raise HttpError(http.HTTPStatus.UNAUTHORIZED, "invalid_request", error, "invalid_api_key")
+        if token_error := self._token_error(request.headers.get("authorization", "")):
+            raise token_error
         await self._state.simulate_latency()
         return await handle(self._state, request.json())
+
+    def _token_error(self, authorization: str) -> HttpError | None:
+        why = self._authenticator.why_token_is_rejected(authorization)
+        return HttpError(http.HTTPStatus.UNAUTHORIZED, "invalid_request", why, "invalid_api_key") if why else None
 
     def _origin_error(self, origin: str | None) -> str | None:
         return None if origin is None or origin in self._origins else f"the origin {origin} is not allowed"
@@ -207,6 +226,16 @@ def _json(socket: ServerConnection, value: object, status: http.HTTPStatus = htt
     del made.headers["Content-Type"]
     made.headers["Content-Type"] = "application/json"
     return made
+
+
+def _get_handler(path: str) -> GetHandler | None:
+    """Return the handler of a request without a body; `None` for a path that a server does not know."""
+    try:
+        with door("efforts of reasoning"):
+            from lmstudio_integrations.emulator.server.handlers.model_list import GETS  # noqa: PLC0415 - a leaf
+    except MissingLeafError:
+        return None
+    return GETS.get(path)
 
 
 def _post_handler(path: str) -> PostHandler | None:

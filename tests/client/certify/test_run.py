@@ -89,6 +89,16 @@ def test_a_card_names_the_engine_of_the_format_of_the_model(
         assert quick(client).model.runtime == engine
 
 
+@pytest.mark.leaf
+def test_a_card_says_which_efforts_the_model_allows(client: Client) -> None:
+    assert "efforts" not in str(quick(client).model)
+    entry = ModelEntry(key=KEY, rules=TOOLS, reasoning_options=("low", "medium", "high"), reasoning_default="low")
+    with Emulator([entry]) as server, Client(server.address) as other:
+        card = quick(other)
+    assert (card.model.efforts, card.model.default_effort) == (("low", "medium", "high"), "low")
+    assert ", 4 at once, efforts low, medium, high (default low)) on" in str(card.model)
+
+
 def test_a_busy_instance_is_an_error_that_names_it(client: Client) -> None:
     model = client.llm.load_new_instance(KEY, "mine")
     with model.respond_stream("wait for it") as stream:

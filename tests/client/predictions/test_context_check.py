@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -41,7 +41,13 @@ def check(monkeypatch: pytest.MonkeyPatch) -> Check:
     """Check a prediction; return whether the prompt was counted, and what is lost."""
 
     def check(
-        request: Any, read: int | None, used: int = 0, *, is_empty: bool = False, written: int = 0
+        request: Any,
+        read: int | None,
+        used: int = 0,
+        *,
+        is_empty: bool = False,
+        written: int = 0,
+        received: Sequence[lms.PredictionEvent] = (lms.LlmPredictionFragment("Yes"),),
     ) -> tuple[bool, int | None]:
         counted: list[int] = []
 
@@ -54,7 +60,7 @@ def check(monkeypatch: pytest.MonkeyPatch) -> Check:
         ask = Ask()
         ask.operation = cast("Any", None)  # only the count uses it
         ask.instance, ask.parameter = Instance("m"), request
-        ask.raw.add_all([] if is_empty else [lms.LlmPredictionFragment("Yes")])
+        ask.raw.add_all([] if is_empty else [*received])
         end = lms.PredictionEnd(
             {"promptTokensCount": read, "predictedTokensCount": written},
             {"contextLength": LIMIT, "modelKey": "m"},
@@ -130,3 +136,17 @@ def test_a_response_that_was_counted_and_not_sent_is_noticed(
         warnings.simplefilter("always")
         check(request_of(300), 100, is_empty=is_empty, written=written)
     assert [warning.category for warning in given] == [lms.LMStudioTruncationWarning] * warns
+
+
+SENT: dict[str, list[lms.PredictionEvent]] = {
+    "thoughts": [lms.LlmPredictionFragment("Hm", reasoning_type="reasoning")],
+    "a call": [lms.ToolCallStart("1"), lms.ToolCallEnd("1", "f", {}, None)],
+    "a call that failed": [lms.ToolCallStart("1"), lms.ToolCallFailed({"title": "no JSON"}, None)],
+    "the beginning of a call": [lms.ToolCallStart("1"), lms.ToolCallName("f")],
+}
+
+
+@pytest.mark.parametrize("sent", SENT)
+def test_thoughts_and_calls_are_what_was_counted(check: Check, sent: str) -> None:
+    with warnings.catch_warnings(action="error"):
+        check(request_of(300), 100, written=3000, received=SENT[sent])

@@ -61,6 +61,7 @@ ENTRIES: tuple[tuple[str, Callable[[Plan], object]], ...] = (
         ),
     ),
     ("entries.context_check.ContextCheck", lambda plan: plan.options.check_context),
+    ("entries.effort_check.EffortCheck", lambda plan: plan.effort is not None),
     ("entries.logit_bias.LogitBias", lambda plan: plan.settings.logit_bias is not None),
     ("entries.returned_images.ReturnedImages", lambda plan: plan.has_returned_images),
     ("entries.sent_reasoning.SentReasoning", _may_have_earlier_thoughts),
@@ -74,9 +75,9 @@ ENTRIES: tuple[tuple[str, Callable[[Plan], object]], ...] = (
 `MissingCall` sees what is delivered in the end. `ToolsFirst` decides about a response, or the call that it was forced
 to. `Confidence` adds to calls that `RequiredToolFallback`, `RepairCalls` and `ReadCalls` make. `RepairCalls` needs
 those that were read. `ContextCheck` looks at the end as the server sent it, and `LogitBias` at the parameter as it is
-sent. `SentReasoning` needs the messages that others have added, and `ThinkFirst` renders them as they are sent.
-`JsonInReasoning` adds the text that others read. `ReasoningBudget` counts and `StopOnRepetition` watches what arrives,
-and all others see why that was stopped.
+sent. `EffortCheck` only looks at the plan. `SentReasoning` needs the messages that others have added, and `ThinkFirst`
+renders them as they are sent. `JsonInReasoning` adds the text that others read. `ReasoningBudget` counts and
+`StopOnRepetition` watches what arrives, and all others see why that was stopped.
 """
 
 

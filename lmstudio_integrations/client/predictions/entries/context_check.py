@@ -67,7 +67,8 @@ class ContextCheck(Middleware):
         if written >= _FEWEST_LOST_TOKENS and _is_empty(ask):
             warn_user(
                 f"the server has counted {written} tokens of a response and sent none of its text: they may be lost "
-                "thoughts or a lost tool call; update LM Studio and its runtimes, or use another file of the model",
+                "thoughts or a lost tool call; load the model again, update LM Studio and its runtimes, or use another "
+                "file of the model",
                 LMStudioTruncationWarning,
             )
         return batch, replace(end, stats={**end.stats, "droppedTokens": dropped}) if dropped else end

@@ -1,7 +1,7 @@
 """Check whether an LM Studio responds at an address, by its [greeting](docs/protocol.md#discovery), on the I/O thread.
 
-Called by `discovery.py`. No redirect is followed, here or in the handshake, because only the address
-that the user gave may get credentials.
+Called by `discovery.py`; `get` requests another page, with credentials. No redirect is followed, here or in the
+handshake, because only the address that the user gave may get credentials.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 from urllib.parse import urljoin
 
@@ -19,7 +19,7 @@ from pydantic_core import from_json
 
 from lmstudio_integrations._support import environment
 from lmstudio_integrations._support.secrets import redact
-from lmstudio_integrations.client.transport.connect.addresses import Address
+from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 from lmstudio_integrations.client.transport.connect.suggestions import NO_RESPONSE, WRONG_PORT, no_listener, no_name
 from lmstudio_integrations.errors import LMStudioRuntimeError
 
@@ -33,7 +33,8 @@ STATUS_TIMEOUT = 3.0
 NEXT_ADDRESS_DELAY = 0.25
 """Seconds after which the next address of a name is tried beside one that has not answered, as RFC 8305 recommends."""
 
-_MAX_BODY = 65536
+_MAX_BODY = 1024 * 1024
+_NO_HEADERS: Mapping[str, str] = {}
 _STATUS = rb"HTTP/\S+ (\d{3})"
 _LOCATION = rb"(?i)\r\nlocation:[ \t]*([^\r\n]*)"
 _LENGTH = rb"(?i)\r\ncontent-length:[ \t]*(\d{1,9})"
@@ -125,6 +126,20 @@ async def probe_status(address: Address) -> ServerStatus | Finding:
     return await _request(address, "lms-status", _read_status, STATUS_TIMEOUT)
 
 
+async def get(target: Target, path: str, read: Callable[[bytes], T | None]) -> T | Finding:
+    """Return what a page of a server says, as `read` returns it once it is complete; or what happened instead.
+
+    Raises:
+        LMStudioRuntimeError: If tests block the address.
+    """
+    address, headers = target.address, dict(target.headers)
+    assert address is not None, "it was found before"
+    without_blocked([address])
+    if target.token is not None and "authorization" not in map(str.lower, headers):
+        headers["Authorization"] = f"Bearer {target.token}"
+    return await _request(address, path, read, STATUS_TIMEOUT, target.ssl_context, headers=headers)
+
+
 async def speaks_http(address: Address) -> bool:
     """Return whether a server answers in HTTP; under TLS, with any certificate."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if address.tls else None
@@ -144,12 +159,14 @@ async def _request(
     read: Callable[[bytes], T | None],
     seconds: float,
     context: ssl.SSLContext | None = None,
+    *,
+    headers: Mapping[str, str] = _NO_HEADERS,
 ) -> T | Finding:
     """Return what a response says, as `read` returns it; a finding if that is `None`, or there is no response."""
     tls = (context or ssl.create_default_context()) if address.tls else None
     try:
         async with asyncio.timeout(seconds):
-            head, body = await _get(address, path, tls, lambda body: read(body) is not None)
+            head, body = await _get(address, path, tls, lambda body: read(body) is not None, headers)
             return _check(address, head) or read(body) or _another_server(address)
     except TimeoutError:
         return Finding(f"no response within {seconds:g} s", NO_RESPONSE)
@@ -213,15 +230,20 @@ def _another_server(address: Address) -> Finding:
 
 
 async def _get(
-    address: Address, path: str, tls: ssl.SSLContext | None, is_expected: Callable[[bytes], bool]
+    address: Address,
+    path: str,
+    tls: ssl.SSLContext | None,
+    is_expected: Callable[[bytes], bool],
+    headers: Mapping[str, str] = _NO_HEADERS,
 ) -> tuple[bytes, bytes]:
     """Return head and body of a response, the body until it is what is expected; other servers may send anything."""
     reader, writer = await asyncio.open_connection(
         address.host, address.port, ssl=tls, happy_eyeballs_delay=NEXT_ADDRESS_DELAY
     )
     try:
-        request = f"GET {address.prefix}/{path} HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: close\r\n\r\n"
-        writer.write(request.encode())
+        fields = {"Host": address.netloc, "Connection": "close", **headers}
+        lines = [f"GET {address.prefix}/{path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+        writer.write("\r\n".join([*lines, "\r\n"]).encode())
         head = await reader.readuntil(b"\r\n\r\n")
         body = await _read_body(reader, head, is_expected)
     finally:
