@@ -434,11 +434,9 @@ def test_a_conversation_without_the_user_is_not_routed(routed: Emulator, how: st
 
 def test_the_schemas_of_a_classifier_and_of_agents_with_it_are_json(routed: Emulator) -> None:
     router, spare = router_and_spare(routed)
-    classifier, agent = router.classifier, create_agent(spare, middleware=[router])
-    assert {"state", "questions"} == set(classifier.get_input_jsonschema()["properties"])
-    assert {"answers", "model"} <= set(classifier.get_output_jsonschema()["properties"])
-    for schema in (agent.get_input_jsonschema(), agent.get_output_jsonschema()):
-        assert "messages" in json.dumps(schema)
+    for runnable, member in ((router.classifier, "questions"), (create_agent(spare, middleware=[router]), "messages")):
+        assert f'"{member}": {{' in json.dumps(runnable.get_input_jsonschema())
+        assert runnable.get_output_jsonschema()["properties"]
 
 
 def test_the_guard_of_langchain_blocks_a_call_that_is_not_safe(server: Emulator) -> None:
