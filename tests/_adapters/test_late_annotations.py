@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain_core.messages import HumanMessage
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.tools import FunctionTool
@@ -47,7 +48,8 @@ class Place(BaseModel):
 
 
 def _langchain(address: str) -> None:
-    create_agent(ChatLMStudio(model="traveler", host=address), [look]).invoke({"messages": [("user", "Hi")]})
+    agent = create_agent(ChatLMStudio(model="traveler", host=address), [look])
+    agent.invoke({"messages": [HumanMessage("Hi")]})
 
 
 def _llama_index(address: str) -> None:

@@ -87,7 +87,7 @@ def test_a_function_whose_annotation_nobody_defines_is_rejected(llm: LMStudio) -
     def look(place: "Nowhere") -> None:  # type: ignore[name-defined] # noqa: F821 - the point
         """Look."""
 
-    with pytest.raises(LMStudioValueError, match="look has no JSON schema: .* you should define `Nowhere`"):
+    with pytest.raises(LMStudioValueError, match=r"look has no JSON schema: .* you should define `Nowhere`"):
         llm.chat([user("hi")], tools=[FunctionTool.from_defaults(look)])
 
 
