@@ -1,6 +1,7 @@
 """Agents of `langchain` and LangGraph on a scripted server."""
 
 import asyncio
+import base64
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
@@ -28,6 +30,7 @@ from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioS
 from tests.langchain.conftest import Server
 from tests.support.requested import Requested
 from tests.support.served import served
+from tests.support.web import PIXEL
 
 MODEL, GPT = "agent-model", "gpt-4o-like-model"
 CONTEXT_LENGTH = 2000
@@ -201,6 +204,31 @@ def test_an_agent_with_tools_ends_with_the_text_where_the_required_call_is_missi
     state = agent.invoke(generate("plainly"))
     assert state.get("structured_response") is None
     assert state["messages"][-1].text == "It rains in Oslo."
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+def test_a_strict_checkpoint_gives_back_the_run_of_an_agent(
+    version: str, look_up: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As every checkpointer of LangGraph does with `LANGGRAPH_STRICT_MSGPACK=true`."""
+    broken = {"tool": "look_up", "malformed": '{"city": "Os'}
+    rules = (
+        {"when": {"role": "user"}, "then": [{"reasoning": "I look."}, LOOK, broken]},
+        {"then": [{"text": "Rain."}]},
+    )
+    image = {"type": "image", "base64": base64.b64encode(PIXEL).decode(), "mime_type": "image/png"}
+    saver = InMemorySaver(serde=JsonPlusSerializer(allowed_msgpack_modules=None))
+    config: Any = {"configurable": {"thread_id": "1"}}
+    first, second = ({"messages": [HumanMessage(["How is the sky?", image])]} for _ in range(2))
+    with Server([ModelEntry(key="looker", vision=True, rules=rules)]) as server:
+        llm = server.chat(model="looker", output_version=version, logprobs=True, repair_tool_calls=False)
+        agent: Any = create_agent(llm, [look_up], checkpointer=saver)
+        agent.invoke(first, config)
+        *_, state = agent.stream(second, config, stream_mode="values")
+    assert agent.get_state(config).values == state
+    assert [message.type for message in state["messages"]] == ["human", "ai", "tool", "tool", "ai"] * 2
+    assert "logprobs" in state["messages"][1].response_metadata
+    assert "eserializ" not in caplog.text
 
 
 def test_a_summary_that_overflows_is_tried_again_with_less(agents: Server) -> None:
