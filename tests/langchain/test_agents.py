@@ -268,6 +268,22 @@ def test_only_errors_that_may_pass_are_tried_again(agents: Server, question: str
     assert len(agents.predictions) == tries
 
 
+def test_a_message_that_is_retried_in_a_stream_begins_again_with_another_identifier() -> None:
+    drop = [{"fault": "drop", "packet": 4}, {"text": "one two three four"}]
+    rules = ({"when": {"times": 1}, "then": drop}, {"then": [{"text": "one two three four"}]})
+    retry: Any = ModelRetryMiddleware(max_retries=1, initial_delay=0, jitter=False, on_failure="error")
+    texts: dict[Any, str] = {}
+    with Server([ModelEntry(key="breaks", rules=rules)]) as server:
+        agent: Any = create_agent(server.chat(model="breaks", max_retries=0), [], middleware=[retry])
+        for mode, part in agent.stream(generate("Hello"), stream_mode=["messages", "values"]):
+            if mode == "messages":
+                texts[part[0].id] = texts.get(part[0].id, "") + part[0].text
+            else:
+                state = part
+    assert [*texts.values()] == ["one two", "one two three four"]
+    assert [message.text for message in state["messages"]] == ["Hello", "one two three four"]
+
+
 @tool
 def unused(city: str) -> str:
     """Do nothing."""
