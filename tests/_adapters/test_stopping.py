@@ -322,6 +322,37 @@ def test_the_page_says_what_a_model_does_by_itself(way: Way, server: Emulator, g
     assert _leave(way, Case(server, gate, _itself, opens=not stops)) == ("userStopped" if stops else "eosFound")
 
 
+@pytest.mark.parametrize(
+    ("make", "wrap"),
+    [(_graph_astream, _itself), (_graph_astream, lms.cancel_on_close), (_workflow, lms.cancel_on_close)],
+)
+async def test_the_timeouts_of_twenty_agents_cancel_each_prediction_and_every_task_ends(
+    make: Callable[[Case], Any], wrap: Wrap, server: Emulator, gate: Gate
+) -> None:
+    """Four are held up in their slots, and sixteen wait for one."""
+    case, timeouts, loop = Case(server, gate, wrap, opens=False), list[asyncio.Timeout](), asyncio.get_running_loop()
+    unhandled: list[Any] = []
+    loop.set_exception_handler(lambda _, context: unhandled.append(context))
+
+    async def run() -> None:
+        async with asyncio.timeout(None) as timeout:
+            timeouts.append(timeout)
+            async for _ in await _made(make(case)):
+                pass
+
+    runs = [asyncio.create_task(run()) for _ in range(20)]
+    await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == len(runs))
+    for timeout in timeouts:
+        timeout.reschedule(loop.time())
+    errors = await asyncio.gather(*runs, return_exceptions=True)
+    await asyncio.to_thread(server.wait_for, lambda: all(each.state == "ended" for each in server.predictions))
+    assert [type(error) for error in errors] == [TimeoutError] * len(runs)
+    assert {each.stop_reason for each in server.predictions} == {"userStopped"}
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)  # those of the frameworks that are about to end
+    assert unhandled == []
+
+
 def test_the_page_has_the_table() -> None:
     stops: dict[tuple[str, Outcome], list[str]] = {}
     for way in [*WAYS, *CALLS]:

@@ -197,6 +197,55 @@ def test_events_have_the_call_of_a_message_that_goes_on_with_text(
     assert (last, none, looked) == ("It is like this: rain in Oslo.", [], ["Oslo"])
 
 
+def subagents_read(agent: Any) -> tuple[list[str], list[Any]]:
+    """Return the texts and the arguments of the calls of subagents, both read as they come."""
+    texts, calls = list[str](), list[Any]()
+    for subagent in agent.stream_events(generate("Hello"), version="v3").subagents:
+        for name, item in subagent.interleave("messages", "tool_calls"):
+            if name == "messages":
+                texts.append("".join(item.text))
+            else:
+                calls.append(item.input)
+    return texts, calls
+
+
+async def subagents_read_async(agent: Any) -> tuple[list[str], list[Any]]:
+    """Return the same, read by two tasks."""
+
+    async def texts_of(messages: Any) -> list[str]:
+        return [await message.text async for message in messages]
+
+    async def arguments_of(calls: Any) -> list[Any]:
+        return [call.input async for call in calls]
+
+    run = await agent.astream_events(generate("Hello"), version="v3")
+    (both,) = [
+        await asyncio.gather(texts_of(subagent.messages), arguments_of(subagent.tool_calls))
+        async for subagent in run.subagents
+    ]
+    return both
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_async", [False, True])
+def test_messages_and_calls_of_a_subagent_are_complete_if_they_are_read_side_by_side(
+    look_up: Any, is_async: bool
+) -> None:
+    """LangGraph drops what nobody reads at that time."""
+    deepagents = pytest.importorskip("deepagents", reason="needs the group cookbook")
+    task = {"tool": "task", "arguments": {"description": "look", "subagent_type": "looker"}}
+    rules = (
+        {"when": {"role": "user", "last": "^look"}, "then": [{"text": "I look."}, LOOK]},
+        {"when": {"role": "user"}, "then": [{"text": "I ask."}, task]},
+        {"then": [{"text": "It is like this: {last}."}]},
+    )
+    looker = {"name": "looker", "description": "Looks.", "system_prompt": "Look.", "tools": [look_up]}
+    with Server([ModelEntry(key="deep", rules=rules)]) as server:
+        agent: Any = deepagents.create_deep_agent(server.chat(model="deep"), subagents=[looker])
+        read = asyncio.run(subagents_read_async(agent)) if is_async else subagents_read(agent)
+    assert (*read,) == (["I look.", "It is like this: rain in Oslo."], [{"city": "Oslo"}])
+
+
 def test_an_agent_with_tools_ends_with_the_text_where_the_required_call_is_missing(
     agents: Server, look_up: Any
 ) -> None:
