@@ -13,7 +13,6 @@ from langchain_core.messages import HumanMessage
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock
 from pydantic import BaseModel
 
-import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry, PredictionRecord
 from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
@@ -100,26 +99,6 @@ async def test_cancelling_the_task_that_reads_a_stream_stops_the_server(server: 
     with pytest.raises(asyncio.CancelledError):
         await task
     await asyncio.to_thread(server.wait_for, lambda: is_stopped(server))
-
-
-@pytest.mark.leaf
-async def test_another_task_may_close_a_stream_that_is_read(server: Emulator, streams: Any) -> None:
-    """Python itself lets nobody close an async generator that somebody reads."""
-    has_begun = asyncio.Event()
-    given = streams("a")
-    stream = lms.cancel_on_close(await given if iscoroutine(given) else given)
-
-    async def read() -> None:
-        async for _ in stream:
-            has_begun.set()
-
-    task = asyncio.create_task(read())
-    await has_begun.wait()
-    await stream.aclose()
-    with pytest.raises(lms.LMStudioCancelledError):
-        await task
-    await asyncio.to_thread(server.wait_for, lambda: is_stopped(server))
-    assert (await ChatLMStudio(model="m", host=server.address).ainvoke("count")).text == "1 2"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

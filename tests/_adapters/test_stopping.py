@@ -15,6 +15,7 @@ import pytest
 from langchain.agents import create_agent
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.chat_engine import SimpleChatEngine
+from llama_index.core.llms import ChatMessage
 from llama_index.core.memory import ChatMemoryBuffer
 
 import lmstudio_integrations as lms
@@ -59,8 +60,11 @@ class Case:
         self.stops: Callable[[], object] = gate.open if opens else lambda: None
         """Called just before the reader stops."""
 
+    def chat(self) -> ChatLMStudio:
+        return ChatLMStudio(model="chatty", host=self.server.address)
+
     def langgraph(self) -> Any:
-        return create_agent(ChatLMStudio(model="chatty", host=self.server.address), [weather])
+        return create_agent(self.chat(), [weather])
 
     def llm(self) -> LMStudio:
         return LMStudio(model="chatty", host=self.server.address).load()
@@ -322,6 +326,38 @@ def test_the_page_says_what_a_model_does_by_itself(way: Way, server: Emulator, g
     assert _leave(way, Case(server, gate, _itself, opens=not stops)) == ("userStopped" if stops else "eosFound")
 
 
+def _model_stream(case: Case) -> Any:
+    return case.chat().astream("Hi")
+
+
+def _llm_stream(case: Case) -> Any:
+    return case.llm().astream_chat([ChatMessage("Hi")])
+
+
+@pytest.mark.parametrize("make", [_model_stream, _llm_stream])
+async def test_another_task_may_close_a_stream_that_is_read(
+    make: Callable[[Case], Any], server: Emulator, gate: Gate
+) -> None:
+    """Python itself lets nobody close an async generator that somebody reads."""
+    case = Case(server, gate, _itself, opens=False)
+    stream = lms.cancel_on_close(await _made(make(case)))
+    has_begun = asyncio.Event()
+
+    async def read() -> None:
+        async for _ in stream:
+            has_begun.set()
+
+    task = asyncio.create_task(read())
+    await has_begun.wait()
+    await stream.aclose()
+    with pytest.raises(lms.LMStudioCancelledError):
+        await task
+    await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped")
+    gate.open()
+    assert (await case.chat().ainvoke("Hi")).text == "one two three"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "wrap"),
     [(_graph_astream, _itself), (_graph_astream, lms.cancel_on_close), (_workflow, lms.cancel_on_close)],
