@@ -18,7 +18,7 @@ from typing import Any, Protocol, Self, TypeAlias, TypeVar, overload
 
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.transport.cancel_scope import CancelScope, cancelled
-from lmstudio_integrations.client.transport.mailboxes import SLICE, callers_loop
+from lmstudio_integrations.client.transport.mailboxes import SLICE, callers_loop, current_thread_or_task
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
     LMStudioConnectionLostError,
@@ -108,7 +108,22 @@ _BEGUN_BEFORE = (".stream_events", ".response_gen", ".async_response_gen")
 """Names of LlamaIndex's streams of what runs already: in the tasks of a workflow, or in what writes to a memory."""
 
 
-class CancellableStream(Iterator[ItemT]):
+class _Closable:
+    """Who has closed a stream before its end: nobody else who reads it must take that for the end."""
+
+    _closed_by: object | None = None
+    """The thread or task, until another one was told."""
+
+    def _ended(self, end: type[Exception]) -> Exception:
+        """Return what ends a loop over the stream."""
+        return end() if self._closed_by in {None, current_thread_or_task()} else self._cancelled()
+
+    def _cancelled(self) -> LMStudioCancelledError:
+        self._closed_by = None
+        return cancelled()
+
+
+class CancellableStream(_Closable, Iterator[ItemT]):
     """A stream that stops its models when it is closed before its end; see `cancel_on_close`."""
 
     def __init__(self, stream: Iterable[ItemT], scope: CancelScope) -> None:
@@ -123,7 +138,7 @@ class CancellableStream(Iterator[ItemT]):
 
     def __next__(self) -> ItemT:
         if self._is_over:
-            raise StopIteration
+            raise self._ended(StopIteration)
         if os.getpid() != self._process:
             raise LMStudioConnectionLostError(
                 "the process was forked while this stream was open; make it again", retryable=False
@@ -133,7 +148,7 @@ class CancellableStream(Iterator[ItemT]):
             reading = self._thread.submit(read)
         except RuntimeError:
             if self._is_over:  # another thread has just closed it
-                raise cancelled() from None
+                raise self._cancelled() from None
             raise
         try:
             while not reading.done():  # in slices: Ctrl-C cannot interrupt a longer wait on Windows
@@ -143,7 +158,7 @@ class CancellableStream(Iterator[ItemT]):
             self._stop()
             raise
         if self._is_over:  # another thread has closed it
-            raise cancelled()
+            raise self._cancelled()
         if reading.exception() is not None or reading.result() is _END:
             self._is_over = True
             self._thread.shutdown(wait=False)
@@ -166,6 +181,7 @@ class CancellableStream(Iterator[ItemT]):
     def _stop(self) -> None:
         if not self._is_over:
             self._is_over = True
+            self._closed_by = current_thread_or_task()
             self._scope.cancel()
             if os.getpid() == self._process:  # a forked child has no such thread
                 self._closing = _close_in(self._thread, self._scope, self._items)
@@ -205,7 +221,7 @@ def _close(items: Iterator[Any]) -> None:
         close()
 
 
-class AsyncCancellableStream(AsyncIterator[ItemT]):
+class AsyncCancellableStream(_Closable, AsyncIterator[ItemT]):
     """A stream that stops its models when it is closed before its end; see `cancel_on_close`."""
 
     def __init__(
@@ -226,7 +242,7 @@ class AsyncCancellableStream(AsyncIterator[ItemT]):
 
     async def __anext__(self) -> ItemT:
         if self._is_over:
-            raise StopAsyncIteration
+            raise self._ended(StopAsyncIteration)
         loop = callers_loop()
         if self._loop not in (None, loop):
             raise LMStudioRuntimeError(
@@ -243,6 +259,7 @@ class AsyncCancellableStream(AsyncIterator[ItemT]):
             return await request
         except Exception:
             self._is_over = True
+            self._closed_by = None
             raise
         except BaseException:
             self._stop()
@@ -268,6 +285,7 @@ class AsyncCancellableStream(AsyncIterator[ItemT]):
         if self._is_over:
             return False
         self._is_over = True
+        self._closed_by = current_thread_or_task()
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop may be closed
                 self._loop.call_soon_threadsafe(_end, self._task, self._scope, self._cancel_run)

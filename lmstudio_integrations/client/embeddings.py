@@ -333,9 +333,11 @@ class Embedder(Model):
         """Embed texts that fit, in one operation."""
 
         def request(operation: Operation, instance: Instance) -> Flow[Vectors]:
-            specifier = instance.specifier
+            specifier, unread = instance.specifier, iter(texts)
             parameters = [EmbedString(modelSpecifier=specifier, inputString=text) for text in texts]
-            vectors = yield from operation.call_all("embedding", "embedString", parameters, _vector, label="Embedding")
+            vectors = yield from operation.call_all(
+                "embedding", "embedString", parameters, lambda result: _vector(result, next(unread)), label="Embedding"
+            )
             if vectors:
                 instance.dimensions = len(vectors[-1])
             return vectors
@@ -344,16 +346,17 @@ class Embedder(Model):
 
 
 # Several times as fast as a check of each number in Python.
-_FLOATS = SchemaValidator(core_schema.list_schema(core_schema.float_schema(strict=True), min_length=1))
+_FLOATS = SchemaValidator(
+    core_schema.list_schema(core_schema.float_schema(strict=True, allow_inf_nan=False), min_length=1)
+)
 
 
-def _vector(result: Any) -> list[float]:
-    """Return a vector of Python floats; JSON writes whole numbers without a point."""
+def _vector(result: Any, text: str) -> list[float]:
+    """Return a vector of Python floats; JSON writes whole numbers without a point, and `null` for one that is none."""
     vector = result["embedding"]
     try:
         floats: list[float] = _FLOATS.validate_python(vector)
     except ValidationError:
-        if vector == []:
-            raise LMStudioProtocolError("Embedding: the server sent an empty vector") from None
-        raise TypeError("expected an array of numbers") from None
+        sent = "an empty vector" if vector == [] else "no list of finite numbers"
+        raise LMStudioProtocolError(f"Embedding: the server sent {sent} for the text {beginning(text)}") from None
     return floats

@@ -11,7 +11,7 @@ from langchain_core.messages.block_translators.openai import convert_to_openai_i
 from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticSerializationError
-from typing_extensions import override
+from typing_extensions import TypedDict, override
 
 from lmstudio_integrations._adapters.decision_settings import DecisionSettings
 from lmstudio_integrations._adapters.field_types import DECLARED, ModelName, Secret
@@ -29,6 +29,11 @@ from lmstudio_integrations.types.decisions import Decision, check_answered
 
 _ROLES = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant", "HumanMessageChunk": "user"}
 """The roles of messages by their types in core, where these are others."""
+
+
+class _Input(TypedDict):
+    state: Any
+    questions: Mapping[str, Question]
 
 
 class LMStudioClassifier(DecisionSettings, BaseDecisionModel):  # type: ignore[misc] # core wants a model
@@ -69,6 +74,12 @@ class LMStudioClassifier(DecisionSettings, BaseDecisionModel):  # type: ignore[m
     if TYPE_CHECKING:
         api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
         model_name: ModelName = DECLARED
+
+    @property
+    @override
+    def InputType(self) -> Any:
+        """The type of the input. The one of core refers to itself, so that core makes no schema of it."""
+        return _Input
 
     @property
     def _provider(self) -> str:

@@ -1,12 +1,12 @@
 """Converts LlamaIndex's tools to OpenAI dicts, and response formats to JSON schemas. Pure."""
 
 from contextlib import suppress
-from inspect import isroutine
+from inspect import isroutine, unwrap
 from typing import Any
 
-from llama_index.core.tools import BaseTool
+from llama_index.core.tools import BaseTool, FunctionTool
 from pydantic import BaseModel
-from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic.errors import PydanticUserError
 
 from lmstudio_integrations._adapters.tool_settings import reject_built_in, with_warning
 from lmstudio_integrations._support.typeguards import is_iterable, is_object
@@ -38,6 +38,10 @@ def _openai_tool(tool: Any) -> dict[str, Any]:
     metadata: Any = tool.metadata
     if not metadata.name:
         raise LMStudioValueError(f"a tool needs a name; this one has none: {metadata.description!r}")
+    if isinstance(tool, FunctionTool) and metadata.fn_schema is not None:
+        # Core makes its class of annotations that may be text, which only the module of the function explains.
+        names = getattr(unwrap(tool.real_fn), "__globals__", None)
+        metadata.fn_schema.model_rebuild(raise_errors=False, _types_namespace=names)
     function = {"name": metadata.name, "description": metadata.description, "parameters": _parameters(metadata)}
     is_of_python = metadata.fn_schema is not None  # else nobody can add type hints
     return {"type": "function", "function": with_warning(function) if is_of_python else function}
@@ -46,7 +50,7 @@ def _openai_tool(tool: Any) -> dict[str, Any]:
 def _parameters(metadata: Any) -> dict[str, Any]:
     """Return the schema of a tool's arguments. Core's own method loses the schema of a recursive class."""
     parameters: dict[str, Any] = {}
-    with suppress(PydanticInvalidForJsonSchema):  # ours names the parameter
+    with suppress(PydanticUserError):  # ours names the parameter
         parameters = metadata.get_parameters_dict()
     if "properties" in parameters or metadata.fn_schema is None:
         return parameters

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from langchain_core.exceptions import ModelError
-from llama_index.core.base.llms.types import ChatMessage
+from langchain_core.messages import HumanMessage
+from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock
 from pydantic import BaseModel
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry, PredictionRecord
@@ -28,6 +29,7 @@ from tests.support.endless import ENDLESS
 from tests.support.gate import AT_THE_GATE, Gate
 from tests.support.listening import silence
 from tests.support.served import served
+from tests.support.web import PIXEL
 
 ENDLESSLY = ModelEntry(
     key="m", rules=(DECIDES, {"when": {"last": "^count"}, "then": [{"text": "1 2"}]}, {"then": ENDLESS})
@@ -190,6 +192,28 @@ def test_an_empty_message_is_the_servers_to_handle(way: str, text: str) -> None:
     with Emulator(["m"]) as server:
         assert seen_of(method(make(model="m", host=server.address), messages_of(make, [("user", text)])))["text"]
         assert [each["content"] for each in server.predictions[-1].messages] == [text]
+
+
+TURNS_WITH_IMAGE: dict[Any, Any] = {
+    ChatLMStudio: [
+        HumanMessage([{"type": "text", "text": "Look:"}, {"type": "image", "data": PIXEL}]),
+        HumanMessage("What is it?"),
+    ],
+    LMStudio: [
+        ChatMessage(blocks=[TextBlock(text="Look:"), ImageBlock(image=PIXEL)]),
+        ChatMessage("What is it?"),
+    ],
+}
+
+
+@pytest.mark.parametrize("way", METHODS)
+def test_an_image_stays_in_a_message_that_another_one_of_the_user_is_added_to(way: str) -> None:
+    make, method = METHODS[way]
+    with Emulator([ModelEntry(key="m", vision=True)]) as server:
+        method(make(model="m", host=server.address), TURNS_WITH_IMAGE[make])
+        (message,) = server.predictions[-1].messages
+    parts = [(part["type"], part.get("text")) for part in message["content"]]
+    assert parts == [("text", "Look:"), ("file", None), ("text", "What is it?")]
 
 
 class Street(BaseModel):

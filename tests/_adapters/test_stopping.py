@@ -15,6 +15,7 @@ import pytest
 from langchain.agents import create_agent
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.chat_engine import SimpleChatEngine
+from llama_index.core.llms import ChatMessage
 from llama_index.core.memory import ChatMemoryBuffer
 
 import lmstudio_integrations as lms
@@ -59,8 +60,11 @@ class Case:
         self.stops: Callable[[], object] = gate.open if opens else lambda: None
         """Called just before the reader stops."""
 
+    def chat(self) -> ChatLMStudio:
+        return ChatLMStudio(model="chatty", host=self.server.address)
+
     def langgraph(self) -> Any:
-        return create_agent(ChatLMStudio(model="chatty", host=self.server.address), [weather])
+        return create_agent(self.chat(), [weather])
 
     def llm(self) -> LMStudio:
         return LMStudio(model="chatty", host=self.server.address).load()
@@ -320,6 +324,69 @@ def test_a_model_stops_if_its_stream_is_cancelled_on_close(way: Way, server: Emu
 def test_the_page_says_what_a_model_does_by_itself(way: Way, server: Emulator, gate: Gate) -> None:
     stops = way.outcome == "stops"
     assert _leave(way, Case(server, gate, _itself, opens=not stops)) == ("userStopped" if stops else "eosFound")
+
+
+def _model_stream(case: Case) -> Any:
+    return case.chat().astream("Hi")
+
+
+def _llm_stream(case: Case) -> Any:
+    return case.llm().astream_chat([ChatMessage("Hi")])
+
+
+@pytest.mark.parametrize("make", [_model_stream, _llm_stream])
+async def test_another_task_may_close_a_stream_that_is_read(
+    make: Callable[[Case], Any], server: Emulator, gate: Gate
+) -> None:
+    """Python itself lets nobody close an async generator that somebody reads."""
+    case = Case(server, gate, _itself, opens=False)
+    stream = lms.cancel_on_close(await _made(make(case)))
+    has_begun = asyncio.Event()
+
+    async def read() -> None:
+        async for _ in stream:
+            has_begun.set()
+
+    task = asyncio.create_task(read())
+    await has_begun.wait()
+    await stream.aclose()
+    with pytest.raises(lms.LMStudioCancelledError):
+        await task
+    await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped")
+    gate.open()
+    assert (await case.chat().ainvoke("Hi")).text == "one two three"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "wrap"),
+    [(_graph_astream, _itself), (_graph_astream, lms.cancel_on_close), (_workflow, lms.cancel_on_close)],
+)
+async def test_the_timeouts_of_twenty_agents_cancel_each_prediction_and_every_task_ends(
+    make: Callable[[Case], Any], wrap: Wrap, server: Emulator, gate: Gate
+) -> None:
+    """Four are held up in their slots, and sixteen wait for one."""
+    case, timeouts, loop = Case(server, gate, wrap, opens=False), list[asyncio.Timeout](), asyncio.get_running_loop()
+    unhandled: list[Any] = []
+    loop.set_exception_handler(lambda _, context: unhandled.append(context))
+
+    async def run() -> None:
+        async with asyncio.timeout(None) as timeout:
+            timeouts.append(timeout)
+            async for _ in await _made(make(case)):
+                pass
+
+    runs = [asyncio.create_task(run()) for _ in range(20)]
+    await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == len(runs))
+    for timeout in timeouts:
+        timeout.reschedule(loop.time())
+    errors = await asyncio.gather(*runs, return_exceptions=True)
+    await asyncio.to_thread(server.wait_for, lambda: all(each.state == "ended" for each in server.predictions))
+    assert [type(error) for error in errors] == [TimeoutError] * len(runs)
+    assert {each.stop_reason for each in server.predictions} == {"userStopped"}
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)  # those of the frameworks that are about to end
+    assert unhandled == []
 
 
 def test_the_page_has_the_table() -> None:

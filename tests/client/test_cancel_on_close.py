@@ -149,6 +149,21 @@ def test_any_thread_may_close_a_stream_that_another_one_reads(client: lms.Client
     assert list(reading) == []
 
 
+def test_who_closes_a_stream_has_its_end_and_any_other_thread_that_reads_on_gets_an_error() -> None:
+    reading = lms.cancel_on_close(iter(range(9)))
+    next(reading)
+    closer = threading.Thread(target=reading.close)
+    closer.start()
+    closer.join()
+    with pytest.raises(lms.LMStudioCancelledError, match="together with the stream"):
+        next(reading)
+    assert list(reading) == []
+    reading = lms.cancel_on_close(iter(range(9)))
+    next(reading)
+    reading.close()
+    assert list(reading) == []
+
+
 def test_only_what_the_stream_calls_is_stopped(client: lms.Client, server: Emulator, gate: Gate) -> None:
     own = client.llm.model("chatty").respond_stream("mine")
     next(own)
@@ -524,6 +539,23 @@ async def test_each_task_that_reads_an_async_stream_learns_that_it_was_closed() 
         await reading.aclose()
         errors = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(error) for error in errors] == [lms.LMStudioCancelledError] * 2
+
+
+async def test_who_closes_an_async_stream_has_its_end_and_any_other_task_that_reads_on_gets_an_error() -> None:
+    async def items() -> AsyncIterator[int]:
+        for number in range(9):
+            yield number
+
+    reading = lms.cancel_on_close(items())
+    await anext(reading)
+    await asyncio.create_task(reading.aclose())
+    with pytest.raises(lms.LMStudioCancelledError, match="together with the stream"):
+        await anext(reading)
+    assert [item async for item in reading] == []
+    reading = lms.cancel_on_close(items())
+    await anext(reading)
+    await reading.aclose()
+    assert [item async for item in reading] == []
 
 
 class Run:

@@ -1,5 +1,6 @@
 """What users of LangChain rely on, and its standard suites (`tests/langchain/test_standard.py`) do not check."""
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -124,6 +125,22 @@ def test_a_failed_call_can_be_tried_again_and_then_raises_its_error(server: Serv
     with pytest.raises(LMStudioServerError, match="the engine gave up"):
         retrying.invoke("break")
     assert len(server.predictions) == before + 3
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_stream_that_has_begun_is_not_tried_again(server: Server, is_async: bool) -> None:
+    retrying = server.chat().with_retry(stop_after_attempt=3, wait_exponential_jitter=False)
+    texts: list[str] = []
+
+    async def read() -> None:
+        async for chunk in retrying.astream("break"):
+            texts.append(chunk.text)  # noqa: PERF401 - keeps what came before the error
+
+    before = len(server.predictions)
+    with pytest.raises(LMStudioServerError, match="the engine gave up"):
+        asyncio.run(read()) if is_async else texts.extend(chunk.text for chunk in retrying.stream("break"))
+    assert len(server.predictions) == before + 1
+    assert "".join(texts).strip() == "so far"
 
 
 @pytest.mark.parametrize("version", ["v0", "v1"])

@@ -1,5 +1,7 @@
 """Agents of `langchain` and LangGraph on a scripted server."""
 
+import asyncio
+import base64
 from functools import partial
 from typing import Any
 
@@ -16,14 +18,19 @@ from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.utils import count_tokens_approximately
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from pydantic import BaseModel
+from typing_extensions import TypedDict
 
 from lmstudio_integrations.emulator import ModelEntry
-from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioServerError, LMStudioValueError
 from tests.langchain.conftest import Server
 from tests.support.requested import Requested
 from tests.support.served import served
+from tests.support.web import PIXEL
 
 MODEL, GPT = "agent-model", "gpt-4o-like-model"
 CONTEXT_LENGTH = 2000
@@ -38,6 +45,7 @@ RULES: list[dict[str, Any]] = [
         "then": [{"text": "Twice."}, LOOK, {"tool": "look_up", "arguments": {"city": "Rome"}}],
     },
     {"when": {"last": "^weather", "tools": ["look_up"], "round": 1}, "then": [{"reasoning": "I must look."}, LOOK]},
+    {"when": {"last": "^around", "round": 1}, "then": [{"text": "First. "}, LOOK, {"text": "Then."}]},
     {"when": {"last": "^plainly", "role": "user"}, "then": [{"text": "It rains in Oslo."}]},
     {"when": {"tools": ["Report"]}, "then": [FINAL]},
     {"when": {"structured": True}, "then": [{"text": '{"city": "Oslo", "degrees": 3}'}]},
@@ -113,11 +121,43 @@ def test_an_agent_gives_a_structured_response_beside_its_tools(
     assert sent == [(True, False), (True, False), (False, True)]
 
 
-def test_an_agent_without_tools_gets_its_response_by_grammar(agents: Server) -> None:
-    agent = create_agent(agents.chat(model=MODEL), [], response_format=Report)
+@pytest.mark.parametrize("response_format", [Report, ProviderStrategy(Report)])
+def test_an_agent_without_tools_gets_its_response_by_grammar(agents: Server, response_format: Any) -> None:
+    agent = create_agent(agents.chat(model=MODEL), [], response_format=response_format)
     assert agent.invoke(generate("weather?"))["structured_response"] == Report(city="Oslo", degrees=3)
     assert len(agents.predictions) == 1
-    assert agents.last_request.config.structured is not None
+    assert set(agents.predictions[0].config) == {"structured", "contextOverflowPolicy"}
+
+
+def test_no_tools_are_not_sent(agents: Server) -> None:
+    agents.chat(model=MODEL).bind_tools([]).invoke("plainly")
+    assert set(agents.predictions[0].config) == {"contextOverflowPolicy"}
+
+
+class Where(TypedDict):
+    """Where to look, and for how long."""
+
+    city: str
+    days: int
+
+
+@pytest.mark.parametrize("given", [{}, {"arg_types": {"city": str, "days": int}}])
+def test_a_runnable_becomes_a_tool_with_the_fields_of_its_input(given: Any) -> None:
+    def look(where: Where) -> str:
+        return f"{where['days']} days in {where['city']}"
+
+    looking = RunnableLambda(look).as_tool(name="look_up", description="Look.", **given)
+    call = {"tool": "look_up", "arguments": {"city": "Oslo", "days": 3}}
+    rules = ({"when": {"role": "user"}, "then": [call]}, {"then": [{"text": "{last}"}]})
+    with Server([ModelEntry(key="caller", rules=rules)]) as server:
+        messages = create_agent(server.chat(model="caller"), [looking]).invoke(generate("Hello"))["messages"]
+        (function,) = server.predictions[0].tools
+    assert messages[-1].text == "3 days in Oslo"
+    assert function["function"]["parameters"] == {
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+        "required": ["city", "days"],
+    }
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -136,6 +176,76 @@ def test_an_agent_recovers_from_a_response_without_the_required_call(agents: Ser
     assert len(agents.predictions) == 2
 
 
+@pytest.mark.parametrize("version", ["v0", "v1"])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_events_have_the_call_of_a_message_that_goes_on_with_text(
+    agents: Server, look_up: Any, looked: list[str], version: str, is_async: bool
+) -> None:
+    agent = create_agent(agents.chat(model=MODEL, output_version=version), [look_up])
+
+    async def events() -> list[tuple[str, list[Any]]]:
+        run = await agent.astream_events(generate("around"), version="v3")
+        return [(await message.text, await message.tool_calls) async for message in run.messages]
+
+    if is_async:
+        seen = asyncio.run(events())
+    else:
+        run = agent.stream_events(generate("around"), version="v3")
+        seen = [("".join(message.text), message.tool_calls.get()) for message in run.messages]
+    (text, calls), (last, none) = seen
+    assert (text, [call["args"] for call in calls]) == ("First. Then.", [{"city": "Oslo"}])
+    assert (last, none, looked) == ("It is like this: rain in Oslo.", [], ["Oslo"])
+
+
+def subagents_read(agent: Any) -> tuple[list[str], list[Any]]:
+    """Return the texts and the arguments of the calls of subagents, both read as they come."""
+    texts, calls = list[str](), list[Any]()
+    for subagent in agent.stream_events(generate("Hello"), version="v3").subagents:
+        for name, item in subagent.interleave("messages", "tool_calls"):
+            if name == "messages":
+                texts.append("".join(item.text))
+            else:
+                calls.append(item.input)
+    return texts, calls
+
+
+async def subagents_read_async(agent: Any) -> tuple[list[str], list[Any]]:
+    """Return the same, read by two tasks."""
+
+    async def texts_of(messages: Any) -> list[str]:
+        return [await message.text async for message in messages]
+
+    async def arguments_of(calls: Any) -> list[Any]:
+        return [call.input async for call in calls]
+
+    run = await agent.astream_events(generate("Hello"), version="v3")
+    (both,) = [
+        await asyncio.gather(texts_of(subagent.messages), arguments_of(subagent.tool_calls))
+        async for subagent in run.subagents
+    ]
+    return both
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_async", [False, True])
+def test_messages_and_calls_of_a_subagent_are_complete_if_they_are_read_side_by_side(
+    look_up: Any, is_async: bool
+) -> None:
+    """LangGraph drops what nobody reads at that time."""
+    deepagents = pytest.importorskip("deepagents", reason="needs the group cookbook")
+    task = {"tool": "task", "arguments": {"description": "look", "subagent_type": "looker"}}
+    rules = (
+        {"when": {"role": "user", "last": "^look"}, "then": [{"text": "I look."}, LOOK]},
+        {"when": {"role": "user"}, "then": [{"text": "I ask."}, task]},
+        {"then": [{"text": "It is like this: {last}."}]},
+    )
+    looker = {"name": "looker", "description": "Looks.", "system_prompt": "Look.", "tools": [look_up]}
+    with Server([ModelEntry(key="deep", rules=rules)]) as server:
+        agent: Any = deepagents.create_deep_agent(server.chat(model="deep"), subagents=[looker])
+        read = asyncio.run(subagents_read_async(agent)) if is_async else subagents_read(agent)
+    assert (*read,) == (["I look.", "It is like this: rain in Oslo."], [{"city": "Oslo"}])
+
+
 def test_an_agent_with_tools_ends_with_the_text_where_the_required_call_is_missing(
     agents: Server, look_up: Any
 ) -> None:
@@ -143,6 +253,31 @@ def test_an_agent_with_tools_ends_with_the_text_where_the_required_call_is_missi
     state = agent.invoke(generate("plainly"))
     assert state.get("structured_response") is None
     assert state["messages"][-1].text == "It rains in Oslo."
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+def test_a_strict_checkpoint_gives_back_the_run_of_an_agent(
+    version: str, look_up: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As every checkpointer of LangGraph does with `LANGGRAPH_STRICT_MSGPACK=true`."""
+    broken = {"tool": "look_up", "malformed": '{"city": "Os'}
+    rules = (
+        {"when": {"role": "user"}, "then": [{"reasoning": "I look."}, LOOK, broken]},
+        {"then": [{"text": "Rain."}]},
+    )
+    image = {"type": "image", "base64": base64.b64encode(PIXEL).decode(), "mime_type": "image/png"}
+    saver = InMemorySaver(serde=JsonPlusSerializer(allowed_msgpack_modules=None))
+    config: Any = {"configurable": {"thread_id": "1"}}
+    first, second = ({"messages": [HumanMessage(["How is the sky?", image])]} for _ in range(2))
+    with Server([ModelEntry(key="looker", vision=True, rules=rules)]) as server:
+        llm = server.chat(model="looker", output_version=version, logprobs=True, repair_tool_calls=False)
+        agent: Any = create_agent(llm, [look_up], checkpointer=saver)
+        agent.invoke(first, config)
+        *_, state = agent.stream(second, config, stream_mode="values")
+    assert agent.get_state(config).values == state
+    assert [message.type for message in state["messages"]] == ["human", "ai", "tool", "tool", "ai"] * 2
+    assert "logprobs" in state["messages"][1].response_metadata
+    assert "eserializ" not in caplog.text
 
 
 def test_a_summary_that_overflows_is_tried_again_with_less(agents: Server) -> None:
@@ -157,6 +292,22 @@ def test_a_summary_that_overflows_is_tried_again_with_less(agents: Server) -> No
     assert [record.stop_reason for record in agents.predictions] == ["error", "eosFound", "eosFound"]
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_summary_that_never_fits_is_an_error_and_leaves_the_history(is_async: bool) -> None:
+    """The window is smaller than LangChain's own request for a summary."""
+    turns: list[Any] = [AIMessage("sun " * 900, id="1"), AIMessage("rain " * 900, id="2"), AIMessage("fog", id="3")]
+    config: Any = {"configurable": {"thread_id": "1"}}
+    with Server([ModelEntry(key="tiny", context_length=512, max_context_length=512)]) as server:
+        middleware: Any = SummarizationMiddleware(
+            server.chat(model="tiny"), trigger=("messages", 2), keep=("messages", 1), trim_tokens_to_summarize=None
+        )
+        agent = create_agent(server.chat(model="tiny"), [], middleware=[middleware], checkpointer=InMemorySaver())
+        run = (lambda *given: asyncio.run(agent.ainvoke(*given))) if is_async else agent.invoke
+        with pytest.raises(LMStudioContextOverflowError):
+            run({"messages": turns}, config)
+    assert agent.get_state(config).values["messages"] == turns
+
+
 @pytest.mark.parametrize(("question", "tries"), [("fail", 3), ("rain " * 3000, 1)])
 def test_only_errors_that_may_pass_are_tried_again(agents: Server, question: str, tries: int) -> None:
     retry: Any = ModelRetryMiddleware(max_retries=2, initial_delay=0, jitter=False, on_failure="error")
@@ -164,6 +315,22 @@ def test_only_errors_that_may_pass_are_tried_again(agents: Server, question: str
     with pytest.raises(LMStudioServerError):
         create_agent(llm, [], middleware=[retry]).invoke(generate(question))
     assert len(agents.predictions) == tries
+
+
+def test_a_message_that_is_retried_in_a_stream_begins_again_with_another_identifier() -> None:
+    drop = [{"fault": "drop", "packet": 4}, {"text": "one two three four"}]
+    rules = ({"when": {"times": 1}, "then": drop}, {"then": [{"text": "one two three four"}]})
+    retry: Any = ModelRetryMiddleware(max_retries=1, initial_delay=0, jitter=False, on_failure="error")
+    texts: dict[Any, str] = {}
+    with Server([ModelEntry(key="breaks", rules=rules)]) as server:
+        agent: Any = create_agent(server.chat(model="breaks", max_retries=0), [], middleware=[retry])
+        for mode, part in agent.stream(generate("Hello"), stream_mode=["messages", "values"]):
+            if mode == "messages":
+                texts[part[0].id] = texts.get(part[0].id, "") + part[0].text
+            else:
+                state = part
+    assert [*texts.values()] == ["one two", "one two three four"]
+    assert [message.text for message in state["messages"]] == ["Hello", "one two three four"]
 
 
 @tool
@@ -191,6 +358,20 @@ def test_an_agent_of_a_newer_langchain_may_pass_what_is_unknown_here_and_none(ag
     agent = create_agent(agents.chat(model=MODEL), [], middleware=[OfTomorrow(True)], **options)
     with pytest.raises(LMStudioValueError, match="unknown setting 'defer_loading'"):
         agent.invoke({"messages": [("user", "Hello")]})
+
+
+async def test_a_count_of_the_server_may_be_waited_for_in_an_event_loop(agents: Server) -> None:
+    """LangChain calls it there: other tasks wait, but nothing waits for ever."""
+    edit = ClearToolUsesEdit(trigger=50, keep=0)
+    middleware: Any = ContextEditingMiddleware(edits=[edit], token_count_method="model")
+    call = {"name": "look_up", "args": {}, "id": "1"}
+    turns: list[Any] = [
+        HumanMessage("plainly"),
+        AIMessage("", tool_calls=[call]),
+        ToolMessage("long " * 99, tool_call_id="1"),
+    ]
+    await create_agent(agents.chat(model=MODEL), [], middleware=[middleware]).ainvoke({"messages": turns})
+    assert str(agents.predictions[-1].messages).count("[cleared]") == 1
 
 
 async def test_old_results_are_cleared_by_an_estimate_that_follows_the_counts_of_the_server(agents: Server) -> None:

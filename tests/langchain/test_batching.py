@@ -9,9 +9,10 @@ import pytest
 from langchain_core.exceptions import ModelError
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import PromptTemplate
-from langchain_core.runnables import RunnableParallel
+from langchain_core.runnables import RunnableLambda, RunnableParallel
 from langchain_core.runnables.config import set_config_context
 
+from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.langchain.conftest import Server
 from tests.support.signals import ctrl_c
@@ -59,6 +60,27 @@ def test_errors_that_are_kept_stop_nothing(server: Server) -> None:
     assert (first.text[:3], third.text) == ("0 1", "Done.")
     found = dict(llm.batch_as_completed(["count", "break"], return_exceptions=True))
     assert isinstance(found[1], ModelError)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_responses_stay_in_their_places_if_each_call_of_a_batch_is_retried_by_itself(asynchronous: bool) -> None:
+    """As the page on batches advises: the batch of core's retry gives the response of one call to another."""
+    passing = {"when": {"last": "^passing", "times": 1}, "then": [{"error": "the engine gave up"}]}
+    lasting = {"when": {"last": "^lasting"}, "then": [{"error": "the engine gave up"}]}
+    inputs = ["passing", "lasting", "none"]
+
+    def batch(make: Callable[[Any], Any]) -> list[Any]:
+        with Server([ModelEntry(key="m", rules=(passing, lasting, {"then": [{"text": "{last}"}]}))]) as server:
+            retrying = server.chat(model="m").with_retry(stop_after_attempt=2, wait_exponential_jitter=False)
+            runs = make(retrying)
+            if asynchronous:
+                return asyncio.run(runs.abatch(inputs, return_exceptions=True))
+            return runs.batch(inputs, return_exceptions=True)  # type: ignore[no-any-return]
+
+    first, second, third = batch(lambda retrying: RunnableLambda(retrying.invoke, retrying.ainvoke))
+    assert isinstance(second, ModelError)
+    assert (first.text, third.text) == ("passing", "none")
+    assert batch(lambda retrying: retrying)[1].text == "passing", "core has mended it: the page need not warn"
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

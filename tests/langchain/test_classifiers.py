@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import pickle
 import re
 from collections.abc import Callable, Iterator
@@ -17,12 +18,25 @@ from langchain.agents.middleware.model_router import ModelChoice
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.decisions import Box, Choice, ChoiceAnswer, ClassifierResponse, Noul, Score
 from langchain_core.exceptions import ModelInvalidRequestError
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ChatMessage, HumanMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
 from pydantic import BaseModel, SecretStr
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.errors import LMStudioUnsupportedError, LMStudioValueError, LMStudioWrongModelKindError
+from lmstudio_integrations.errors import (
+    LMStudioModelCrashedError,
+    LMStudioUnsupportedError,
+    LMStudioValueError,
+    LMStudioWrongModelKindError,
+)
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioClassifier
 from tests.support.web import PIXEL
 
@@ -35,6 +49,8 @@ RULES = [
 URGENT = Noul(instructions="Is it urgent?")
 SKY = Choice(instructions="How is the sky?", criteria={"sunny": "no cloud", "grey": None})
 MOOD = Score(instructions="How good?", criteria=["bad", "good"])
+
+sync_and_async = pytest.mark.parametrize("how", ["sync", "async"])
 
 
 @pytest.fixture
@@ -357,26 +373,70 @@ def test_the_router_of_langchain_routes_with_it(server: Emulator) -> None:
     assert server.predictions[-1].model == "small"
 
 
-@pytest.mark.parametrize("how", ["sync", "async"])
-def test_a_fallback_after_the_router_answers_for_the_routed_model(how: str) -> None:
-    route = {"then": [{"answers": {"model_route": {"large": 0.9}}}]}
-    models: list[Any] = [
-        {"key": "judge", "kind": "decision", "rule": [route]},
-        {"key": "large", "rule": [{"then": [{"fault": "crash"}]}]},
-        {"key": "spare", "rule": [{"then": "I help out."}]},
-    ]
-    with Emulator(models) as server:
-        large, spare = (ChatLMStudio(model=key, host=server.address) for key in ("large", "spare"))
-        router: Any = ModelRouterMiddleware(
-            choices={"large": ModelChoice(large, "mathematics"), "spare": ModelChoice(spare, "small talk")},
-            instructions="Which model is enough?",
-            classifier=LMStudioClassifier(model="judge", host=server.address),
-        )
-        agent = create_agent(spare, middleware=[router, ModelFallbackMiddleware(spare)])
-        question: Any = {"messages": [HumanMessage("How much is 17 * 23?")]}
-        state: Any = agent.invoke(question) if how == "sync" else asyncio.run(agent.ainvoke(question))
-        assert state["messages"][-1].text == "I help out."
-        assert [prediction.model for prediction in server.predictions] == ["large", "spare"]
+ROUTE = {"then": [{"answers": {"model_route": {"large": 0.9}}}]}
+ROUTED: list[Any] = [
+    {"key": "judge", "kind": "decision", "rule": [ROUTE]},
+    {"key": "large", "rule": [{"then": [{"fault": "crash"}]}]},
+    {"key": "spare", "rule": [{"then": "I help out."}]},
+]
+"""A judge that sends everything to a model that crashes, and one that helps out."""
+
+
+@pytest.fixture
+def routed() -> Iterator[Emulator]:
+    with Emulator(ROUTED) as running:
+        yield running
+
+
+def router_and_spare(routed: Emulator) -> tuple[Any, ChatLMStudio]:
+    """Return the router of a server, and the model that it does not choose."""
+    large, spare = (ChatLMStudio(model=key, host=routed.address) for key in ("large", "spare"))
+    router = ModelRouterMiddleware(
+        choices={"large": ModelChoice(large, "mathematics"), "spare": ModelChoice(spare, "small talk")},
+        instructions="Which model is enough?",
+        classifier=LMStudioClassifier(model="judge", host=routed.address),
+    )
+    return router, spare
+
+
+def run_agent(agent: Any, how: str, *messages: BaseMessage) -> Any:
+    question = {"messages": [*messages]}
+    return agent.invoke(question) if how == "sync" else asyncio.run(agent.ainvoke(question))
+
+
+@sync_and_async
+def test_a_fallback_after_the_router_answers_for_the_routed_model(routed: Emulator, how: str) -> None:
+    router, spare = router_and_spare(routed)
+    agent = create_agent(spare, middleware=[router, ModelFallbackMiddleware(spare)])
+    state = run_agent(agent, how, HumanMessage("How much is 17 * 23?"))
+    assert state["messages"][-1].text == "I help out."
+    assert [prediction.model for prediction in routed.predictions] == ["large", "spare"]
+
+
+@sync_and_async
+def test_a_fallback_before_the_router_asks_the_routed_model_again(routed: Emulator, how: str) -> None:
+    """So that the page on middleware has to name the order."""
+    router, spare = router_and_spare(routed)
+    agent = create_agent(spare, middleware=[ModelFallbackMiddleware(spare), router])
+    with pytest.raises(LMStudioModelCrashedError):
+        run_agent(agent, how, HumanMessage("How much is 17 * 23?"))
+    assert [prediction.model for prediction in routed.predictions] == ["large", "large"]
+
+
+@sync_and_async
+@pytest.mark.parametrize("messages", [[SystemMessage("Be brief.")], [AIMessage("Hello.")], []])
+def test_a_conversation_without_the_user_is_not_routed(routed: Emulator, how: str, messages: Any) -> None:
+    router, spare = router_and_spare(routed)
+    with pytest.raises(ValueError, match="requires a HumanMessage"):
+        run_agent(create_agent(spare, middleware=[router]), how, *messages)
+    assert (routed.predictions, routed.decisions) == ((), ())
+
+
+def test_the_schemas_of_a_classifier_and_of_agents_with_it_are_json(routed: Emulator) -> None:
+    router, spare = router_and_spare(routed)
+    for runnable, member in ((router.classifier, "questions"), (create_agent(spare, middleware=[router]), "messages")):
+        assert f'"{member}": {{' in json.dumps(runnable.get_input_jsonschema())
+        assert runnable.get_output_jsonschema()["properties"]
 
 
 def test_the_guard_of_langchain_blocks_a_call_that_is_not_safe(server: Emulator) -> None:

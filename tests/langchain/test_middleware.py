@@ -11,7 +11,7 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import HumanInTheLoopMiddleware, SummarizationMiddleware
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.tools import StructuredTool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
@@ -305,6 +305,24 @@ def test_a_call_without_an_identifier_is_asked_for_again() -> None:
     model = GenericFakeChatModel(messages=iter([broken, AIMessage("Done.")]))
     agent: Any = create_agent(model, middleware=[InvalidToolCallMiddleware()])
     assert [message.type for message in invoke(agent)] == ["human", "ai", "ai"]
+
+
+@pytest.mark.parametrize(
+    ("middleware", "call", "source"),
+    [
+        (RepeatedToolCallMiddleware(most=2), look(), "repeated_tool_call"),
+        (InvalidToolCallMiddleware(), BROKEN, "invalid_tool_call"),
+    ],
+)
+def test_a_result_that_no_tool_made_names_its_source_as_core_does_and_not_to_the_model(
+    script: Script, tools: Tools, middleware: Any, call: Any, source: str
+) -> None:
+    server = script(look(), call, finally_=[{"text": "Done."}])
+    model = server.chat(model="scripted", repair_tool_calls=False)
+    messages = invoke(create_agent(model, [tools.tool("look")], middleware=[middleware]))
+    ran, made = (message for message in messages if isinstance(message, ToolMessage))
+    assert (ran.additional_kwargs, made.additional_kwargs) == ({}, {"lc_source": source})
+    assert source not in str(server.predictions[-1].messages)
 
 
 # The package ----------------------------------------------------------------------------------------------------------

@@ -83,6 +83,14 @@ def test_what_is_no_tool_is_rejected(llm: LMStudio, wrong: Any) -> None:
         llm.chat([user("hi")], tools=[wrong])
 
 
+def test_a_function_whose_annotation_nobody_defines_is_rejected(llm: LMStudio) -> None:
+    def look(place: "Nowhere") -> None:  # type: ignore[name-defined] # noqa: F821 - the point
+        """Look."""
+
+    with pytest.raises(LMStudioValueError, match=r"look has no JSON schema: .* you should define `Nowhere`"):
+        llm.chat([user("hi")], tools=[FunctionTool.from_defaults(look)])
+
+
 def test_what_is_no_list_of_tools_is_rejected(llm: LMStudio) -> None:
     with pytest.raises(LMStudioValueError, match="tools must be a list of tools, got 5"):
         llm.chat([user("hi")], tools=5)

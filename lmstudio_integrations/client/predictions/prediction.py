@@ -299,9 +299,9 @@ class Prediction:
         return self._end()
 
     def _record_failure(self, error: Exception) -> None:
-        """Record the error. If a callback has seen a part of the response, the call must not be retried."""
+        """Record the error. If the caller has received a part of the response, the call must not be retried."""
         if isinstance(error, LMStudioConnectionLostError | LMStudioModelUnloadedError):
-            error.retryable = error.retryable and not self._was_called_back
+            error.retryable = error.retryable and not (self._is_read or self._was_called_back)
         self._report_end(self._settle(error))
 
     def _report_end(self, outcome: PredictionResult | Exception) -> None:

@@ -1,9 +1,9 @@
-"""What several middlewares read in the messages of an agent: the running turn, and which tool a call reaches."""
+"""What several middlewares read in the messages of an agent, and put there: the running turn, and results of calls."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_core.messages import BaseMessage, HumanMessage, ToolCall
+from langchain_core.messages import BaseMessage, HumanMessage, InvalidToolCall, ToolCall, ToolMessage
 
 from lmstudio_integrations._support.typeguards import is_object
 
@@ -27,3 +27,17 @@ def called_tool(call: ToolCall) -> tuple[str, dict[str, Any]]:
     if call["name"] == CALL_TOOL and isinstance(name, str) and is_object(arguments):
         return name, arguments
     return call["name"], call["args"]
+
+
+def made_result(text: str, call: ToolCall | InvalidToolCall, *, source: str) -> ToolMessage:
+    """Return the result of a call that did not run, marked as core's `get_notification_metadata` reads it.
+
+    The function that marks a message takes none of this class before langchain-core 1.8.4.
+    """
+    return ToolMessage(
+        text,
+        name=call["name"] or "unknown",
+        tool_call_id=call["id"],
+        status="error",
+        additional_kwargs={"lc_source": source},
+    )

@@ -6,7 +6,7 @@ from langchain.agents.middleware import AgentMiddleware, AgentState, hook_config
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from lmstudio_integrations.client.support.arguments import whole_number
-from lmstudio_integrations.langchain.middleware._turns import running_turn
+from lmstudio_integrations.langchain.middleware._turns import made_result, running_turn
 
 
 class InvalidToolCallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
@@ -68,12 +68,11 @@ def _is_invalid(message: BaseMessage | None) -> TypeGuard[AIMessage]:
 def _answers(message: AIMessage) -> list[ToolMessage]:
     """Return the results of invalid calls. Without an identifier, there is no place for one."""
     return [
-        ToolMessage(
+        made_result(
             f"the call could not be read, and did not run: {call['error'] or 'it is no valid JSON'}. Make it again, "
             "with complete arguments.",
-            name=call["name"] or "unknown",
-            tool_call_id=call["id"],
-            status="error",
+            call,
+            source="invalid_tool_call",
         )
         for call in message.invalid_tool_calls
         if call["id"]

@@ -18,7 +18,7 @@ from lmstudio_integrations.client.predictions.tool_loop.repeated_calls import (
     find_repeated,
 )
 from lmstudio_integrations.client.support.arguments import texts_of, whole_number
-from lmstudio_integrations.langchain.middleware._turns import called_tool, running_turn
+from lmstudio_integrations.langchain.middleware._turns import called_tool, made_result, running_turn
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ _REPEATABLE = "repeatable"
 """The tag, or the member of the metadata, by which a tool says that its calls may repeat."""
 
 _MARK = "repeated_tool_call"
-"""The member of the metadata of our messages, and the stop reason of a run that was ended."""
+"""What our results have as their source, and the stop reason of a run that was ended."""
 
 _Request: TypeAlias = ModelRequest[Any]
 _Response: TypeAlias = ModelResponse[Any]
@@ -144,7 +144,7 @@ def _past_calls(messages: Sequence[BaseMessage]) -> Iterator[MadeCall]:
         for call in message.tool_calls if isinstance(message, AIMessage) else ():
             result = results.get(call["id"] or "")
             if result is not None:
-                is_ours = _MARK in result.response_metadata
+                is_ours = result.additional_kwargs.get("lc_source") == _MARK
                 yield MadeCall(*called_tool(call), None if is_ours else _text_of(result))
 
 
@@ -159,9 +159,7 @@ def _answers(message: AIMessage, have_results: Container[str | None], repeated: 
     for call, answer in zip(message.tool_calls, repeated.answers, strict=True):
         if answer is not None and call["id"] not in have_results:
             logger.warning("%s", answer)
-            yield ToolMessage(
-                answer, name=call["name"], tool_call_id=call["id"], status="error", response_metadata={_MARK: True}
-            )
+            yield made_result(answer, call, source=_MARK)
 
 
 def _last_message(call: RequestedCall, repeated: RepeatedCalls) -> AIMessage:

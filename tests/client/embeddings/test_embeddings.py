@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.models.state import Instance
+from tests.client.fake import Socket, authenticate, fake_server, receive
 
 
 async def test_a_text_gives_a_vector_and_a_list_gives_a_list(client: Any) -> None:
@@ -33,6 +35,25 @@ async def test_what_is_not_a_list_of_strings_is_rejected(client: Any, texts: Any
     wrong = texts[-1] if isinstance(texts, list) else texts
     with pytest.raises(lms.LMStudioValueError, match=f"got {re.escape(repr(wrong))}"):
         await client.embedding.lazy_model("vectors").embed(texts)
+
+
+@pytest.mark.parametrize(
+    "vector", ["[0.5, NaN]", "[0.5, -Infinity]", "[1e999]", "[0.5, null]", '["0.5"]', "null", "[]"]
+)
+async def test_what_is_no_vector_is_an_error_that_names_its_text(vector: str) -> None:
+    async def behave(socket: Socket) -> None:
+        await authenticate(socket)
+        for sent in ("[0.5, 1]", vector, "[0.5, 1]"):
+            call = await receive(socket)
+            result = f'{{"embedding": {sent}}}'
+            await socket.send(f'{{"type": "rpcResult", "callId": {call["callId"]}, "result": {result}}}')
+
+    expected = "an empty vector" if vector == "[]" else "no list of finite numbers"
+    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
+        model: Any = client.embedding.lazy_model("vectors")
+        model._model.state.instance = Instance("vectors")
+        with pytest.raises(lms.LMStudioProtocolError, match=f"sent {expected} for the text 'second'"):
+            await model.embed(["first", "second", "third"])
 
 
 async def test_an_embedding_model_reports_its_info_and_load_config(client: Any) -> None:

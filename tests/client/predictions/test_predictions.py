@@ -425,6 +425,16 @@ async def test_an_unloaded_model_whose_response_was_seen_is_not_retryable(togeth
     assert not caught.value.retryable
 
 
+async def test_a_lost_connection_after_a_part_was_read_is_not_retryable(client: Any) -> None:
+    stream = client.llm.lazy_model("chatty").respond_stream("drop")
+    with pytest.raises(lms.LMStudioConnectionLostError) as caught:
+        await joined(stream)
+    assert not caught.value.retryable
+    with pytest.raises(lms.LMStudioConnectionLostError) as caught:
+        await client.llm.lazy_model("chatty").respond("drop")
+    assert caught.value.retryable
+
+
 @together_or_not
 async def test_on_message_is_called_only_with_a_valid_message(together: bool) -> None:
     failed, read = packet({**END, "stats": {"stopReason": "failed"}}), asyncio.Event()

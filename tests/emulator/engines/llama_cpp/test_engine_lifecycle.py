@@ -68,10 +68,16 @@ async def test_a_text_beyond_the_context_length_of_the_model_is_cut_with_a_warni
     assert "cut to the 512" in caplog.text
 
 
-async def test_many_texts_at_once_get_their_own_vectors(embedding_model: LlamaCppModel) -> None:
-    texts = [f"number {number}" for number in range(24)]
-    together = await asyncio.gather(*(embedding_model.embed(text) for text in texts))
-    assert await embedding_model.embed(texts[5]) == pytest.approx(together[5], abs=1e-3)
+@pytest.mark.parametrize("slots", [1, 2, 4])
+async def test_many_texts_at_once_get_their_own_vectors(slots: int) -> None:
+    model = await load(key=EMBEDDING, kind="embedding", weights=EMBEDDING, context_length=512, slots=slots)
+    try:
+        texts = [f"number {number} " * (1 + number) for number in range(24)]
+        together = await asyncio.gather(*(model.embed(text) for text in texts))
+        alone = [await model.embed(text) for text in texts]
+    finally:
+        await model.close()
+    assert together == [pytest.approx(vector, abs=1e-3) for vector in alone]
     assert len({tuple(vector) for vector in together}) == len(texts)
 
 
