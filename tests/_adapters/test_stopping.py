@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import inspect
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -305,7 +306,7 @@ def _leave(way: Way, case: Case) -> str | None:
         await way.leave(case)
         return await asyncio.to_thread(reason)
 
-    if asyncio.iscoroutinefunction(way.leave):
+    if inspect.iscoroutinefunction(way.leave):
         return asyncio.run(leave())
     way.leave(case)
     return reason()

@@ -205,7 +205,7 @@ def test_what_cannot_be_replayed_is_forwarded_but_not_recorded(
 ) -> None:
     path = tmp_path / "x.lms.jsonl"
     deep: Any = []
-    for _ in range(300):
+    for _ in range(450):
         deep = [{"x": deep}]
     with Recording(path, server.address) as recording, wire(recording) as socket:
         for frame in (

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, thread
 from typing import Any
@@ -88,8 +89,10 @@ def _collect(stream: Any) -> None:
     next(stream)
     cycle: dict[str, Any] = {"stream": stream}
     cycle["itself"] = cycle
+    is_there = weakref.ref(stream)
     del stream, cycle
-    gc.collect()
+    while is_there():  # one call does nothing while another thread collects
+        gc.collect()
 
 
 def _fail(stream: Any) -> None:
@@ -312,8 +315,10 @@ async def _collect_async(stream: Any) -> None:
     await anext(stream)
     cycle: dict[str, Any] = {"stream": stream}
     cycle["itself"] = cycle
+    is_there = weakref.ref(stream)
     del stream, cycle
-    gc.collect()
+    while is_there():  # one call does nothing while another thread collects
+        gc.collect()
 
 
 async def _close_while_another_task_reads(stream: Any) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("griffe", reason="needs the docs group: uv sync --inexact --group docs")
 
+pytest.importorskip("mkdocs", reason="needs the docs group: uv sync --inexact --group docs")
+
 import griffe
 from pydantic import BaseModel, Tag
 
