@@ -123,6 +123,11 @@ class _Closable:
         return cancelled()
 
 
+_UNFINISHED: dict[int, Iterator[Any]] = {}
+"""What streams read, by the `id` of each. So the garbage collector finalizes a stream, which stops its models, before it
+may close a generator that waits for them."""
+
+
 class CancellableStream(_Closable, Iterator[ItemT]):
     """A stream that stops its models when it is closed before its end; see `cancel_on_close`."""
 
@@ -135,6 +140,7 @@ class CancellableStream(_Closable, Iterator[ItemT]):
         self._process = os.getpid()
         self._closing: Future[None] | None = None
         self._is_over = False
+        _UNFINISHED[id(self)] = self._items
 
     def __next__(self) -> ItemT:
         if self._is_over:
@@ -160,7 +166,7 @@ class CancellableStream(_Closable, Iterator[ItemT]):
         if self._is_over:  # another thread has closed it
             raise self._cancelled()
         if reading.exception() is not None or reading.result() is _END:
-            self._is_over = True
+            self._finish()
             self._thread.shutdown(wait=False)
         item: ItemT = reading.result()
         if item is _END:
@@ -180,11 +186,15 @@ class CancellableStream(_Closable, Iterator[ItemT]):
 
     def _stop(self) -> None:
         if not self._is_over:
-            self._is_over = True
+            self._finish()
             self._closed_by = current_thread_or_task()
             self._scope.cancel()
             if os.getpid() == self._process:  # a forked child has no such thread
                 self._closing = _close_in(self._thread, self._scope, self._items)
+
+    def _finish(self) -> None:
+        self._is_over = True
+        _UNFINISHED.pop(id(self), None)
 
     def __enter__(self) -> Self:
         return self
@@ -196,7 +206,7 @@ class CancellableStream(_Closable, Iterator[ItemT]):
 
     def __del__(self) -> None:
         if not self._is_over and os.getpid() == self._process:
-            self._is_over = True
+            self._finish()
             self._scope.cancel()
             # In a thread: to submit takes locks, which the code may hold that the collector has interrupted.
             with contextlib.suppress(RuntimeError):  # at the end of the process, no thread can be started any more

@@ -87,6 +87,7 @@ def _with(stream: Any) -> None:
 
 def _collect(stream: Any) -> None:
     next(stream)
+    stream._thread.submit(int).result()  # the thread no longer holds what it has read
     cycle: dict[str, Any] = {"stream": stream}
     cycle["itself"] = cycle
     is_there = weakref.ref(stream)
@@ -114,6 +115,20 @@ def _interrupt(stream: Any) -> None:
 
     with pytest.raises(KeyboardInterrupt), ctrl_c(reads.wait):
         read()
+
+
+def test_a_stream_that_is_collected_stops_its_models_before_what_it_reads_is_closed(
+    client: lms.Client, server: Emulator
+) -> None:
+    results: list[object] = []
+    gc.disable()  # so that it meets the generator first, which was made first, and which waits for its thread
+    try:
+        _collect(lms.cancel_on_close(in_threads(client, results)))
+    finally:
+        gc.enable()
+    assert ended(server) == "userStopped"
+    server.wait_for(lambda: bool(results))
+    assert isinstance(results[0], lms.LMStudioCancelledError)
 
 
 @pytest.mark.parametrize("leave", [_break, _close, _with, _collect, _fail, _interrupt])

@@ -202,7 +202,7 @@ def test_the_sync_client_rejects_what_turns_out_to_be_an_async_callback(server: 
 
 
 async def test_an_invalid_path_raises_an_os_error(client: Any) -> None:
-    with pytest.raises(lms.LMStudioOSError, match="null (byte|character)"):
+    with pytest.raises(lms.LMStudioOSError, match=r"null (byte|character)"):
         await client.files.prepare_file("a\0b")
 
 
