@@ -124,8 +124,8 @@ class _Closable:
 
 
 _UNFINISHED: dict[int, Iterator[Any]] = {}
-"""What streams read, by the `id` of each. So the garbage collector finalizes a stream, which stops its models, before it
-may close a generator that waits for them."""
+"""What streams read, by the `id` of each. So the garbage collector finalizes a stream, which stops its models, before a
+generator that waits for them."""
 
 
 class CancellableStream(_Closable, Iterator[ItemT]):
