@@ -171,6 +171,10 @@ class BaseLMStudio(GenerationSettings):
     _ls_model_type: ClassVar[str]
     """What LangSmith shows as the kind of model: `chat` or `llm`."""
 
+    def model_post_init(self, context: Any, /) -> None:
+        """Let core record its version. Without this, pydantic before 2.14 calls its own method only."""
+        super().model_post_init(context)
+
     if TYPE_CHECKING:  # core's field
         custom_get_token_ids: Callable[[str], list[int]] | None = None
     else:  # core's methods, whose types are those of the kind of model
