@@ -54,7 +54,10 @@ def _parameters(metadata: Any) -> dict[str, Any]:
         parameters = metadata.get_parameters_dict()
     if "properties" in parameters or metadata.fn_schema is None:
         return parameters
-    return class_schema(metadata.fn_schema)
+    try:
+        return class_schema(metadata.fn_schema)
+    except PydanticUserError as error:
+        raise LMStudioValueError(f"{metadata.fn_schema.__name__} has no JSON schema: {error.message}") from None
 
 
 def format_of(output_cls: type[BaseModel]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 from urllib.parse import unquote
 
 from pydantic import BaseModel, TypeAdapter
-from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
+from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.fields import FieldInfo
 
 from lmstudio_integrations._support.secrets import redact_values
@@ -41,14 +41,11 @@ def class_schema(kind: type[BaseModel]) -> dict[str, Any]:
     """Return the JSON schema of a pydantic class.
 
     Raises:
-        LMStudioValueError: If a field has a type that JSON does not have, such as `Callable`, or one that is not
-            defined; the message names it.
+        LMStudioValueError: If a field has a type that JSON does not have, such as `Callable`; the message names it.
     """
     try:
         return kind.model_json_schema()
-    except PydanticUserError as error:
-        if not isinstance(error, PydanticInvalidForJsonSchema):
-            raise LMStudioValueError(f"{kind.__name__} has no JSON schema: {error.message}") from None
+    except PydanticInvalidForJsonSchema:
         fields = [repr(field.alias or name) for name, field in kind.model_fields.items() if not _has_schema(field)]
     of_fields = f"the type of {' and '.join(fields)}" if fields else "a type in it"
     raise LMStudioValueError(f"{kind.__name__} has no JSON schema: JSON does not have {of_fields}; use another")
