@@ -363,7 +363,7 @@ class Accumulator:
                     self.cached_tokens = event.details["cachedTokenCount"]
             case "call":
                 self._add_to_calls(event)
-            case "end":
+            case "end":  # pragma: no branch - pyright sees that there is no other
                 self.end = event
 
     def _add_to_calls(self, event: ToolCallEvent) -> None:
@@ -380,7 +380,7 @@ class Accumulator:
                     self.open_call.fragments.append(event.content)
             case ToolCallEnd():
                 self._end_call(event.id).end = event
-            case ToolCallFailed():
+            case ToolCallFailed():  # pragma: no branch - likewise
                 self._end_call(None).failure = event
 
     def _end_call(self, call_id: str | None) -> ToolCallRecord:
