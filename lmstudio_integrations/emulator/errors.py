@@ -17,8 +17,10 @@ Version = tuple[int, ...]
 """The numbers of a version of LM Studio or Bionic, such as `(0, 4, 20)`."""
 
 NEWEST: Version = (0, 4, 24)
-NEWEST_BIONIC: Version = (1, 1, 7)
 """The version whose words an error has, unless the catalog plays another one."""
+
+NEWEST_BIONIC: Version = (1, 1, 7)
+"""The same of Bionic."""
 
 Words = Mapping[Version, str]
 """What servers say, by the first version that says so; that of `()` is the oldest."""

@@ -356,18 +356,21 @@ class Accumulator:
     def add(self, event: PredictionEvent) -> None:
         """Record an event."""
         match event.kind:
+            case "call":
+                self._add_to_calls(event)
             case "text":
                 self.fragments.append(event)
             case "progress":
                 if type(event) is PromptProgress and event.details and "cachedTokenCount" in event.details:
                     self.cached_tokens = event.details["cachedTokenCount"]
-            case "call":
-                self._add_to_calls(event)
             case "end":  # pragma: no branch - pyright sees that there is no other
                 self.end = event
 
     def _add_to_calls(self, event: ToolCallEvent) -> None:
         match event:
+            case ToolCallArguments():  # the first, because most are
+                if self.open_call is not None:
+                    self.open_call.fragments.append(event.content)
             case ToolCallStart():
                 # Calls come one after the other: if one is still open, the model gave it up.
                 self.open_call = ToolCallRecord(event.id)
@@ -375,9 +378,6 @@ class Accumulator:
             case ToolCallName():
                 if self.open_call is not None:
                     self.open_call.name = event.name
-            case ToolCallArguments():
-                if self.open_call is not None:
-                    self.open_call.fragments.append(event.content)
             case ToolCallEnd():
                 self._end_call(event.id).end = event
             case ToolCallFailed():  # pragma: no branch - likewise

@@ -53,10 +53,8 @@ async def post(target: Target, timeouts: Timeouts, remaining: float | None, body
     address = used.address
     assert address is not None, "it is found"
     without_blocked([address])
-    headers = httpx.Headers(used.headers)
+    headers = httpx.Headers(used.http_headers)
     headers["Content-Type"] = "application/json"
-    if used.token:
-        headers.setdefault("Authorization", f"Bearer {used.token}")
     # httpx has certificates of its own, unlike the WebSockets. Reading the system's would block the I/O thread.
     tls = used.ssl_context
     if tls is None and address.tls:

@@ -291,7 +291,7 @@ class Target:
         address: The server; `None` finds one on this machine when it connects.
         token: The API token; `None` is a guest.
         placeholder: What was given in its place and is no token of LM Studio, such as "not-needed"; it is never sent.
-        headers: Additional HTTP headers of the WebSocket handshake.
+        headers: Additional HTTP headers, also of the WebSocket handshake.
         ssl_context: Checks the server's certificate; `None` uses the system's certificates.
         max_message_bytes: The largest message that the client accepts; `None` sets no limit.
     """
@@ -334,6 +334,14 @@ class Target:
 
     def __str__(self) -> str:
         return self.address.netloc if self.address else "this machine"
+
+    @property
+    def http_headers(self) -> dict[str, str]:
+        """The headers of a request over HTTP: those given, and the token, unless they have another authorization."""
+        given = dict(self.headers)
+        if self.token is None or "authorization" in map(str.lower, given):
+            return given
+        return {**given, "Authorization": f"Bearer {self.token}"}
 
     def credentials(self) -> Credentials | None:
         """Return the credentials of the token; `None` for a guest.

@@ -132,12 +132,10 @@ async def get(target: Target, path: str, read: Callable[[bytes], T | None]) -> T
     Raises:
         LMStudioRuntimeError: If tests block the address.
     """
-    address, headers = target.address, dict(target.headers)
+    address = target.address
     assert address is not None, "it was found before"
     without_blocked([address])
-    if target.token is not None and "authorization" not in map(str.lower, headers):
-        headers["Authorization"] = f"Bearer {target.token}"
-    return await _request(address, path, read, STATUS_TIMEOUT, target.ssl_context, headers=headers)
+    return await _request(address, path, read, STATUS_TIMEOUT, target.ssl_context, headers=target.http_headers)
 
 
 async def speaks_http(address: Address) -> bool:

@@ -6,8 +6,8 @@ from typing import Any
 from lmstudio_integrations.emulator.models.catalog import ModelEntry
 from lmstudio_integrations.emulator.server.context import ServerState
 
-_FORMATS = {"safetensors": "mlx"}
-"""The formats that have another name here than on the WebSockets."""
+_FORMATS = {"safetensors": "mlx", "yuzu": "splash"}
+"""The formats that have another name here than on the WebSockets (docs/protocol.md#formats)."""
 
 
 async def list_models(state: ServerState) -> dict[str, Any]:

@@ -42,8 +42,10 @@ from lmstudio_integrations.types.results import (
 )
 
 _ENGINE_PROTOCOL: Version = (0, 4, 20)
-_MARKS_ARGUMENTS: Version = (1, 1, 4)
 """From here on, llama.cpp runs as a server of its own, and stats are others."""
+
+_MARKS_ARGUMENTS: Version = (1, 1, 4)
+"""From here on, presumably, Bionic says that the arguments of a call are JSON (docs/protocol.md#predict-packets)."""
 
 _FEWEST_FOR_A_RATE = 2
 """Tokens after the first one that are enough to compute the speed from them alone."""

@@ -74,3 +74,9 @@ def test_the_list_needs_a_token_where_one_is_required() -> None:
         status, _, text = get(server, PATH)
         assert (status, json.loads(text)["error"]["code"]) == (401, "invalid_api_key")
         assert listed(server, Authorization=f"Bearer {TOKEN}").keys() == {"m"}
+
+
+def test_formats_have_the_names_that_they_have_over_http() -> None:
+    formats = {"gguf": "gguf", "safetensors": "mlx", "yuzu": "splash", "torch_safetensors": "torch_safetensors"}
+    with Emulator([ModelEntry(key=name, format=name) for name in formats]) as server:
+        assert {key: model["format"] for key, model in listed(server).items()} == formats
