@@ -102,6 +102,11 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(LMStudioContextOverflowError, r"reached context length of \d+ tokens", "LM Studio 0.4.x"),
     Cause(
+        LMStudioContextOverflowError,
+        r"does not fit in (the )?context (length|window)",
+        "LM Studio 0.4.2x, MLX, October (public file 70383850133)",
+    ),
+    Cause(
         LMStudioModelNotFoundError, r"no models? (is |are )?(currently )?loaded", "LM Studio 0.4.8 (bug-tracker#1730)"
     ),
     Cause(
@@ -151,6 +156,11 @@ CAUSES: tuple[Cause, ...] = (
         "LM Studio 0.3.9 to 0.4.2x (bug-tracker#404, #842, #2218)",
     ),
     Cause(
+        LMStudioPromptTemplateError,
+        r"roles are supported|system role not supported|conversation roles must alternate|no user query found",
+        "LM Studio 0.3.x and 0.4.20 (anything-llm#2914, bug-tracker#2219): what templates themselves say",
+    ),
+    Cause(
         LMStudioUnsupportedError,
         r"does not support (images?|vision)|image input is not supported|vision (add-?on|model is not loaded)",
         "LM Studio 0.3.2 and 0.3.15 (bug-tracker#655), 0.4.x",
@@ -168,11 +178,15 @@ CAUSES: tuple[Cause, ...] = (
         "presumed, after a flag of keys in the SDK's source of September",
         "LM Studio lets only its own applications set {key}: leave it out, or set it there for the model",
     ),
-    Cause(LMStudioToolCallError, r"failed to (parse|generate a) tool call", "LM Studio 0.3.23 and 0.4.2x (#942)"),
+    Cause(
+        LMStudioToolCallError,
+        r"failed to (parse|generate a) tool call|does not match the expected [\w-]{1,40} format",
+        "LM Studio 0.3.23 and 0.4.19 (bug-tracker#942, #2182)",
+    ),
     Cause(
         LMStudioStructuredOutputError,
-        r"failed to parse grammar|'type' must be a string",
-        "LM Studio 0.4.20 (bug-tracker#2230, hermes-agent#71279)",
+        r"failed to parse grammar|unexpected empty grammar stack|'type' must be a string",
+        "LM Studio 0.4.20 (bug-tracker#2230, hermes-agent#71279), llama.cpp, June (#23990)",
         _TRY_ANOTHER_SCHEMA,
     ),
     Cause(
@@ -207,6 +221,8 @@ _NUMBERS = (
     r"|n_keep:? ?\(?(\d{1,12})\)? ?>= ?n_ctx:? ?\(?(\d{1,12})|reached context length of (\d{1,12}) tokens"
     r"|request \((\d{1,12}) tokens\) exceeds the available context size \((\d{1,12}) tokens\)"
     r"|request exceeds the available context size \((\d{1,12}) tokens\)"
+    r"|input has (\d{1,12}) tokens, .{0,50}?supports (\d{1,12}) tokens"
+    r"|input length (\d{1,12}) exceeds context length (\d{1,12})"
 )
 
 OVERFLOW = "the prompt has {used} tokens, and the model is loaded with a context length of {limit}"

@@ -178,8 +178,12 @@ INSTANCE_INFO_TYPES: dict[
 
 
 def read_info(item: Mapping[str, Any]) -> ModelInfo | None:
-    """Return a listed model; `None` if its kind is unknown."""
-    kind = item.get("type")
+    """Return a listed model; `None` if its kind is unknown.
+
+    Raises:
+        KeyError: If it has no kind.
+    """
+    kind = item["type"]
     return INFO_TYPES[kind].read(item) if kind in INFO_TYPES else None
 
 

@@ -172,6 +172,18 @@ def test_a_prompt_that_does_not_fit_is_an_error_with_the_numbers(server: Emulato
 
 
 @every_way
+@pytest.mark.parametrize("checks", [True, False])
+def test_an_empty_response_to_a_prompt_beyond_the_window_is_an_error_with_the_servers_numbers(
+    server: Emulator, make: Any, way: Way, checks: bool, requests: list[str]
+) -> None:
+    llm = make(model="empty", host=server.address, check_context=checks)
+    with pytest.raises(lms.LMStudioContextOverflowError, match=f"a context length of {WINDOW}") as caught:
+        way(llm, TURNS, {})
+    assert caught.value.used == server.predictions[-1].stats["promptTokensCount"] > WINDOW
+    assert requests == [], "nothing is counted again"
+
+
+@every_way
 def test_a_server_that_cuts_in_silence_is_noticed(server: Emulator, make: Any, way: Way, requests: list[str]) -> None:
     llm, is_text = make(model="cuts", host=server.address), way in (*TEXT.values(), *COMPLETE.values())
     with pytest.warns(lms.LMStudioTruncationWarning, match=r"the server dropped \d+ of the \d+ tokens of the prompt"):

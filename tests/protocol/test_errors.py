@@ -148,6 +148,9 @@ def test_each_error_code_has_its_exception_with_all_details(code: str) -> None:
             ),
             lms.LMStudioPromptTemplateError,
         ),
+        ("System role not supported", lms.LMStudioPromptTemplateError),
+        ("Conversation roles must alternate user/assistant/user/assistant/...", lms.LMStudioPromptTemplateError),
+        ("No user query found in messages.", lms.LMStudioPromptTemplateError),
         ("Failed to parse tool call: Unexpected end of content.", lms.LMStudioToolCallError),
         ("Failed to parse tool call: Extra content after end of tool call", lms.LMStudioToolCallError),
         ("ValueError: 'type' must be a string", lms.LMStudioStructuredOutputError),
@@ -189,6 +192,16 @@ def test_each_known_error_text_has_its_exception(text: str, kind: type[lms.LMStu
         ("request (9000 tokens) exceeds the available context size (4096 tokens)", 9000, 4096),
         ("request exceeds the available context size (4096 tokens)", None, 4096),
         ("the prompt exceeds the context", None, None),
+        ("Input length 6491 exceeds context length 1500", 6491, 1500),
+        (
+            (
+                "Input does not fit in context length. The input has 359277 tokens, but the context length only "
+                "supports 262144 tokens."
+            ),
+            359277,
+            262144,
+        ),
+        ("The prompt does not fit in the context window.", None, None),
         (f"n_keep ({'9' * 5000}) >= n_ctx (4096)", None, None),
     ],
 )
@@ -258,6 +271,9 @@ BAITS = (
     "exited before becoming ",
     "n_keep",
     "overflows the available ",
+    "does not match the expected native ",
+    "input has 1 tokens, ",
+    "input length 1 exceeds ",
     "no models are currently ",
     'model "" not ',
     "model is not an ",

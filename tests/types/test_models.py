@@ -77,7 +77,7 @@ def test_an_info_is_shown_in_the_form_from_which_it_can_be_built() -> None:
 
 
 def test_kinds_of_models_that_are_unknown_are_skipped_in_a_listing() -> None:
-    infos = [info for info in map(read_info, [INSTANCE, {"type": "tts"}, {}, OLD, DECISION]) if info]
+    infos = [info for info in map(read_info, [INSTANCE, {"type": "tts"}, OLD, DECISION]) if info]
     assert [type(info) for info in infos] == [lms.LlmInfo, lms.EmbeddingModelInfo, lms.DecisionModelInfo]
     assert (infos[-1].max_context_length, infos[-1].variants) == (0, None)
 

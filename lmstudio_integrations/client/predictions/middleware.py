@@ -80,6 +80,11 @@ class Ask:
             self._response = self.raw.result()
         return self._response
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether neither text nor thoughts nor a call was received."""
+        return not (self.raw.tool_calls or any(fragment.content for fragment in self.raw.fragments))
+
 
 @dataclass(eq=False)
 class Middleware:

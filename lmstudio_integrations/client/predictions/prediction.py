@@ -31,10 +31,12 @@ from functools import partial
 from typing import Any
 
 from lmstudio_integrations._support.text import counted
+from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.models.model import Model, ModelOperation
 from lmstudio_integrations.client.predictions.entries import middlewares_of
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.plan import Plan
+from lmstudio_integrations.client.support.suggestions import context_overflow
 from lmstudio_integrations.client.transport.cancel_scope import add_to_scope
 from lmstudio_integrations.client.transport.flows import Flow, Step, T
 from lmstudio_integrations.client.transport.listener import NOBODY
@@ -444,7 +446,15 @@ class Prediction:
         if ask.request is not None:
             ask.request.server_is_done = True
         ask.is_cancelled = self._is_cancelled
+        self._check_window(ask, end)
         return (yield from self._deliver(batch[:-1], end, self._middlewares))
+
+    def _check_window(self, ask: Ask, end: PredictionEnd) -> None:
+        """Raise if the server reports no failure, and its numbers alone say that it did not read the prompt."""
+        used, limit = end.stats.get("promptTokensCount") or 0, end.model_info.get("contextLength")
+        if is_count(limit) and used > limit and ask.is_empty and not end.is_interrupted:
+            window = ask.instance.context_window
+            raise context_overflow(self._plan.label, used, limit, window and window.maximum)
 
     def _deliver(self, events: Events, end: PredictionEnd | None, middlewares: Sequence[Middleware]) -> Flow[Events]:
         """Pass events to middlewares and callbacks; at the end, build the result, or prepare the next ask."""

@@ -378,7 +378,7 @@ def read_each(items: object, read: Callable[[Any], T | None], label: str) -> lis
         label: What the response is, for the message.
 
     Raises:
-        TypeError: If it is no list, or as `read` does, if it can read no item.
+        TypeError: If it is no list, or as `read` does, if it can read no item; if possible, one that names a member.
     """
     if not is_list(items):
         raise TypeError(f"expected an array; got {type(items).__name__}")
@@ -392,10 +392,11 @@ def read_each(items: object, read: Callable[[Any], T | None], label: str) -> lis
         else:
             if value is not None:
                 found.append(value)
-    if errors and not found:
-        raise errors[0]
     if errors:
-        reason = _what_is_wrong(errors[0])
+        clearest = next((each for each in errors if isinstance(each, KeyError | ValidationError)), errors[0])
+        if not found:
+            raise clearest
+        reason = _what_is_wrong(clearest)
         logger.warning(
             "%s: left out %d of %d entries, which cannot be read: %s", label, len(errors), len(items), reason
         )

@@ -269,10 +269,24 @@ def test_one_odd_entry_of_a_list_hides_no_other_and_keeps_what_can_be_read(
         assert list(map(repr, listed(client))) == [repr(expected)]
 
 
-def test_a_list_of_which_nothing_can_be_read_is_an_error(nonsense: tuple[Nonsense, lms.Client]) -> None:
+@pytest.mark.parametrize(
+    ("items", "reason"),
+    [
+        ([{"type": "llm"}, 5], "it has no 'modelKey'"),
+        ([5, {"type": "llm"}], "it has no 'modelKey'"),
+        (
+            [{**LLM_INSTANCE, "type": None}, {name: LLM_INSTANCE[name] for name in LLM_INSTANCE if name != "type"}],
+            "'type'",
+        ),
+        ([{**LLM_INSTANCE, "sizeBytes": None}], "sizeBytes: Field required"),
+    ],
+)
+def test_a_list_of_which_nothing_can_be_read_is_an_error_that_names_a_member(
+    nonsense: tuple[Nonsense, lms.Client], items: list[Any], reason: str
+) -> None:
     server, client = nonsense
-    server.honest, server.response = False, [{"type": "llm"}, 5]
-    with pytest.raises(lms.LMStudioProtocolError, match="cannot be read: it has no 'modelKey'"):
+    server.honest, server.response = False, items
+    with pytest.raises(lms.LMStudioProtocolError, match=f"cannot be read: .*{reason}"):
         client.system.list_downloaded_models()
 
 

@@ -39,7 +39,7 @@ def facts(row: lms.CardRow) -> dict[str, str]:
             "cut in silence",
             "check_context=True notices a prompt that the server cut or did not read",
         ),
-        ([{"fault": "empty"}], "empty", "check_context=True notices a prompt that the server cut or did not read"),
+        ([{"fault": "empty"}], "rejected", "context_length=22528 would fit if you need more"),
         ([{"error": "The engine has failed"}], "unclear error", "context_length=22528 would fit if you need more"),
     ],
 )
@@ -54,9 +54,14 @@ def test_four_prompts_beyond_the_window(then: Rules | None, outcome: str, advice
     assert row.advice == advice
 
 
-@pytest.mark.parametrize(("tokens", "outcome"), [(600, ("cut in silence", 0)), (601, ("taken", 1))])
-def test_what_was_read_decides_whether_the_prompt_was_cut(tokens: int, outcome: tuple[str, float]) -> None:
-    model = CannedModel([response(prompt=tokens)])
+@pytest.mark.parametrize(
+    ("content", "tokens", "outcome"),
+    [("River.", 600, ("cut in silence", 0)), ("River.", 601, ("taken", 1)), ("", 0, ("empty", 0))],
+)
+def test_what_was_read_decides_whether_the_prompt_was_cut(
+    content: str, tokens: int, outcome: tuple[str, float]
+) -> None:
+    model = CannedModel([response(content, prompt=tokens)])
     assert observed(WINDOW, "beyond", model, context_length=600) == [outcome] * 4
 
 

@@ -470,6 +470,35 @@ async def test_an_error_of_the_handler_of_an_unreadable_tool_call_does_not_repea
     assert frames == []
 
 
+@pytest.mark.parametrize(
+    ("used", "stop_reason", "text", "fails"),
+    [
+        (36_000, "eosFound", "", True),
+        (4097, "contextLengthReached", "", True),
+        (4096, "eosFound", "", False),
+        (36_000, "userStopped", "", False),
+        (36_000, "eosFound", "Yes.", False),  # of a server that drops messages
+        (None, "eosFound", "", False),
+    ],
+)
+@pytest.mark.parametrize("method", ["respond", "complete"])
+async def test_an_empty_response_to_more_tokens_than_the_window_has_is_an_overflow(
+    used: int | None, stop_reason: str, text: str, fails: bool, method: str
+) -> None:
+    stats = {"stopReason": stop_reason, "promptTokensCount": used, "predictedTokensCount": 1}
+    end = packet({**END, "stats": stats, "modelInfo": {**INFO, "contextLength": 4096}})
+    behave = responds(*([fragment(text)] if text else []), end)
+    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
+        call = getattr(loaded_handle(client), method)("Hi")
+        if not fails:
+            assert (await call).content == text
+            return
+        with pytest.raises(lms.LMStudioContextOverflowError, match=f"the prompt has {used} tokens") as caught:
+            await call
+    assert (caught.value.used, caught.value.limit) == (used, 4096)
+    assert "load the model with context_length=" in str(caught.value)
+
+
 # Two predictions ------------------------------------------------------------------------------------------------------
 
 IN_TWO_STEPS: dict[str, Any] = {

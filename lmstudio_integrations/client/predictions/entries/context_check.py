@@ -64,7 +64,7 @@ class ContextCheck(Middleware):
             return batch, end
         dropped = yield from self._count_dropped(end, ask)
         written = end.stats.get("predictedTokensCount") or 0
-        if written >= _FEWEST_LOST_TOKENS and _is_empty(ask):
+        if written >= _FEWEST_LOST_TOKENS and ask.is_empty:
             warn_user(
                 f"the server has counted {written} tokens of a response and sent none of its text: they may be lost "
                 "thoughts or a lost tool call; load the model again, update LM Studio and its runtimes, or use another "
@@ -78,7 +78,7 @@ class ContextCheck(Middleware):
         limit, read = end.model_info.get("contextLength"), end.stats.get("promptTokensCount") or 0
         settings = collapse(ask.parameter["predictionConfigStack"])
         policy, tools = settings.get("llm.prediction.contextOverflowPolicy"), tools_among(settings)
-        is_empty, may_drop = _is_empty(ask), policy != "stopAtLimit"
+        is_empty, may_drop = ask.is_empty, policy != "stopAtLimit"
         if not is_count(limit) or not _may_be_cut(
             ask.parameter, tools, limit, read, may_drop=may_drop, is_empty=is_empty
         ):
@@ -103,10 +103,6 @@ class ContextCheck(Middleware):
                 LMStudioTruncationWarning,
             )
         return used - read
-
-
-def _is_empty(ask: Ask) -> bool:
-    return not (ask.raw.tool_calls or any(fragment.content for fragment in ask.raw.fragments))
 
 
 def _may_be_cut(

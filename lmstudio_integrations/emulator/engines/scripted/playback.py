@@ -144,7 +144,7 @@ def play(
         raise template_failed(_REJECTED)
     if of_prompt and _tokens(request) >= request.context_length:
         if "empty" in of_prompt:
-            return iter([Finished(of_prompt["empty"].stop_reason, 0, 0)])
+            return iter([Finished(of_prompt["empty"].stop_reason, _tokens(request), 0)])
         tokens, remaining = request.context_length - 1, None
     else:
         tokens, remaining = _read(request)

@@ -141,17 +141,17 @@ async def test_a_prompt_may_be_truncated_in_silence_whatever_the_policy() -> Non
 async def test_a_prompt_that_does_not_fit_may_get_an_empty_response() -> None:
     rules = [Rule(then=[{"fault": "empty", "stop_reason": "contextLengthReached"}, {"text": "never"}])]
     got = await respond(rules, LONG, context_length=20, context_overflow_policy="stopAtLimit")
-    assert got.events == [Finished("contextLengthReached", 0, 0)]
+    assert got.events == [Finished("contextLengthReached", 103, 0)]
 
 
-@pytest.mark.parametrize("fault", ["truncate", "empty"])
-async def test_a_fault_at_the_limit_changes_nothing_where_the_prompt_fits(fault: str) -> None:
+@pytest.mark.parametrize(("fault", "unread"), [("truncate", 1), ("empty", 0)])
+async def test_a_fault_at_the_limit_changes_nothing_where_the_prompt_fits(fault: str, unread: int) -> None:
     rules = [Rule(then=[{"fault": fault}, {"text": "yes"}])]
     length = (await respond(always("yes"), LONG)).end.prompt_tokens + 1
     config = {"context_length": length, "context_overflow_policy": "stopAtLimit"}
     assert await respond(rules, LONG, **config) == await respond(always("yes"), LONG, **config)
     shorter = await respond(rules, LONG, **{**config, "context_length": length - 1})
-    assert shorter.end.prompt_tokens < length - 1
+    assert shorter.end.prompt_tokens == length - 1 - unread
 
 
 async def test_a_template_may_reject_messages_in_predictions_and_in_texts() -> None:
