@@ -41,12 +41,16 @@ from lmstudio_integrations.types._numbers import LogProbs, OrOff
 from lmstudio_integrations.types._prediction_settings import AdapterPredictionSettings, Stop
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig, ModelKind
 from lmstudio_integrations.types.reasoning import ReasoningEffort, RequestedEffort, SendReasoning
+from lmstudio_integrations.types.timeouts import SILENCE_TIMEOUTS
 
 _OVERFLOW = "context_overflow_policy"
 _OVERFLOW_KEY = wire_keys(LlmPredictionConfig)[_OVERFLOW].key
 
 MERGED_BY_KEY = frozenset({"prediction_config", "load_config", "timeouts"})
 """Settings whose entries override those of an earlier value one by one."""
+
+MERGED_WITH_BOUND = MERGED_BY_KEY | {"timeout", "request_timeout"}
+"""Arguments of a call that change what else is bound."""
 
 _NO_SETTINGS = LlmPredictionConfig()
 
@@ -149,7 +153,7 @@ class GenerationSettings(AdapterPredictionSettings, ModelSettings):
         checked = self._checked(
             {name: effective[name] for name in effective.keys() - self._call.request - self._call.framework}
         )
-        earlier = self._checked({name: bound[name] for name in MERGED_BY_KEY & bound.keys() & checked.keys()})
+        earlier = self._checked({name: bound[name] for name in MERGED_BY_KEY & bound.keys()})
         replaced = [name for name in bound if ALIASES.get(name, name) in _replaced(checked)]
         return {**effective, **_merged_by_key(earlier, checked), **dict.fromkeys(replaced)}
 
@@ -218,11 +222,16 @@ class GenerationSettings(AdapterPredictionSettings, ModelSettings):
 
 def _merged_by_key(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that both have and that are merged by key, merged. Those of `given` override the others."""
-    return {
+    merged = {
         name: {**values[name], **given[name]} if is_mapping(given[name]) else values[name].merged(given[name])
         for name in MERGED_BY_KEY
         if values.get(name) is not None and given.get(name) is not None
     }
+    if given.get("timeout") is not None and values.get("timeouts"):
+        # It holds in every phase, also in one that had another number before.
+        kept = {name: seconds for name, seconds in values["timeouts"].items() if name not in SILENCE_TIMEOUTS}
+        merged["timeouts"] = {**kept, **(given.get("timeouts") or {})}
+    return merged
 
 
 def _replaced(given: Mapping[str, Any]) -> Iterator[str]:
@@ -230,8 +239,6 @@ def _replaced(given: Mapping[str, Any]) -> Iterator[str]:
     load_config: LlmLoadModelConfig | None = given.get("load_config")
     if load_config is not None and load_config.context_length is not None and "context_length" not in given:
         yield "context_length"
-    if "idle_timeout" in (given.get("timeouts") or {}) and "timeout" not in given:
-        yield "timeout"
 
 
 class _Resolved(NamedTuple):

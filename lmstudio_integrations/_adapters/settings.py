@@ -51,7 +51,6 @@ from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import redact, without_secrets
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.models.model import Model
-from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.transport.flows import Flow, T, arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
@@ -337,10 +336,11 @@ class ModelSettings(ServerSettings):
 
     timeout: Seconds | None = Field(
         default=None,
-        description="The longest silence, in seconds: how long to wait for the next packet of a response. A response "
-        "that is still arriving is never cut, nor is one ended by a shorter silence while it is queued, while its "
-        "prompt is processed or while the model loads. Overrides `idle_timeout` in `timeouts`, whose defaults apply if "
-        "it is unset; `total_timeout` in them limits the whole call. `request_timeout` is an alias.",
+        description="The longest silence, in seconds, in each phase of a call: while it connects, is queued, loads the "
+        "model, processes the prompt, and between two packets of the response. Signs of progress end a silence, so a "
+        "response that is still arriving is never cut. An entry of `timeouts` counts for its phase instead; "
+        "`total_timeout` in them limits the whole call. If unset, each phase has its default. `request_timeout` is an "
+        "alias.",
     )
 
     if TYPE_CHECKING:
@@ -535,10 +535,7 @@ def load_config_of(values: Mapping[str, Any], kind: ModelKind) -> LoadSettings |
 
 
 def timeouts_of(values: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return the timeouts of a call that differ from the defaults. None ends a silence shorter than its `timeout`."""
+    """Return the timeouts of a call that differ from the defaults; its `timeout` is that of each phase without one."""
     given: dict[str, float | None] = values["timeouts"] or {}
     silence: float | None = values.get("timeout")
-    if silence is None:
-        return given
-    raised = {name: max(silence, default) for name in SILENCE_TIMEOUTS if (default := TIMEOUTS[name]) is not None}
-    return {**raised, **given, "idle_timeout": silence}
+    return given if silence is None else {**dict.fromkeys(SILENCE_TIMEOUTS, silence), **given}

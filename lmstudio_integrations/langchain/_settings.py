@@ -16,7 +16,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.utils import AnyConfigurableField
 from pydantic import BaseModel, Field
 
-from lmstudio_integrations._adapters.generation_settings import MERGED_BY_KEY, GenerationSettings
+from lmstudio_integrations._adapters.generation_settings import MERGED_WITH_BOUND, GenerationSettings
 from lmstudio_integrations._adapters.input_checks import ALIASES
 from lmstudio_integrations._adapters.reasoning_effort import reasoning_profile
 from lmstudio_integrations._adapters.runtime import Calling, LoadedModelInfo, UsedModel
@@ -296,7 +296,7 @@ def _merging(call: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(call)
     def merged(self: _Binding, *args: Any, **given: Any) -> Any:
-        if self.kwargs and not MERGED_BY_KEY.isdisjoint(given):
+        if self.kwargs and not MERGED_WITH_BOUND.isdisjoint(given):
             given = {**given, **self._bindable(given)}  # pyright: ignore[reportPrivateUsage] - of this module
         return call(self, *args, **given)
 

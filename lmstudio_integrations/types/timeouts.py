@@ -19,12 +19,10 @@ class Expiry:
     Attributes:
         cause: What has happened; `{peer}` is the server.
         remedy: What helps. By default, only more time does.
-        is_silence: Whether it limits a silence of the server in a call, as the `timeout` of an adapter does.
     """
 
     cause: str = "nothing was received from the server"
     remedy: str = "raise {name}, or set it to None"
-    is_silence: bool = False
 
 
 class ModelTimeouts(BaseModel):
@@ -45,7 +43,7 @@ class ModelTimeouts(BaseModel):
         Field(
             description="Seconds to wait for progress while the model loads. The default is 300; `None` waits forever."
         ),
-        Expiry(is_silence=True),
+        Expiry(),
     ] = 300.0
     idle_timeout: Annotated[
         Seconds | None,
@@ -53,7 +51,7 @@ class ModelTimeouts(BaseModel):
             description="Seconds to wait for the next packet of a response, or the result of another call. The default "
             "is 60; `None` waits forever."
         ),
-        Expiry(is_silence=True),
+        Expiry(),
     ] = 60.0
     total_timeout: Annotated[
         Seconds | None,
@@ -75,7 +73,7 @@ class ModelTimeouts(BaseModel):
             "fails with an `LMStudioInsufficientResourcesError`, which a retry can help. The default is 600; `None` "
             "waits forever."
         ),
-        Expiry("the server has not begun to work on it", is_silence=True),
+        Expiry("the server has not begun to work on it"),
     ] = 600.0
     first_token_timeout: Annotated[
         Seconds | None,
@@ -83,7 +81,7 @@ class ModelTimeouts(BaseModel):
             description="Seconds to wait for progress while the prompt is processed. The default is 300; `None` waits "
             "forever."
         ),
-        Expiry(remedy="shorten the prompt, raise {name}, or set it to None", is_silence=True),
+        Expiry(remedy="shorten the prompt, raise {name}, or set it to None"),
     ] = 300.0
 
 
@@ -95,5 +93,5 @@ EXPIRIES = {
 }
 """What it means that a timeout has expired, by its name."""
 
-SILENCE_TIMEOUTS = tuple(name for name, expiry in EXPIRIES.items() if expiry.is_silence)
-"""The limits of a silence of the server; each phase of a call has its own. None limits the duration of a call."""
+SILENCE_TIMEOUTS = tuple(name for name in EXPIRIES if name != "total_timeout")
+"""The limits of a silence of the server: each phase of a call has one."""

@@ -249,11 +249,12 @@ def limits(model: Any, given: dict[str, Any] | None = None) -> dict[str, Any]:
 @pytest.mark.parametrize("spelling", ["timeout", "request_timeout"])
 @pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)
 def test_a_timeout_is_the_longest_silence_in_both_frameworks(adapter: Adapter, spelling: str) -> None:
-    silence = {"load_timeout": 300.0, "queue_timeout": 600.0, "first_token_timeout": 300.0, "idle_timeout": 7.0}
+    phases = ("connect_timeout", "load_timeout", "queue_timeout", "first_token_timeout", "idle_timeout")
+    silence = dict.fromkeys(phases, 7.0)
     made = adapter.make(**{spelling: "7"}, timeouts={"keepalive": 5})
-    assert (made.timeout, limits(made)) == (7.0, silence | {"keepalive": 5.0}), "no shorter silence ends a load"
+    assert (made.timeout, limits(made)) == (7.0, silence | {"keepalive": 5.0})
     assert limits(made.model_copy(update={spelling: 900})) == {**dict.fromkeys(silence, 900.0), "keepalive": 5.0}
-    assert limits(adapter.make(**{spelling: 7}, timeouts={"idle_timeout": 1, "queue_timeout": 2}))["queue_timeout"] == 2
+    assert limits(adapter.make(**{spelling: 7}, timeouts={"idle_timeout": 1})) == silence | {"idle_timeout": 1}
     assert limits(adapter.make(**{spelling: None}, timeouts={"idle_timeout": None})) == {"idle_timeout": None}
     assert f"{spelling}='7x': must be a positive number" in str(error_of(lambda: adapter.make(**{spelling: "7x"})))
     pair = str(error_of(lambda: adapter.make(**{spelling: (3, 5)})))
@@ -261,8 +262,11 @@ def test_a_timeout_is_the_longest_silence_in_both_frameworks(adapter: Adapter, s
     twice = partial(adapter.make, timeout=7, request_timeout=5)
     assert "'request_timeout' is another name of 'timeout'; give one of them" in str(error_of(twice))
     if adapter.takes_settings:
-        assert limits(made, {spelling: 9})["idle_timeout"] == 9
+        assert limits(made, {spelling: 9}) == dict.fromkeys(silence, 9) | {"keepalive": 5}
         assert limits(made, {"timeouts": {"idle_timeout": 9}})["idle_timeout"] == 9, "a call overrides the object"
+        own = adapter.make(timeouts={"queue_timeout": 600, "keepalive": 5})
+        assert limits(own, {spelling: 9}) == dict.fromkeys(silence, 9) | {"keepalive": 5}, "in every phase"
+        assert limits(own, {spelling: 9, "timeouts": {"queue_timeout": 1}})["queue_timeout"] == 1
         assert limits(made, {"timeouts": {"keepalive": None}}) == silence | {"keepalive": None}
 
 
@@ -320,19 +324,22 @@ def test_what_is_bound_and_what_a_call_gives_are_merged_key_by_key(name: str, ca
     assert resolved[0]["timeouts"] == {"idle_timeout": 2, "queue_timeout": None}
     assert (resolved[0]["timeout"], resolved[0]["prediction_config"].raw) == (5, {"a": 1, "b": 2})
     error_of(partial(call, Recording(**others).bind(request_timeout=5), timeouts={"idle_timeout": 3}))
-    assert (resolved[-1]["timeout"], resolved[-1]["timeouts"]) == (None, {"idle_timeout": 3})
+    assert (resolved[-1]["timeout"], resolved[-1]["timeouts"]) == (5, {"idle_timeout": 3})
+    error_of(partial(call, Recording(**others).bind(timeouts={"idle_timeout": 3, "keepalive": 1}), request_timeout=5))
+    assert (resolved[-1]["timeout"], resolved[-1]["timeouts"]) == (5, {"keepalive": 1})
 
 
 def test_what_is_bound_later_replaces_what_takes_precedence() -> None:
     make, others = OWNERS["ChatLMStudio"]
     model = make(**others).bind(timeout=5, context_length=100)
     bound = model.bind(timeouts={"idle_timeout": 3}, load_config={"context_length": 200})
-    assert (bound.kwargs["timeout"], bound.kwargs["context_length"]) == (None, None)
+    assert (bound.kwargs["timeout"], bound.kwargs["context_length"]) == (5, None)
     configured = make(**others).with_config(tags=["x"]).bind(timeouts={"idle_timeout": 1, "queue_timeout": 1})
     assert configured.config == {"tags": ["x"]}
     assert configured.bind(timeouts={"idle_timeout": 2}).kwargs["timeouts"] == {"idle_timeout": 2, "queue_timeout": 1}
     assert "unknown setting 'temprature'" in str(error_of(lambda: make(**others).with_config().bind(temprature=1)))
-    assert bound.bind(timeout=7).kwargs["timeout"] == 7
+    later = bound.bind(timeout=7).kwargs
+    assert (later["timeout"], later["timeouts"]) == (7, {})
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
