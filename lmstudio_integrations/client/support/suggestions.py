@@ -46,7 +46,8 @@ SERVER_SETTINGS = "the server's settings (LM Studio: Developer > Server Settings
 _TWO_MODELS = 'see "Two chat models at once" in the guide to loading models'
 
 KEEP_LOADED = (
-    "load one of them with load_policy='explicit', which is never evicted, or switch Auto-Evict off in "
+    "load one of them with load_policy='explicit', which is never evicted (an instance that is loaded already stays as "
+    "it was), or switch Auto-Evict off in "
     f"{SERVER_SETTINGS}; {_TWO_MODELS}"
 )
 """What helps if the loads of two models evict each other."""

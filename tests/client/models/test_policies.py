@@ -61,6 +61,25 @@ async def test_an_explicit_load_neither_evicts_nor_is_evicted(client: Any, serve
     ]
 
 
+@pytest.mark.parametrize("unloads", [False, True])
+async def test_an_explicit_use_keeps_what_it_loads_and_nothing_that_was_loaded_before(
+    client: Any, server: Emulator, unloads: bool
+) -> None:
+    await client.llm.model("other")
+    used = await client.llm.model("other", load_policy="explicit")
+    assert not used.loaded_explicitly
+    if unloads:
+        await used.unload()
+        used = await client.llm.model("other", load_policy="explicit")
+        await client.llm.model("chatty")
+    else:
+        says = r"load_policy='explicit', which is never evicted \(an instance that is loaded already stays as it was\)"
+        with pytest.warns(lms.LMStudioEvictionWarning, match=says):
+            await client.llm.model("chatty")
+    assert used.loaded_explicitly is unloads
+    assert ("other" in {info.identifier for info in server.loaded()}) is unloads
+
+
 async def test_a_loaded_instance_is_used_whatever_it_is_called(client: Any, server: Emulator) -> None:
     server.load("chatty", identifier="mine")
     for name in ("mine", "CHATTY", "maker/chatty-GGUF/chatty.gguf", "Maker/chatty-gguf", "maker/chatty-GGUF/"):
