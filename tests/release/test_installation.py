@@ -3,8 +3,10 @@
 What downloads runs with `pytest -m network`.
 """
 
+import os
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -59,6 +61,31 @@ def test_the_printed_command_works_where_the_wheel_was_installed_without_the_ext
     assert hint[:3] == ["uv", "pip", "install"], printed
     project.uv(*hint[1:])
     assert project.run(program, "--version").stdout.strip() == __version__
+
+
+IN_A_CLONE = re.findall(r"^python3 -m venv .*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_readme_has_one_command_for_the_demo_and_one_for_the_tests() -> None:
+    """`.ci/run` begins with the second."""
+    assert [command.rpartition("--group ")[2].split()[1] for command in IN_A_CLONE if "uv run" in command] == [
+        "lmsi",
+        "pytest",
+    ]
+
+
+@pytest.mark.network
+@pytest.mark.timeout(SECONDS)
+@pytest.mark.skipif(sys.platform == "win32", reason="the command is that of a POSIX shell")
+def test_the_command_of_the_readme_shows_the_demo_in_an_empty_home(tmp_path: Path) -> None:
+    clone, home = tmp_path / "clone", tmp_path / "home"
+    home.mkdir()
+    subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+    (command,) = [command for command in IN_A_CLONE if "lmsi demo" in command]
+    variables = {"PATH": os.environ["PATH"], "HOME": str(home), "XDG_CACHE_HOME": str(home), "LMS_PORTS": ""}
+    done = subprocess.run(["bash", "-c", command], cwd=clone, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Answer:   The ferry to the island takes twenty minutes." in done.stdout
 
 
 @pytest.mark.network

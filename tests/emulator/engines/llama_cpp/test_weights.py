@@ -197,6 +197,7 @@ async def test_a_load_without_weights_has_a_reason(tmp_path: Path, monkeypatch: 
     assert "--offline" in str(caught.value.cause)
 
 
+@pytest.mark.slow
 async def test_a_conversion_without_its_packages_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(EngineError) as caught:
