@@ -28,7 +28,7 @@ DECORATION = re.compile(r'<a [^>]*"headerlink".*?</a>|</?(?:a|autoref|span)\b[^>
 PLAIN: dict[str, Any] = {"escape_asterisks": False, "escape_misc": False, "escape_underscores": False}
 """Names stay as they are."""
 
-PROSE = re.compile(r"^(?!#|!|\||>|<|[-*] |:|~~~|\s|`(?:from|import) )(.+?)(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
+PROSE = re.compile(r"^(?!#|!|\||>|<|[-*] |\*\[|:|~~~|\s|`(?:from|import) )(.+?)(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 SENTENCE = re.compile(r".+?(?:\.(?=\s|\Z)|\Z)", re.DOTALL)
 LINK = re.compile(r"\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])")

@@ -2,7 +2,7 @@
 
 A block `text` right below a block `python` is the output of that example. A page ends with a comment that has the
 digest of its examples and outputs, so that `test_outputs.py` notices a page that was changed and not run again.
-Without arguments, all pages with such a comment are run. A line above it names the server: `lmsi serve`, or, for
+Without arguments, all pages with such a comment are run. A line below its title names the server: `lmsi serve`, or, for
 examples that name models of the recipes, the same with their catalog.
 """
 
@@ -37,12 +37,10 @@ WARNINGS = ("-W", "error", "-W", "ignore::DeprecationWarning")
 """Python shows no deprecation inside of libraries; LlamaIndex's agents use deprecated attributes of pydantic."""
 
 EXAMPLE = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
-DIGEST = re.compile(r"(?:\n\*[^\n]*`lmsi serve[^\n]*\n)?\n<!-- outputs: (\w*)[^>]*-->\n")
-COMMENT = """
-*[Outputs]({link}) of `{command}`.*
-
-<!-- outputs: {digest}, written by python -m tools.outputs -->
-"""
+DIGEST = re.compile(r"\n<!-- outputs: (\w*)[^>]*-->\n")
+COMMENT = "\n<!-- outputs: {digest}, written by python -m tools.outputs -->\n"
+TITLE = re.compile(r"^(# .*\n)(?:\n\*\[The programs here\].*\n)?", re.MULTILINE)
+SERVER = "\n*[The programs here]({link}) run with `{command}`.*\n"
 
 NORMALIZED = (
     (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "…"),
@@ -96,7 +94,9 @@ def with_outputs(page: str, outputs: Sequence[str], link: str = "emulator.md#pag
     page = EXAMPLE.sub(block, DIGEST.sub("", page))
     catalog = catalog_of(page)
     options = f" --catalog {catalog.relative_to(ROOT).as_posix()}" if catalog else ""
-    return page + COMMENT.format(link=link, command=f"lmsi serve{options} --load {CHAT}", digest=digest(page))
+    server = SERVER.format(link=link, command=f"lmsi serve{options} --load {CHAT}")
+    page = TITLE.sub(lambda title: title[1] + server, page, count=1)
+    return page + COMMENT.format(digest=digest(page))
 
 
 def environment(host: str) -> dict[str, str]:

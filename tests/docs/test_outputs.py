@@ -47,12 +47,13 @@ def test_an_output_is_written_below_its_example_and_replaces_the_one_before() ->
     assert "something else" not in page
     assert "not an output" in page
     assert page.count("<!-- outputs:") == page.count("`lmsi serve --load smollm2-135m-instruct`") == 1
+    assert page.startswith("# A page\n\n*[The programs here]"), "who reads it knows first what it needs"
     assert with_outputs(page, ["", "hello world\n"]) == page
 
 
 def test_a_page_with_a_model_of_the_recipes_names_their_catalog() -> None:
     page = with_outputs(PAGE.replace("hello", "qwen/qwen3-4b"), ["", "hello world\n"], "the-emulator.md")
-    assert "(the-emulator.md) of `lmsi serve --catalog cookbook/catalog.toml --load" in page
+    assert "(the-emulator.md) run with `lmsi serve --catalog cookbook/catalog.toml --load" in page
     assert "cookbook" not in with_outputs(PAGE.replace("# A page", "# About qwen/qwen3-4b"), ["", "hello world\n"])
 
 
