@@ -398,20 +398,27 @@ def _most_probable(answer: Any, name: str) -> tuple[Any, float]:
     """Return what an answer says, and how probable that is.
 
     Raises:
-        LMStudioValueError: If it is no answer; `name` is what the error calls it.
+        LMStudioValueError: If it is no answer, or has no probability; `name` is what the error calls it.
     """
     match getattr(answer, "type", None):
         case "noul":
-            return answer.noul >= 0.5, max(answer.noul, 1 - answer.noul)
+            value, probability = None, answer.noul
         case "choice":
-            return answer.choice, answer.probabilities[answer.choice]
+            value, probability = answer.choice, answer.probabilities.get(answer.choice)
         case "score":
-            level = max(answer.probabilities, key=answer.probabilities.get)
-            return level, answer.probabilities[level]
+            value = max(answer.probabilities, key=answer.probabilities.get, default=None)
+            probability = answer.probabilities.get(value)
         case _:
             raise LMStudioValueError(
                 f"{name} must be an answer, such as decision.answers['urgent'], not its number; got {shown(answer)}"
             )
+    if not is_number(_without_numpy(probability)):
+        raise LMStudioValueError(
+            f"{name} has no probability of what it says; pass answers as decide returned them; got {shown(answer)}"
+        )
+    if answer.type == "noul":
+        return probability >= 0.5, max(probability, 1 - probability)
+    return value, probability
 
 
 def _check_right(answer: Any, right: object, number: int) -> None:

@@ -67,6 +67,7 @@ class Team(enum.StrEnum):
         (lms.NoulAnswer(0.9), np.array([True])),
         (lms.ScoreAnswer(0.9, {}, {"0": 0.1, "1": 0.9}, 0.9), np.array([1])),
         (choice(0.9), np.array(["a"])),
+        (choice(np.float64(0.9)), np.array(["a"])),
         (choice(0.9), [Team.A]),
     ],
 )
@@ -84,6 +85,7 @@ def test_an_answer_that_the_model_would_not_give_is_never_kept() -> None:
 
 SURE = [choice(0.9)] * 20
 NOUL = lms.NoulAnswer(0.9)
+TEXT: Any = "0.9"
 LEVEL = lms.ScoreAnswer(0.9, {}, {"0": 0.3, "1": 0.7}, 0.7)
 
 
@@ -113,6 +115,25 @@ LEVEL = lms.ScoreAnswer(0.9, {}, {"0": 0.3, "1": 0.7}, 0.7)
         ([0.5], [True], 0.1, r"answers\[0\] must be an answer, such as decision.answers\['urgent'\].*; got 0.5"),
         ([None], [True], 0.1, r"answers\[0\] must be an answer"),
         ([{"type": "noul", "noul": 1}], [True], 0.1, r"answers\[0\] must be an answer"),
+        (
+            [choice(0.9), lms.ChoiceAnswer("c", {"a": 1.0}, 1.0)],
+            ["a", "a"],
+            0.1,
+            r"answers\[1\] has no probability of what it says; pass answers as decide returned them; got Choice",
+        ),
+        (
+            [lms.ScoreAnswer(0.9, {}, {}, 0.9)],
+            [1],
+            0.1,
+            r"answers\[0\] has no probability of what it says; pass answers as",
+        ),
+        (
+            [lms.NoulAnswer(TEXT)],
+            [True],
+            0.1,
+            r"answers\[0\] has no probability of what it says; .*; got NoulAnswer\(noul='0\.9'",
+        ),
+        ([choice(math.nan)], ["a"], 0.1, r"answers\[0\] has no probability of what it says; pass answers as"),
     ],
 )
 def test_invalid_arguments_are_errors(answers: Any, right: Any, limit: Any, text: str) -> None:
@@ -123,3 +144,5 @@ def test_invalid_arguments_are_errors(answers: Any, right: Any, limit: Any, text
 def test_only_answers_are_kept() -> None:
     with pytest.raises(lms.LMStudioValueError, match=r"the answer must be an answer, .*; got 0\.9"):
         lms.Calibration(0.5, 1, 0, 0.1).keeps(0.9)
+    with pytest.raises(lms.LMStudioValueError, match="the answer has no probability of what it says; pass answers as"):
+        lms.Calibration(0.5, 1, 0, 0.1).keeps(lms.ChoiceAnswer("c", {"a": 1.0}, 1.0))
