@@ -439,6 +439,18 @@ MISTAKES: tuple[tuple[str, tuple[str, ...], Trigger], ...] = (
         NATIVE,
         native(lambda client: client.llm.model(LLM).respond("think", config={"reasoning_budget": 10})),
     ),
+    *(
+        (entry, names, served(**settings))
+        for entry, key in (
+            ("draft-not-downloaded", "nope"),
+            ("draft-not-downloaded", LLM[:-1]),
+            ("draft-kind", VECTORS),
+        )
+        for names, settings in (
+            (NATIVE, {"draft_model": key}),
+            (("ChatLMStudio", "LMStudioLLM", "LMStudio"), {"prediction_config": {"draft_model": key}}),
+        )
+    ),
     ("preset", EACH, served(preset="mine")),
     (
         "preset",

@@ -33,10 +33,11 @@ from typing import Any
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.models.model import Model, ModelOperation
+from lmstudio_integrations.client.models.queries import list_downloaded
 from lmstudio_integrations.client.predictions.entries import middlewares_of
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.plan import Plan
-from lmstudio_integrations.client.support.suggestions import context_overflow
+from lmstudio_integrations.client.support.suggestions import context_overflow, for_draft_model
 from lmstudio_integrations.client.transport.cancel_scope import add_to_scope
 from lmstudio_integrations.client.transport.flows import Flow, Step, T
 from lmstudio_integrations.client.transport.listener import NOBODY
@@ -51,6 +52,7 @@ from lmstudio_integrations.errors import (
     LMStudioPredictionError,
     LMStudioRuntimeError,
     LMStudioUnsupportedError,
+    LMStudioWrongModelKindError,
 )
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.protocol.session import closed_early
@@ -392,13 +394,30 @@ class Prediction:
             assert ask.request is not None, "it was requested"
             batch: Events = yield ask.request
         except LMStudioError as error:
-            explained = self._operation.explain(error)
+            explained = yield from self._explain(error)
             is_gone = isinstance(explained, LMStudioModelNotFoundError | LMStudioModelUnloadedError)
             if self._is_cancelled and not self._ask.is_open and is_gone:
                 raise _ClosedError from error  # or it would be loaded
             raise explained  # noqa: B904 - it has its cause
         ask.is_open = True
         return batch
+
+    def _explain(self, error: LMStudioError) -> Flow[LMStudioError]:
+        """Return an error with what this process knows of the model, or what the server has in place of a draft model.
+
+        Once an instance is asked, a server that cannot find a model, or finds one of another kind, means the draft.
+        """
+        explained, draft = self._operation.explain(error), self._plan.settings.draft_model
+        of_draft = isinstance(explained, LMStudioModelNotFoundError | LMStudioWrongModelKindError)
+        if not of_draft or not draft or self._ask.request is None:
+            return explained
+        try:
+            models = yield from self._interruptible(list_downloaded(self._operation, "llm"))
+        except LMStudioError:
+            return explained
+        named = for_draft_model(explained, draft, {model.path: model.model_key for model in models})
+        named.__suppress_context__ = True  # it says all that the other says
+        return named
 
     def _begin_attempt(self) -> Flow[None]:
         """Begin the next attempt, and upload what it needs."""

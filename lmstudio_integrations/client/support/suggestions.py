@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_args
 from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations._support.secrets import redact
 from lmstudio_integrations._support.suggestions import closest_names
+from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
@@ -248,6 +249,19 @@ def with_keys(
     if elsewhere is not None:
         exact = f"the server at {elsewhere} has it: set {HOST_VARIABLE}={elsewhere} or pass its address; {exact}"
     return _replaced(error, general, exact)
+
+
+def for_draft_model(error: ServerErrorT, name: str, keys: Mapping[str, str]) -> ServerErrorT:
+    """Return the error about a draft model with the setting that names it, and the language models that there are.
+
+    Args:
+        error: The error of the server.
+        name: The key of the draft model.
+        keys: The keys of the language models of the server, by path.
+    """
+    return add_suggestion(
+        error, f"draft_model={shown(name)} must name a language model; {_no_model(name, keys, can_download=False)}"
+    )
 
 
 def _no_model(name: str, keys: Mapping[str, str], where: str = "", *, can_download: bool = True) -> str:
