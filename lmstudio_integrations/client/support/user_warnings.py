@@ -1,25 +1,43 @@
 """Warnings that show the line of the user's program."""
 
 import inspect
+import os
+import re
+import sysconfig
 import warnings
+from traceback import walk_stack
 
-_FRAMEWORKS = (
-    "langchain langchain_classic langchain_core langgraph langsmith llama_index llama_index_instrumentation workflows"
+_FRAMEWORKS = "langchain langchain_classic langchain_core langgraph langsmith llama_index llama_index_instrumentation"
+_CALLERS = {__name__.partition(".")[0], *_FRAMEWORKS.split(), "workflows"}
+"""This package, and the packages that call it."""
+
+_PACKAGES = "(site|dist)-packages"
+_OF_PYTHON = re.compile(
+    "|".join(
+        [
+            "^<frozen ",
+            *(f"^{re.escape(sysconfig.get_path(name) + os.sep)}(?!{_PACKAGES})" for name in ("stdlib", "scripts")),
+        ]
+    )
 )
-_RUNNERS = "asyncio concurrent contextlib contextvars threading"
-_SKIPPED = {__name__.partition(".")[0], *_FRAMEWORKS.split(), *_RUNNERS.split()}
-"""This package, the packages that call it, and those that run their calls."""
+"""Files of Python itself, and the scripts that start installed programs."""
 
 
 def warn_user(text: str, category: type[Warning]) -> None:
     """Warn at the line of the user's program that made the call.
 
-    Where another thread or task makes it, the outermost line is shown.
+    That is the innermost one outside of all installed packages. If there is none, because the program is installed, or
+    another thread or task makes the call, it is the innermost one outside of the frameworks, or else the outermost.
     """
-    frame, level = inspect.currentframe(), 1
-    while frame is not None and frame.f_back is not None:
-        package = str(frame.f_globals.get("__name__")).partition(".")[0]
-        if package not in _SKIPPED:
-            break
-        frame, level = frame.f_back, level + 1
-    warnings.warn(text, category, stacklevel=level)
+    # No frame is kept: a frame that refers to itself lives until the garbage is collected.
+    stack = [
+        (str(frame.f_globals.get("__name__")).partition(".")[0], frame.f_code.co_filename)
+        for frame, _ in walk_stack(inspect.currentframe())
+    ]
+    others = [
+        level
+        for level, (package, file) in enumerate(stack, 1)
+        if package not in _CALLERS and not _OF_PYTHON.search(file)
+    ]
+    own = (level for level in others if not re.search(rf"[\\/]{_PACKAGES}[\\/]", stack[level - 1][1]))
+    warnings.warn(text, category, stacklevel=next(own, others[0] if others else len(stack)))
