@@ -10,20 +10,19 @@ import inspect
 import re
 from collections.abc import Collection, Iterator
 from importlib import import_module
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 import griffe
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from lmstudio_integrations._adapters.field_types import plain_type
 from lmstudio_integrations._adapters.settings import ServerSettings
 from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.timeouts import ModelTimeouts
 from tools import ROOT
+from tools.public_fields import type_text
 
 GROUPED = (ServerSettings, LlmPredictionConfig)
 """The bases of the classes whose settings stand in groups."""
@@ -69,16 +68,6 @@ ATTRIBUTES = re.compile(r"^Attributes:\n(?:[ \t].*\n?|\n)+", re.MULTILINE)
 
 PAGE = re.compile(r"`?docs/([\w/-]+\.md)(#[\w-]+)?`?")
 """A reference to a page of the site in a docstring."""
-
-_MODULE = re.compile(r"\b(?:[a-z_]\w*\.)+(?=[A-Za-z])")
-
-
-def type_text(annotation: Any) -> str:
-    """Return a type as people write it: no modules, no metadata, and `|` for unions."""
-    plain = plain_type(annotation)
-    if get_origin(plain) in {Union, UnionType}:
-        return " | ".join(map(type_text, get_args(plain)))
-    return _MODULE.sub("", inspect.formatannotation(plain)).replace("NoneType", "None")
 
 
 def default_of(field: FieldInfo | dataclasses.Field[Any]) -> str | None:

@@ -15,6 +15,8 @@ from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types._numbers import Count, OrOff, Seconds
 from tests.support.adapters import TOOLKITS, classes
+from tests.test_package import NAME, PUBLIC
+from tools.public_fields import PATH, public_fields
 
 FEWEST_WORDS = 5
 SECONDS = {*TIMEOUTS, "ttl"}
@@ -46,8 +48,26 @@ class Closed(ChatLMStudio):
         super().__init__(name=mood, tags=[*others])
 
 
+PINNED = {
+    name: [line.strip() for line in lines]
+    for name, *lines in map(str.splitlines, PATH.read_text(encoding="utf-8").split("\n\n"))
+}
+"""What users may pass to each class, and the default."""
+
+
 def fields_in(make: Callable[..., Any]) -> set[str]:
     return set(inspect.signature(make).parameters)
+
+
+# What is public -------------------------------------------------------------------------------------------------------
+
+
+def test_the_fields_of_each_class_are_pinned_with_type_and_default() -> None:
+    found = public_fields()
+    assert "langchain.ChatLMStudio" in found
+    for name, fields in found.items():
+        assert fields == PINNED.get(name), f"{name}: if users may rely on this, run python -m tools.public_fields"
+    assert all(name.rpartition(".")[2] in PUBLIC[f"{NAME}.{name.rpartition('.')[0]}"].split() for name in PINNED)
 
 
 # Descriptions ---------------------------------------------------------------------------------------------------------

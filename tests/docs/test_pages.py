@@ -11,9 +11,11 @@ import pytest
 import typer
 
 from lmstudio_integrations.cli._app import app
+from lmstudio_integrations.client.models.loading import DEFAULT_TTL
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
+from lmstudio_integrations.client.transport.connect.addresses import DEFAULT_PORT
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.types.timeouts import ModelTimeouts
 from tests.cookbook.recipes import RECIPES
 from tests.docs.snippets import blocks, docstrings, read
@@ -188,6 +190,43 @@ def test_the_default_timeouts_on_the_page_and_in_descriptions_are_those_of_the_c
     for name, limit in TIMEOUTS.items():
         stated = "No limit by default." if limit is None else f"The default is {limit:g};"
         assert stated in (ModelTimeouts.model_fields[name].description or ""), name
+
+
+def default(setting: str, make: Any = ChatLMStudio) -> Any:
+    return make.model_fields[setting].default
+
+
+STATED_DEFAULTS = (
+    ("docs/langchain/from-ollama.md", f"`timeout={TIMEOUTS['idle_timeout']:g}`, the default"),
+    ("cookbook/langchain_several_hosts.py", f"`connect_timeout`, {TIMEOUTS['connect_timeout']:g} seconds unless"),
+    ("docs/internals/reliability.md", f"with the defaults after {TIMEOUTS['keepalive']:g} seconds"),
+    ("docs/guides/loading.md", f"or {'one hour' if DEFAULT_TTL == 60 * 60 else DEFAULT_TTL} under `explicit`"),
+    ("docs/guides/loading.md", f"| `{default('load_policy')}`, the default for language models |"),
+    ("docs/guides/loading.md", f"| `{default('load_policy', LMStudioEmbeddings)}`, the default for embeddings,"),
+    ("docs/guides/loading.md", f"| both `{default('load_policy')}`, the default |"),
+    ("docs/guides/remote-host.md", f"the port is {DEFAULT_PORT} by default"),
+    ("docs/guides/reasoning.md", f'| `"{default("send_reasoning")}"`, the default |'),
+)
+"""What pages say of a default, as the code has it."""
+
+OTHER_DEFAULTS = (
+    "the port is 443 by default",  # of the protocol
+    "`max_iterations` rounds, 20 by default",  # of LlamaIndex
+)
+"""Numbers that pages call a default, and that are none of ours."""
+
+DEFAULT_NUMBER = re.compile(r"\d`?\)?,? (?:is )?(?:the|by) default|\bdefaults? (?:is|of|after|,)?[ `]*\d")
+
+
+def test_a_page_states_the_defaults_that_the_code_has() -> None:
+    assert [(page, text) for page, text in STATED_DEFAULTS if text not in " ".join(text_of(page).split())] == []
+
+
+def test_every_number_that_a_page_calls_a_default_is_compared_with_the_code() -> None:
+    compared = [*(statement for _, statement in STATED_DEFAULTS), *OTHER_DEFAULTS]
+    lines = [(page, line) for page in PAGES for line in text_of(page).splitlines() if DEFAULT_NUMBER.search(line)]
+    assert len(lines) > len(OTHER_DEFAULTS)
+    assert [(page, line) for page, line in lines if not any(text in line for text in compared)] == []
 
 
 def test_the_limits_of_a_chat_on_the_page_are_those_that_it_sends() -> None:

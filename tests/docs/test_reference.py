@@ -22,7 +22,8 @@ from lmstudio_integrations.types.config import LlmPredictionConfig
 from tests.docs.snippets import ROOT
 from tests.support.adapters import ADAPTERS
 from tests.test_package import PUBLIC
-from tools.field_types import FieldTypes, groups_of, type_text
+from tools.field_types import FieldTypes, groups_of
+from tools.public_fields import type_text
 from tools.reference_sources import pages, with_sources
 
 pytestmark = pytest.mark.slow
@@ -42,6 +43,7 @@ def package() -> griffe.Object | griffe.Alias:
         (Literal["a", "b"], "Literal['a', 'b']"),
         (Callable[[float], Any], "Callable[[float], Any]"),
         (Mapping[str, list[Seconds]], "Mapping[str, list[float]]"),
+        (list[str | tuple[str, Seconds]], "list[str | tuple[str, float]]"),
         (Callable[..., None], "Callable[..., None]"),
     ],
 )
