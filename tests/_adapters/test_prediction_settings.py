@@ -80,7 +80,9 @@ def server() -> Iterator[Emulator]:
 
 
 def test_the_rows_are_all_settings() -> None:
-    assert len(SETTINGS) == len(LlmPredictionConfig.model_fields) - len(FRAMEWORKS_OWN) - len({"raw"})
+    without_row = {*NATIVE.values()} - {NATIVE[alias] for alias in PREDICTION_SETTINGS}
+    assert without_row == {"raw"}, "each setting is a row of PREDICTION_SETTINGS in tests/types/test_config.py"
+    assert len(SETTINGS) == len(PREDICTION_SETTINGS) - len(FRAMEWORKS_OWN)
 
 
 @pytest.mark.parametrize(("surface", "setting"), covering(WAYS, SETTINGS))

@@ -82,7 +82,8 @@ def keys_of(*configs: type[Settings]) -> set[str]:
 
 def test_every_setting_stands_in_its_table() -> None:
     keys = {key for keys, _ in ROWS for key in keys}
-    assert keys_of(LlmLoadModelConfig, EmbeddingLoadModelConfig, LlmPredictionConfig) - keys == set()
+    ours = keys_of(LlmLoadModelConfig, EmbeddingLoadModelConfig, LlmPredictionConfig)
+    assert ours - keys == set(), "add a row under Load keys or Prediction keys of docs/protocol.md"
 
 
 def in_table(default: Any) -> str | None:

@@ -20,6 +20,7 @@ from tests.protocol.samples import (
 )
 from tests.support.strict.fixture import Findings, strict, strict_findings
 from tests.support.strict.listener import Direction, StrictError, StrictListener
+from tests.support.strict.shapes import ADD_SCHEMA
 
 __all__ = ["strict", "strict_findings"]
 
@@ -68,7 +69,7 @@ WARNING: tuple[Direction, Any] = ("client", {"type": "communicationWarning", "wa
         (rpc_call("tokenize", {"modelSpecifier": QUERY, "inputString": ""}), "lacks 'specifier'"),
         (channel_create("getOrLoad", {**GET_M1, "loadTtlMs": 0}), "must lie within {'type': 'integer', 'minimum': 1}"),
         (predict(history={"messages": [{"role": "developer", "content": []}]}), "role must be one of"),
-        (with_setting("temprature", 1), "has no place here"),
+        (with_setting("temprature", 1), f"has no place here; {ADD_SCHEMA}"),
         (with_setting("topKSampling", 4.0), "must be integer"),
         (channel_send({"type": "cancel"}), "never"),
         ("{", "no JSON"),

@@ -65,4 +65,5 @@ def strict(strict_findings: Findings) -> Iterator[Findings]:
     strict_findings.findings.clear()
     strict_findings.frames = 0
     yield strict_findings
-    assert not strict_findings.findings, "\n".join(strict_findings.findings)
+    if strict_findings.findings:
+        pytest.fail("\n".join(dict.fromkeys(strict_findings.findings)), pytrace=False)

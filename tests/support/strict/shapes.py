@@ -22,6 +22,9 @@ NEWER_SETTINGS: Mapping[str, Schema] = {
 }
 """Settings that this version of the SDK does not have (docs/protocol.md#load-keys). Remove one as soon as it has it."""
 
+ADD_SCHEMA = "if LM Studio has it, add its schema to NEWER_SETTINGS in tests/support/strict/shapes.py"
+"""What to do about the key of a setting that is not there."""
+
 SETTINGS: Schema = {**SCHEMAS["properties"]["settings"]["properties"], **NEWER_SETTINGS}
 """By the key of each setting."""
 
@@ -112,7 +115,7 @@ def _wrong_setting(key: str, value: object, places: tuple[str, ...], path: str) 
         found = wrong_with(value, SETTINGS[own], f"{path}({key})")
         yield from (each for each in found if not any(name in each for name in known))
     elif key in SETTINGS or key.startswith(("llm.", "embedding.", "decision.", "load.", "retrieval.")):
-        yield f"{path} has the key {key}, which has no place here"
+        yield f"{path} has the key {key}, which has no place here{'' if own in SETTINGS else f'; {ADD_SCHEMA}'}"
 
 
 def _resolved(schema: Schema) -> Schema:

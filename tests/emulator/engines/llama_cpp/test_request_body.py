@@ -21,7 +21,8 @@ def from_fields(**fields: Any) -> lms.LlmPredictionConfig:
 def test_whatever_changes_probabilities_says_so() -> None:
     others = {"temperature", "top_k_sampling", "xtc_threshold", "seed", "reasoning_budget"}
     rows = wire_keys(lms.LlmPredictionConfig)
-    assert {ours for ours, _, _ in request_body.SAMPLING if rows[ours].changes is None} == others
+    silent = {ours for ours, _, _ in request_body.SAMPLING if rows[ours].changes is None}
+    assert silent == others, "set `changes` in the WireKey of a setting that changes probabilities"
 
 
 def test_each_setting_gets_llama_cpps_name() -> None:

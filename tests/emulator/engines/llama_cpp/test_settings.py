@@ -41,5 +41,6 @@ def used() -> set[str]:
 @pytest.mark.parametrize("kind", [lms.LlmPredictionConfig, lms.LlmLoadModelConfig, lms.EmbeddingLoadModelConfig])
 def test_no_setting_is_forgotten(kind: type[lms.LlmPredictionConfig | LoadSettings]) -> None:
     known = OF_THE_SERVER | OF_MEMORY_AND_SPEED | WITHOUT_EFFECT
-    assert set(kind.model_fields) - used() - known == set()
+    unused = set(kind.model_fields) - used() - known
+    assert unused == set(), "add a row of SAMPLING in request_body.py, or a name to a set of this file"
     assert used() & known == set()
