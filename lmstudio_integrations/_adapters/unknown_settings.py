@@ -43,8 +43,13 @@ _OTHER_PLACES = {
     "validate_model_on_init": "remove it, and call load(), which fails if there is no such model",
 }
 
-_EXAMPLES = {"gpu": "{'ratio': 0.5}", "context_overflow_policy": "'rollingWindow'"}
-"""What to write for a setting whose values elsewhere mean something else."""
+_VALUES: Mapping[str, Mapping[object, str]] = {
+    "n_gpu_layers": {-1: "max", 0: "off"},
+    "gpu_layers": {0: "off"},
+    "num_gpu": {0: "off"},
+    "truncation": {"auto": "rollingWindow", "disabled": "stopAtLimit"},
+}
+"""The values of settings of other packages that mean the same as one of ours. Theirs count layers, ours is a share."""
 
 _LANGUAGE_ONLY = {
     *LlmPredictionConfig.model_fields,
@@ -76,7 +81,8 @@ def unknown_settings(
         else:
             remedies.setdefault(remedy, []).append(name)
     for place, written in entries.items():
-        remedies[f"write {place}={{{', '.join(written.values())}}}"] = [*written]
+        together = ", ".join(sorted(written.values())).replace("}, 'gpu': {", ", ")  # one key holds all of them
+        remedies[f"write {place}={{{together}}}"] = [*written]
     if len(names) == 1:
         return LMStudioValueError(f"unknown setting {names[0]!r}; {next(iter(remedies))}")
     lines = [f"\n  {', '.join(of)}: {remedy}" for remedy, of in remedies.items()]
@@ -165,6 +171,20 @@ def _entry(name: str, value: object, known: Collection[str]) -> tuple[str, str] 
         if own is None and place in known and not closest_names(name, known, cutoff=NAME_CUTOFF):
             own = next(iter(closest_names(name, names, cutoff=NAME_CUTOFF)), None)
         if own is not None:
-            text = HIDDEN if holds_secret(value, name) else _EXAMPLES.get(own) or shown(value)
-            return place, f"{own!r}: {text}"
+            return place, f"{own!r}: {HIDDEN if holds_secret(value, name) else _value_here(name, own, value)}"
     return None
+
+
+def _value_here(name: str, own: str, value: object) -> str:
+    """Return how the value of a setting is written here; a word in capitals stands for one without a counterpart."""
+    if own == "gpu" and name == "main_gpu":
+        return f"{{'main_gpu': {shown(value)}}}"
+    if own not in {"gpu", "context_overflow_policy"} or is_mapping(value):
+        return shown(value)
+    if name in _VALUES:
+        same = (ours for theirs, ours in _VALUES[name].items() if type(theirs) is type(value) and theirs == value)
+        value = next(same, None)
+    if own == "context_overflow_policy":
+        return "POLICY" if value is None else shown(value)
+    is_ratio = 0 <= value <= 1 if is_number(value) else isinstance(value, str) and value in {"max", "off"}
+    return f"{{'ratio': {shown(value) if is_ratio else 'SHARE_OF_LAYERS'}}}"

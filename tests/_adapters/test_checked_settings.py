@@ -392,8 +392,9 @@ def test_an_unknown_setting_is_an_error_that_names_the_nearest(name: str) -> Non
 PASTED: dict[str, tuple[Any, str]] = {
     "num_ctx": (4096, "did you mean 'context_length'? Write context_length=4096"),
     "keep_alive": ("10m", "did you mean 'ttl'? Write ttl=600"),
-    "num_gpu": (20, "write load_config={'gpu': {'ratio': 0.5}, 'eval_batch_size': 64}"),
-    "num_batch": (64, "write load_config={'gpu': {'ratio': 0.5}, 'eval_batch_size': 64}"),
+    "num_gpu": (20, "write load_config={'eval_batch_size': 64, 'gpu': {'main_gpu': 1, 'ratio': SHARE_OF_LAYERS}}"),
+    "num_batch": (64, "write load_config={'eval_batch_size': 64, 'gpu': {'main_gpu': 1, 'ratio': SHARE_OF_LAYERS}}"),
+    "main_gpu": (1, "write load_config={'eval_batch_size': 64, 'gpu': {'main_gpu': 1, 'ratio': SHARE_OF_LAYERS}}"),
     "num_thread": (4, "write prediction_config={'cpu_threads': 4}"),
     "model_kwargs": ({"num_predict": 9, "seed": 3}, "write its entries as settings: max_tokens=9, seed=3"),
     "mirostat": (1, "remove it"),

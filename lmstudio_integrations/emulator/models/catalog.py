@@ -354,7 +354,7 @@ def _explain_alone(problem: Any, table: type[CatalogTable]) -> str:
         case "value_error":  # our own text, which has the value
             return str(problem["ctx"]["error"])
         case "extra_forbidden":
-            names = [field.alias or name for name, field in table.model_fields.items()]
+            names = [each for name, field in table.model_fields.items() for each in {name, field.alias or name}]
             return f"unknown field; {explain_unknown_name(str(problem['loc'][-1]), names)}"
         case "missing":
             return str(problem["msg"])

@@ -94,6 +94,7 @@ UNIMPLEMENTED: dict[str, Any] = {"name": "f", "description": "F", "parameters": 
     [
         ({"modle": []}, "modle: unknown field; did you mean 'model'"),
         ({"model": [{"key": "a", "kidn": "llm"}]}, "model 'a': kidn"),
+        ({"model": [{"key": "a", "ruls": []}]}, "model 'a': ruls: unknown field; did you mean 'rules'"),
         ({"model": [{"key": "a"}, {"key": "a"}]}, "'a' twice"),
         ({"model": [5]}, r"model 5: it must be a table \(got 5\)"),
         ({"model": ["a", {}]}, "model number 2: key: Field required"),
