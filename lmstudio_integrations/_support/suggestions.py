@@ -62,6 +62,7 @@ _MISPLACED = {
     ("stop_strings", "context_length"): (
         "it takes effect while the model loads: pass it where the model is loaded, in client.llm.model"
     ),
+    ("raw_tools", "tools"): "pass them to act(), which runs them",
     ("load_config", "reasoning_effort"): "chat models have it",
 }
 """What helps if a setting is given to the other config, or to another adapter; one setting that it has is named."""
@@ -86,7 +87,12 @@ def closest_names(name: str, known: Iterable[str], *, most: int = 1, cutoff: flo
 
 
 def explain_unknown_setting(
-    name: str, known: Collection[str], values: Mapping[str, object] = _NOTHING, owner: str = ""
+    name: str,
+    known: Collection[str],
+    values: Mapping[str, object] = _NOTHING,
+    owner: str = "",
+    *,
+    in_config: Collection[str] = (),
 ) -> str:
     """Return the end of an error about an unknown setting, which may be one of another package.
 
@@ -95,6 +101,7 @@ def explain_unknown_setting(
         known: The known names.
         values: What was given, by name.
         owner: The class whose `help` lists the known names, if they are many.
+        in_config: The settings of the argument `config`, if there is one.
     """
     address = next((own for own in ("host", "api_host") if own in known), None)
     if name == "port" and address is not None:
@@ -102,12 +109,15 @@ def explain_unknown_setting(
     meant = counterpart(name, known)
     if meant is not None:
         return f"did you mean {meant!r}?"
+    setting = counterpart(name, in_config)
+    if setting is not None:
+        return f"write config={{{setting!r}: …}}"
     for (other, misplaced), remedy in _MISPLACED.items():
-        if misplaced == name and other in known:
+        if misplaced == name and other in {*known, *in_config}:
             return remedy
     if name in _OTHER_NAMES:  # no misspelling, so the nearest name means something else
         return _known_names(known, owner)
-    return explain_unknown_name(name, known, owner)
+    return explain_unknown_name(name, known, owner, in_config=in_config)
 
 
 def counterpart(name: str, known: Collection[str]) -> str | None:
@@ -117,16 +127,19 @@ def counterpart(name: str, known: Collection[str]) -> str | None:
     return next((own for own, names in _NAMES_ELSEWHERE.items() if own in known and name in names.split()), None)
 
 
-def explain_unknown_name(name: str, known: Collection[str], owner: str = "") -> str:
+def explain_unknown_name(name: str, known: Collection[str], owner: str = "", *, in_config: Collection[str] = ()) -> str:
     """Return the end of an error about an unknown name: the nearest known one, or the known ones.
 
     Args:
         name: The unknown name.
         known: The known names.
         owner: The class whose `help` lists the known names, if they are many.
+        in_config: The settings of the argument `config`, if there is one.
     """
-    nearest = next(iter(closest_names(name, known, cutoff=NAME_CUTOFF)), None)
-    return f"did you mean {nearest!r}?" if nearest else _known_names(known, owner)
+    for names, text in ((known, "{!r}"), (in_config, "config={{{!r}: …}}")):
+        for nearest in closest_names(name, names, cutoff=NAME_CUTOFF):
+            return f"did you mean {text.format(nearest)}?"
+    return _known_names(known, owner)
 
 
 def _known_names(known: Collection[str], owner: str) -> str:

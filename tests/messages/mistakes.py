@@ -247,6 +247,10 @@ def _queued(client: lms.Client) -> Any:
         return model.respond("hello", queue_timeout=0.2)
 
 
+def _respond(client: lms.Client, given: Any) -> Any:
+    return client.llm.model(LLM).respond("hello", **given)
+
+
 def _truncated(client: lms.Client) -> Any:
     result = client.llm.model(LLM).respond("half", config={"max_tokens": 2}, response_format=Person)
     return result.parsed_as(Person)
@@ -475,6 +479,12 @@ MISTAKES: tuple[tuple[str, tuple[str, ...], Trigger], ...] = (
     ("unknown-setting", NATIVE, lambda _: lms.Client("127.0.0.1", port=7777)),  # type: ignore[call-arg]
     ("unknown-setting", NATIVE, lambda _: lms.Client(host="localhost:1234")),  # type: ignore[call-arg]
     ("unknown-setting", NATIVE, native(lambda client: client.llm.model(LLM).respond("hello", temperature=0.5))),  # type: ignore[call-arg]
+    *(
+        ("unknown-setting", NATIVE, native(partial(_respond, given={name: 1})))
+        for name in ("temprature", "maxTokens", "context_length", "tools")
+    ),
+    ("unknown-setting", NATIVE, native(lambda client: client.llm.model(LLM, contxt_length=8192))),  # type: ignore[call-arg]
+    ("unknown-setting", NATIVE, native(lambda client: client.llm.model(LLM, temperature=1))),  # type: ignore[call-arg]
     (
         "unknown-setting",
         NATIVE,

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
-from lmstudio_integrations._support.suggestions import counterpart, explain_unknown_setting
+from lmstudio_integrations._support.suggestions import explain_unknown_setting
 from lmstudio_integrations._support.text import beginning, shown
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER, is_iterable, is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
@@ -54,10 +54,7 @@ def check_names(
         if is_mapping(known) and known.get(name) is bool:
             flag_of(value, name)
         if name not in known:
-            setting = None if counterpart(name, known) else counterpart(name, in_config)
-            remedy = (
-                f"write config={{{setting!r}: …}}" if setting else explain_unknown_setting(name, list(known), arguments)
-            )
+            remedy = explain_unknown_setting(name, list(known), arguments, in_config=in_config)
             raise LMStudioValueError(f"unknown argument {name!r}; {remedy}")
     if arguments:
         check_callbacks(async_callbacks, **arguments)
