@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
-from lmstudio_integrations.types._json_schemas import wire_tool
+from lmstudio_integrations.types._json_schemas import reject_lambda, wire_tool
 
 _SIGNATURE = re.compile(r"(?<!\w)\w++\(")
 """The beginning of one. From there on, a search would take the square of the length."""
@@ -168,7 +168,11 @@ def with_warning(function: dict[str, Any]) -> dict[str, Any]:
     """Return the function of a tool made from Python code; warn if the model must guess what the tool is for.
 
     Dicts are not checked: tools of others may describe themselves as they like.
+
+    Raises:
+        LMStudioValueError: If it is a lambda.
     """
+    reject_lambda(function["name"])
     parameters: dict[str, Any] = function.get("parameters") or {}
     properties: dict[str, Any] = parameters.get("properties") or {}
     untyped = [name for name, schema in properties.items() if is_object(schema) and not schema.keys() & _TYPES]

@@ -20,6 +20,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.utils.function_calling import convert_to_json_schema
 
 from lmstudio_integrations._adapters.attempts import Attempts
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._batches import batch
 from lmstudio_integrations.langchain._parsers import CORRECTION_ERROR, StreamedValue, StrictParser
@@ -32,6 +33,7 @@ from lmstudio_integrations.langchain._tools import (
 )
 from lmstudio_integrations.types._explained import reason_of
 from lmstudio_integrations.types.structured import (
+    check_limits,
     reject_text,
     response_settings,
 )
@@ -57,6 +59,8 @@ def bind_kwargs(schema: Any, method: str, *, strict: bool | None) -> dict[str, A
         if method == "json_mode":
             return {"response_format": {"type": "json_object"}}
         if method == "function_calling":
+            if is_object(schema):
+                check_limits(json_schema(schema))  # as the dict of a tool, it may lack the schema of the arguments
             tool = openai_tool(schema, strict=strict)
             kwargs = {"tools": [tool], "tool_choice": tool["function"]["name"], "parallel_tool_calls": False}
             # Partial values need the arguments as they arrive, and the parser has its own way to ask again.

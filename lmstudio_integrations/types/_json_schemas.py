@@ -80,6 +80,18 @@ def check_references(schema: Mapping[str, Any], name: str) -> None:
             )
 
 
+def reject_lambda(name: str) -> None:
+    """Reject the name that Python gives to every lambda.
+
+    Raises:
+        LMStudioValueError: If it is that of a tool.
+    """
+    if name == "<lambda>":
+        raise LMStudioValueError(
+            "a lambda has no name by which a model could call it; make the tool of a function that is written with def"
+        )
+
+
 def wire_tool(name: str, description: str | None, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return a tool's definition in wire form: its parameters are an object with properties, even if it has none.
 

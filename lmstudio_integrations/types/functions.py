@@ -34,7 +34,7 @@ from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._explained import reason_of
-from lmstudio_integrations.types._json_schemas import ArgumentSchema, class_schema, wire_tool
+from lmstudio_integrations.types._json_schemas import ArgumentSchema, class_schema, reject_lambda, wire_tool
 from lmstudio_integrations.types._wire_model import TaggedModel, WireModel
 
 
@@ -201,9 +201,11 @@ class ToolFunctionDef:
         """Take name, description and parameters from a function's name, docstring and type hints.
 
         Raises:
-            LMStudioValueError: If there is no docstring, or a parameter has no type hint or cannot be named.
+            LMStudioValueError: If it is a lambda without `name`, there is no docstring, or a parameter has no type hint
+                or cannot be named.
         """
         label = name or str(getattr(implementation, "__name__", type(implementation).__name__))
+        reject_lambda(label)
         text = description or inspect.getdoc(implementation)
         if not text:
             raise LMStudioValueError(f"tool {label!r} has no docstring; write one, or pass description=")

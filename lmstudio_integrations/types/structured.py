@@ -67,6 +67,20 @@ _SMALL = 4096
 _GROWTH = 1.01
 """The growth after which a longer text is parsed again."""
 
+_LIMITS = """
+    $dynamicRef $recursiveRef $ref additionalItems additionalProperties allOf anyOf const contains dependencies
+    dependentRequired dependentSchemas enum exclusiveMaximum exclusiveMinimum extends format if items maxItems maxLength
+    maxProperties maximum minItems minLength minProperties minimum multipleOf not oneOf pattern patternProperties
+    prefixItems properties propertyNames required type unevaluatedItems unevaluatedProperties uniqueItems
+"""
+"""Members of JSON schemas, of any version, that limit a value."""
+
+_NOTES = """
+    contentEncoding contentMediaType contentSchema default definitions deprecated description examples id readOnly title
+    writeOnly
+"""
+"""Other members of JSON schemas, beside those that begin with `$` or `x-`."""
+
 # The request ----------------------------------------------------------------------------------------------------------
 
 
@@ -118,8 +132,25 @@ def response_settings(response_format: Any, schema_of: Callable[[Any], dict[str,
             f"no JSON schema has the type {kind!r}; an agent takes a class or a JSON schema, for any object "
             "{'type': 'object'}"
         )
+    check_limits(schema)
     check_references(schema, "the schema of the response")
     return {"structured": structured}
+
+
+def check_limits(schema: Mapping[str, Any]) -> None:
+    """Reject a dict such as `{"name": "str"}`: as a JSON schema, it allows any JSON.
+
+    Raises:
+        LMStudioValueError: If it has members of other kinds than JSON schemas have, and none that limits a value.
+    """
+    others = [name for name in map(str, schema) if name not in _NOTES.split() and not name.startswith(("$", "x-"))]
+    if not others or not schema.keys().isdisjoint(_LIMITS.split()):
+        return
+    as_object = f"write {{'type': 'object', 'properties': {{{others[0]!r}: …}}}}, or pass"
+    raise LMStudioValueError(
+        f"{shown(schema)} is not a JSON schema: none of its members limits what the model writes; "
+        f"{'pass its parameters alone, or' if 'parameters' in schema else as_object} a pydantic class"
+    )
 
 
 def is_requested(config: LlmPredictionConfig) -> bool:
@@ -208,6 +239,7 @@ def _check(structured: Mapping[str, Any]) -> None:
             raise LMStudioValueError(
                 f"structured output needs a JSON schema; got {shown(schema)}: {_first_line(problem)}"
             ) from problem
+        check_limits(schema)
         check_references(schema, "the schema of the response")
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import pytest
 from langchain.agents.middleware import SummarizationMiddleware
-from langchain_core.tools import tool
+from langchain_core.tools import StructuredTool, tool
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
@@ -80,6 +80,13 @@ def weather(city):  # type: ignore[no-untyped-def]  # the fault is the point
 def forecast(city):  # type: ignore[no-untyped-def]  # the fault is the point
     """Return the weather of tomorrow."""
     return city
+
+
+LAMBDA: Any = lambda city: city  # noqa: E731 - it is the fault
+
+
+def _structured(schema: dict[str, Any], method: Any) -> Any:
+    return ChatLMStudio(model=LLM).with_structured_output(schema, method=method)
 
 
 def models(
@@ -494,6 +501,12 @@ MISTAKES: tuple[tuple[str, tuple[str, ...], Trigger], ...] = (
     ("positional", CHAT, lambda _: ChatLMStudio("gemma-3-4b")),  # type: ignore[call-arg]
     ("schema-text", EACH, served(response_format="json")),
     ("schema-text", CHAT, lambda _: ChatLMStudio(model=LLM).with_structured_output("Person")),  # type: ignore[arg-type]
+    ("no-schema", EACH, served(response_format={"name": "str", "age": "int"})),
+    *(
+        ("no-schema", CHAT, lambda _, method=method: _structured({"name": "str", "age": "int"}, method))
+        for method in ("json_schema", "function_calling")
+    ),
+    ("no-schema", ("Client.llm", "LMStudio"), served(response_format={"name": "Person", "parameters": {}})),
     ("schema-reference", EACH, served(response_format=BROKEN)),
     ("schema-reference", CHAT, _broken_tools),
     ("bare-tool", CHAT, lambda _: ChatLMStudio(model=LLM).bind_tools([weather])),
@@ -504,6 +517,16 @@ MISTAKES: tuple[tuple[str, tuple[str, ...], Trigger], ...] = (
         adapted(LMStudio, lambda llm: llm.chat_with_tools([FunctionTool.from_defaults(weather)], "hello")),
     ),
     ("bare-tool", NATIVE, native(_bare_native_tool)),
+    *(
+        ("lambda", CHAT, lambda _, made=made: ChatLMStudio(model=LLM).bind_tools([made]))
+        for made in (LAMBDA, StructuredTool.from_function(LAMBDA, description="It is so."))
+    ),
+    (
+        "lambda",
+        ("LMStudio",),
+        adapted(LMStudio, lambda llm: llm.chat_with_tools([FunctionTool.from_defaults(LAMBDA)], "hello")),
+    ),
+    ("lambda", NATIVE, native(lambda client: client.llm.model(LLM).act("hello", [LAMBDA]))),
     ("not-a-tool", CHAT, lambda _: ChatLMStudio(model=LLM).bind_tools(["weather"])),  # type: ignore[list-item]
     ("not-a-tool", ("LMStudio",), lambda _: LMStudio(model=LLM).chat_with_tools([weather], "hello")),  # type: ignore[list-item]
     (

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.types.structured import (
+    check_limits,
     check_max_attempts,
     correction,
     fits,
@@ -114,6 +115,34 @@ def test_only_text_is_no_schema(given: Any) -> None:
     reject_text(given, "a schema")
     with pytest.raises(lms.LMStudioValueError, match=r"a schema must be a class or a dict, not a string; got 'x'"):
         reject_text("x", "a schema")
+
+
+SCHEMAS: list[dict[str, Any]] = [
+    {},
+    {"title": "Any", "description": "Any JSON.", "$comment": "it is so", "x-order": 1, "definitions": {}},
+    {"$ref": "#/$defs/City", "$defs": {"City": {"type": "string"}}},
+    {"anyOf": [{"type": "string"}, {"type": "null"}], "nullable": True},
+    {"enum": ["a", 1]},
+    {"const": None, "name": "Nothing"},
+    {"name": "Person", "strict": True, "type": "object"},
+    {"type": ["string", "null"]},
+    {"minimum": 3, "unit": "m"},
+    {"properties": {"name": {"type": "string"}}, "propertyOrdering": ["name"]},
+]
+NO_SCHEMAS: list[dict[Any, Any]] = [
+    {"name": "str"},
+    {"title": "str", "year": "int"},
+    {"name": {"type": "string"}},
+    {"name": str, 1: int},
+]
+
+
+def test_a_dict_is_a_schema_unless_it_has_other_members_and_none_that_limits_a_value() -> None:
+    for schema in SCHEMAS:
+        check_limits(schema)
+    for given in NO_SCHEMAS:
+        with pytest.raises(lms.LMStudioValueError, match="is not a JSON schema: none of its members limits"):
+            check_limits(given)
 
 
 @pytest.mark.parametrize(

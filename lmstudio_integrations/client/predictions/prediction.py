@@ -408,8 +408,9 @@ class Prediction:
         Once an instance is asked, a server that cannot find a model, or finds one of another kind, means the draft.
         """
         explained, draft = self._operation.explain(error), self._plan.settings.draft_model
-        of_draft = isinstance(explained, LMStudioModelNotFoundError | LMStudioWrongModelKindError)
-        if not of_draft or not draft or self._ask.request is None:
+        if not isinstance(explained, LMStudioModelNotFoundError | LMStudioWrongModelKindError):
+            return explained
+        if not draft or self._ask.request is None:
             return explained
         try:
             models = yield from self._interruptible(list_downloaded(self._operation, "llm"))
