@@ -173,7 +173,6 @@ def _tags() -> Iterator[Rule]:
     yield _in_texts("the marker of a call for that of a key", call_parser.CallParser, "_skips_wrong_key", _no)
     yield _in_texts("a parameter without its end", call_parser, "_UNENDED_PARAMETER", _NEVER, "<param")
     yield _in_texts("a parameter that the next one ends", call_parser, "_parameter_of", _never_matching, "<param")
-    yield _in_texts("a value without its end", call_parser, "_UNENDED_VALUE", _NEVER, "<arg_")
     yield _in_texts("a value that the next key ends", call_parser, "_NEXT_KEY", _NEVER, "<arg_")
     yield _in_texts("a key without its beginning", call_parser.CallParser, "_tool_before_key", _no_call, "</arg_key>")
     yield _in_texts("`CDATA` in a parameter", call_parser, "_CDATA", _NEVER, "CDATA")

@@ -81,11 +81,9 @@ _CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 _OWN_TAG = re.compile(
     rf"</?(?:{_PREFIX}(?:{_ARGUMENT}|invoke)|function|(?:longcat_|ifm\|)?(?:arg_key|arg_value|tool_call)(?::\w+)?)[>= ]"
 )
-_NOTHING = re.compile(r"(?!)")
 _KEY, _KEY_END, _VALUE_END = (f"(?:{'|'.join(re.escape(tags[at]) for tags in ARGUMENT_TAGS)})" for at in (0, 1, 3))
 _KEY_ENDS, _NEXT_KEY = re.compile(_KEY_END), re.compile(_KEY)
 _VALUE_ENDS = re.compile(rf"{_VALUE_END}(?=\s*(?:{_KEY}|{_KEY_END}|{_VALUE_END}|{_END}|<\||\Z))")
-_UNENDED_VALUE = re.compile(rf"{_KEY}|{_END}\s*\Z")
 _WRONG_KEY = re.compile(r"(?:<tool_call>|(?<=\s))([\w.-]*)")
 _STRAY_END = re.compile(r"</[^<>\s]{0,40}(?:>|\Z)")
 
@@ -326,7 +324,7 @@ class CallParser:
         text.skip_space()
         arguments: dict[str, Any] = {}
         if text.text.startswith("{", text.at):
-            arguments = read_object(text)
+            arguments = self._unwrapped(tool, read_object(text))
         else:
             while self._read_parameter(tool, arguments):
                 text.skip_space()
@@ -342,14 +340,14 @@ class CallParser:
         tag = self._tag(_PARAMETER)
         if tag is not None:
             stop = _parameter_of(tuple(tool.parameters))
-            value = self._until(_PARAMETER_ENDS, _UNENDED_PARAMETER, stop, begun=tag.group().endswith("\n"))
+            value = self._until(_PARAMETER_ENDS, stop, _UNENDED_PARAMETER, begun=tag.group().endswith("\n"))
         else:
             tag = _ELEMENT.match(self._text.text, self._text.at)
             if tag is None or tag.group("name") not in tool.parameters:
                 return False
             self._text.at = tag.end()
             name = re.escape(tag.group("name"))
-            value = self._until(re.compile(f"</{name}>"), _NOTHING)
+            value = self._until(re.compile(f"</{name}>"))
             if re.search(rf"<{name}[\s/>]", value):
                 raise NoCallError
         if tag.group("name") in arguments:  # which of the two is meant?
@@ -372,8 +370,8 @@ class CallParser:
     def _until(
         self,
         end: "re.Pattern[str]",
-        beyond: "re.Pattern[str]",
         stop: "re.Pattern[str] | None" = None,
+        beyond: "re.Pattern[str] | None" = None,
         *,
         begun: bool = False,
     ) -> str:
@@ -381,8 +379,8 @@ class CallParser:
 
         Args:
             end: The tag.
-            beyond: What follows where the model forgot the tag, and no other follows.
             stop: What follows where the model forgot it.
+            beyond: What follows where the model forgot the tag, and no other follows.
             begun: Whether the line break before it was read.
         """
         text, begin = self._text, self._text.at
@@ -394,7 +392,7 @@ class CallParser:
             text.at, match = (match.end(), match) if early is None else (early.start(), early)
         else:
             self._missing.add(end)
-            match = beyond.search(text.text, begin) if self._is_final else None
+            match = beyond.search(text.text, begin) if beyond is not None and self._is_final else None
             if match is None:
                 raise CutOffError
             text.at = match.start()
@@ -477,12 +475,15 @@ class CallParser:
 
     def _unwrapped(self, tool: OfferedTool, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return arguments without a name beside them: Inkling writes a call in JSON behind the name of the tool."""
-        if len(arguments) == 2:
-            (first, name), (second, inner) = arguments.items()
-            is_named = first in _NAMES and isinstance(name, str) and self._tools.find(name) is tool
-            if is_named and second in _ARGUMENTS and second not in tool.parameters:
-                return _arguments(inner)
-        return arguments
+        if not 1 <= len(arguments) <= 2:
+            return arguments
+        (first, name), *rest = arguments.items()
+        if first not in _NAMES or not isinstance(name, str) or self._tools.find(name) is not tool:
+            return arguments
+        for second, inner in rest:
+            return _arguments(inner) if second in _ARGUMENTS and second not in tool.parameters else arguments
+        may_be_meant = first in tool.parameters and first not in tool.schema.get("required", ())
+        return arguments if may_be_meant else {}
 
     def _tool_before_key(self, text: str, end: int) -> tuple[OfferedTool, int]:
         """Return the tool in the name of a tool and that of an argument, and where the argument's name begins."""
@@ -608,14 +609,14 @@ class CallParser:
     def _tagged_arguments(self, tool: OfferedTool) -> dict[str, Any]:
         arguments: dict[str, Any] = {}
         while True:
-            name = self._until(_KEY_ENDS, _NOTHING).strip()
+            name = self._until(_KEY_ENDS).strip()
             self._skip_all(KEY_OR_VALUE_ENDS)
             kind = _TYPE.match(self._text.text, self._text.at)
             self._text.at = self._text.at if kind is None else kind.end()
             self._skip(VALUE_BEGINS)
             if name in arguments:
                 raise NoCallError
-            value = self._until(_VALUE_ENDS, _UNENDED_VALUE, stop=_NEXT_KEY)
+            value = self._until(_VALUE_ENDS, _NEXT_KEY)
             arguments[name] = tool.value_of(name, value, is_string=_says_string(kind))
             self._skip_all(KEY_OR_VALUE_ENDS)
             if not self._skip(KEY_BEGINS):

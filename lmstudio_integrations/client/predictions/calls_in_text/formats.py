@@ -365,6 +365,7 @@ FORMATS = (
     ),
     Format("Inkling", ("<|message_model|>", "<|content_invoke_tool_json|>"), ("<|end_message|>",)),
     Format("HyperCLOVA X", ("-> tool/function_call",)),
+    Format("GLM 5.3", ("<![",)),
 )
 
 
@@ -413,11 +414,14 @@ _AFTER_RESPONSE = (
 _STEP_SEPARATOR = "<｜tool_sep｜>"
 """What Step also writes between calls."""
 
+_NAME_TAG = "<function>"
+"""What Qwen and Gemma also write before the name of a tool, behind a marker."""
+
 _BEFORE_ARGUMENTS = (
     *("[ARGS]", "<|message|>", "<|channel|>", "<|constrain|>", "<｜tool▁sep｜>", "<|tool▁sep|>", "<|tool_sep|>"),
     *("<|tool_call_argument_begin|>", _STEP_SEPARATOR, "<tool_sep>", "<tool_sep:opensource>"),
     *("<|plamo:end_tool_name:plamo|>", "<|plamo:begin_tool_arguments:plamo|>", "<|plamo:constrain|>", "<|plamo:msg|>"),
-    *("<|content_invoke_tool_json|>", "<atem:function_calls>"),
+    *("<|content_invoke_tool_json|>", "<atem:function_calls>", ">", "</function>"),
 )
 """Markers between the name of a tool and the arguments."""
 
@@ -430,8 +434,8 @@ NEXT_TURNS = ENDS_OF_TURN | {"<|im_start|>user", "<|start_header_id|>user"}
 OF_DEFINITIONS = ("<tool>", "<tools>", "<user>")
 """Tags with which models also list the tools that they have, or mark what they say about a user."""
 
-COMMON = frozenset({"<user>", "<call>"})
-"""Markers that texts have for other things, such as a name to put in. One within a line decides nothing."""
+COMMON = frozenset({"<user>", "<call>", "<!["})
+"""Markers that texts have for other things, such as a name to put in. One without a call decides nothing."""
 
 REASONING = {tags.end: tags.start for tags in USUAL_TAGS}
 """What ends thoughts in the text of a response, with what begins them there."""
@@ -490,7 +494,10 @@ MARKERS = Tokens([*_BEGINS, *REASONING, *NEXT_TURNS])
 """What the first call in a text may begin with."""
 
 BETWEEN = Tokens(
-    [*(each for known in FORMATS for each in (*known.begins, *known.ends)), *_AFTER_RESPONSE, _STEP_SEPARATOR]
+    [
+        *(each for known in FORMATS for each in (*known.begins, *known.ends)),
+        *(*_AFTER_RESPONSE, _STEP_SEPARATOR, _NAME_TAG),
+    ]
 )
 """What may stand before calls, between them and after them."""
 

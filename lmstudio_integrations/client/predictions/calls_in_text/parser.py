@@ -7,6 +7,7 @@ sentence, is not a call. A stream holds back only what may be markup.
 
 import re
 from contextlib import suppress
+from itertools import chain
 from typing import NamedTuple
 
 from lmstudio_integrations.client.predictions.calls_in_text.call_parser import CallParser, ParsedCall
@@ -34,21 +35,24 @@ _CALL_LANGUAGES = frozenset(
 )
 """The languages of code blocks that may be calls, rather than code."""
 
+_INDENTS = ("    ", "\t")
+"""What makes code of a line in Markdown."""
+
 _QUOTING = tuple("`\"'“„‘‚«‹「『（(=\\")
 _BRACKETS = (("(", ")"), ("[", "]"), ("（", "）"), ("「", "」"), ("«", "»"), ("„", "“"), ("“", "”"))
 _ITEM = re.compile(r"\s*(?:>|#|\||//|--|<!--|<pre>|[-*+•–]\s|(?:\d+|[a-z])[.)]\s|\d+[.)](?!\d))")
 """What a line begins with that is part of a quotation, a comment, a table or a list."""
 
 _SPECIAL = rf"(?:<[|｜]?[\w▁]+[|｜]>|{re.escape(MINIMAX_SEPARATOR)})"
-_THOUGHT_END = f"(?:{'|'.join(map(re.escape, REASONING))})"
+_THOUGHT = f"(?:{'|'.join(map(re.escape, chain(REASONING, REASONING.values())))})"
 _BEFORE_CALLS = re.compile(
-    rf"(?:\n\s*|[^\W\d_]{{2,}}\.|\d\.?|[])}}]\.?|[!?…。！？]|{_SPECIAL}|{_THOUGHT_END}\s*){_SPECIAL}*\Z"
+    rf"(?:\n\s*|[^\W\d_]{{2,}}\.|\d\.?|[])}}]\.?|[!?…。！？]|{_SPECIAL}|{_THOUGHT}\s*){_SPECIAL}*\Z"
 )
-"""What may precede a call in its line: nothing, the end of a sentence, a number or a bracket, special tokens, or the
-end of thoughts. Prose has a blank between sentences, which this has not. A single letter before a period is an
+"""What may precede a call in its line: nothing, the end of a sentence, a number or a bracket, special tokens, or a tag
+of thoughts. Prose has a blank between sentences, which this has not. A single letter before a period is an
 abbreviation."""
 
-_IN_PROSE = re.compile(rf"\S[ \t](?:{_SPECIAL}|{_THOUGHT_END})")
+_IN_PROSE = re.compile(rf"\S[ \t](?:{_SPECIAL}|{_THOUGHT})")
 """What prose has of special tokens: they stand between blanks, like words."""
 
 _OWN_TURN = re.compile(r"(?:\s|<\|(?:im_)?start\|>assistant(?: to=[\w.-]+)?|<\|message\|>)*")
@@ -94,8 +98,6 @@ class Surroundings:
         self.beginning: str = ""
         self._fence = ""
         """The fence of the code block in which the line begins."""
-        self._is_first_line = True
-        """Whether nothing but white space precedes the line."""
         self._begin_line()
 
     def _begin_line(self) -> None:
@@ -113,7 +115,6 @@ class Surroundings:
             self.beginning = (self.beginning + text).lstrip()[:_LONGEST_BEGINNING]
         lines, line_break, line = text.rpartition("\n")
         if line_break:
-            self._is_first_line = self._is_first_line and self._is_blank and not lines.strip()
             self._fence = _fence_after("".join([*self._line, lines]), self._fence)
             self._begin_line()
         self._is_about_tokens = self._is_about_tokens or _IN_PROSE.search(self._end[-2:] + line) is not None
@@ -158,7 +159,7 @@ class Surroundings:
             or self._backticks % 2 == 1
             or any(each > 0 for each in self._open_brackets)
             or self._end.endswith(_QUOTING)
-            or (self._is_blank and not self._is_first_line and "".join(self._line).startswith(("    ", "\t")))
+            or (self._is_blank and "".join(self._line).startswith(_INDENTS))
         )
 
 
@@ -379,7 +380,9 @@ class StreamingToolParser:
                 self._tail = window[-len(first) - 1 :]
                 return self._length
             self._is_first = False
-            if marker is None and (first[0] in "{[`" or self._tools.begins(name)):
+            indent = "".join(self._parts)[: self._length - len(first)].rpartition("\n")[2]
+            is_body = first[0] in "{[`" or self._tools.begins(name)
+            if marker is None and is_body and not indent.startswith(_INDENTS):
                 return self._begin_candidate(0, is_marked=False)
         while (match := MARKERS.find(window, at)) is not None:
             begin, at = self._length - len(window) + match.start(), match.end()

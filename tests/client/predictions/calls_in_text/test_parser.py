@@ -61,6 +61,7 @@ def read(text: str, tools: list[Any] | None = None) -> tuple[list[Any], int]:
         "```\nlist_models\n```",
         "Action: list_models",
         "<get_time>" * 100,
+        *(f"{indent}{call}" for indent in ("    ", "\t", "\n\n    ") for call in (_CALL, _BARE, f"```\n{_BARE}\n```")),
     ],
 )
 def test_it_stays_text(text: str) -> None:
@@ -88,11 +89,12 @@ def test_a_value_that_may_mean_something_else_is_no_value(value: str) -> None:
 @pytest.mark.parametrize(
     ("before", "is_read"),
     [
-        *[("", True), ("\n", True), ("  ", True), ("I look.\n", True), ("I look:\n\n", True), ("a\r\n", True)],
+        *[("", True), ("\n", True), ("   ", True), ("I look.\n", True), ("I look:\n\n", True), ("a\r\n", True)],
         *[("I look.", True), ("Shall I?", True), ("Yes!", True), ("Hm.<channel|>", True), ("a\n <|end|>", True)],
         *[("I look. ", False), ("The format is ", False), ("So: ", False), ("So:", False), ("…", True), ("。", True)],
         *[("a<|end|>", True), ("a<|im_end|>", True), ("a<|im_end|>\n<|im_start|>assistant\n", True), ("f(x)", True)],
         *[("so it is</think>", True), ("ends with </think>", False), ("It is <|im_end|>", False), ("in 2024", True)],
+        *[("<think>", True), ("begin with <think>", False), ("    ", False), ("\t", False), ("Hm.\n\t", False)],
         *[("It is <|end|><|channel|>", False), ("a<|im_end|>b", False), ("- ", False), ("> ", False), ("| ", False)],
         *[("`ab.", False), ("(see ab.", False), ("- ab.", False), ("```\nab.", False), ("a\n    ", False)],
         *[("See e.g.", False), ("Siehe z.B.", False), ("1.", False), ("Use v1.", True), ("第1.", True)],
@@ -198,14 +200,50 @@ def test_elements_are_objects_and_lists(text: str, values: list[Any]) -> None:
     "body",
     [
         "delete_file<arg_key>path</arg_key><arg_value>/data</arg_value>",
-        "delete_file<arg_key>path</arg_key><arg_value>/data",
         "<function=delete_file>\n<parameter=path>\n/data\n",
     ],
-    ids=["tags", "unended value", "unended parameter"],
+    ids=["tags", "unended parameter"],
 )
 def test_any_form_stands_between_any_markers(body: str) -> None:
     for name in ("tool_call", "TOOLCALL"):
         assert read(f"<{name}>{body}</{name}>") == ([{"path": "/data"}], 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_call>delete_file<arg_key>path</arg_key><arg_value>/data</tool_call>",
+        f'[TOOL_CALLS][{_BARE}, "and so on"][/TOOL_CALLS]',
+        f"[TOOL_CALLS][{_BARE}, 5][/TOOL_CALLS]",
+    ],
+    ids=["a value without its end", "a call and a text", "a call and a number"],
+)
+def test_half_of_what_was_meant_is_no_call(text: str) -> None:
+    assert read(text) == ([], 1)
+
+
+@pytest.mark.parametrize("name", ["name", "tool_name"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_call>{tool}{members}</tool_call>",
+        "<function={tool}>{members}</function>",
+        "<|message_model|>{tool}<|content_invoke_tool_json|>{members}<|end_message|>",
+    ],
+)
+def test_the_name_of_the_tool_is_not_its_argument(text: str, name: str) -> None:
+    def written(tool: str, value: str) -> str:
+        return text.replace("{tool}", tool).replace("{members}", f'{{"{name}": "{value}"}}')
+
+    schema = {"type": "object", "properties": {name: {"type": "string"}}}
+    tools = [
+        {"type": "function", "function": {"name": tool, "parameters": parameters}}
+        for tool, parameters in (("add_user", {**schema, "required": [name]}), ("list_users", schema), ("count", {}))
+    ]
+    assert read(written("add_user", "add_user"), tools) == ([], 1)
+    assert read(written("add_user", "Ada"), tools) == ([{name: "Ada"}], 0)
+    assert read(written("count", "count"), tools) == ([{}], 0)
+    assert read(written("list_users", "list_users"), tools) == ([{name: "list_users"}], 0)  # it may be meant
 
 
 def test_strings_are_separated_by_commas_or_lines() -> None:
