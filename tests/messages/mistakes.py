@@ -277,10 +277,15 @@ def _broken_tools(case: Case) -> Any:
     raise caught.value
 
 
-def _broken_call(_: Case) -> Any:
-    text = '<tool_call>{"name": "Person", "arguments": {"name": "A'
-    with Emulator([ModelEntry(key=LLM, rules=({"when": {"last": ""}, "then": [{"text": text}]},))]) as server:
-        return ChatLMStudio(model=LLM, host=server.address).bind_tools([Person]).invoke("hello")
+def _written(text: str) -> Trigger:
+    def trigger(_: Case) -> Any:
+        with Emulator([ModelEntry(key=LLM, rules=({"when": {"last": ""}, "then": [{"text": text}]},))]) as server:
+            return ChatLMStudio(model=LLM, host=server.address).bind_tools([Person]).invoke("hello")
+
+    return trigger
+
+
+_CALL = '<tool_call>{"name": "Person", "arguments": {"name": "Ada", "age": 36}}</tool_call>'
 
 
 def _missing_package(package: Any, framework: str, name: str) -> Trigger:
@@ -555,7 +560,8 @@ MISTAKES: tuple[tuple[str, tuple[str, ...], Trigger], ...] = (
         ),
     ),
     ("call-in-text", CHAT, adapted(ChatLMStudio, lambda chat: chat.bind_tools([Person]).invoke("call"))),
-    ("broken-call", CHAT, _broken_call),
+    ("call-shown", CHAT, _written(f"The `<tool_call>` tag opens a call, such as:\n{_CALL}")),
+    ("broken-call", CHAT, _written(_CALL[:-35])),
     (
         "truncated",
         CHAT,

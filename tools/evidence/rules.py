@@ -121,6 +121,7 @@ def _places() -> Iterator[Rule]:
     yield _in_texts("calls without a marker", parser.StreamingToolParser, "_begin", _only_marked)
     yield _in_texts("calls behind a sentence, in its line", parser, "_BEFORE_CALLS", re.compile(r"\n\s*\Z"))
     yield _in_texts("calls behind a thought in the text", parser.StreamingToolParser, "_ends_reasoning", _no)
+    yield _in_texts("calls behind a marker that is mentioned", parser.Surroundings, "are_mentioning", _no)
     yield _in_texts("calls behind the end of the turn", parser.StreamingToolParser, "_follows_turn", _no)
     for language in sorted(parser._CALL_LANGUAGES):
         others = parser._CALL_LANGUAGES - {language}

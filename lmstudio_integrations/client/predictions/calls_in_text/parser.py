@@ -55,6 +55,12 @@ abbreviation."""
 _IN_PROSE = re.compile(rf"\S[ \t](?:{_SPECIAL}|{_THOUGHT})")
 """What prose has of special tokens: they stand between blanks, like words."""
 
+_REST_OF_TAG = r"\**(?:[\w.\"'-]{1,60}>)?(?:(?:\.\.\.|…)?</[^\s<>]{1,40}>)?"
+_QUOTED_MENTION = re.compile(rf"(?:{_REST_OF_TAG}|[^\s<>{{}}()]{{1,60}})[`\"'“”’»」』)）\]]")
+_WORDS = r"[ \t]+\(?[^\W\d_][\w'’-]*(?:[ \t]+[`\"'“„(]?[^\W\d_]|[,.;!?)]\s)"
+_MENTION = re.compile(rf"{_REST_OF_TAG}(?:{_WORDS}|[,.;:!?)]+\s|[。，、；])|CDATA\[")
+"""What follows a marker that a text only mentions: the end of the quotation, or the words of a sentence."""
+
 _OWN_TURN = re.compile(r"(?:\s|<\|(?:im_)?start\|>assistant(?: to=[\w.-]+)?|<\|message\|>)*")
 """What a model writes that goes on after it has ended its turn."""
 
@@ -98,6 +104,8 @@ class Surroundings:
         self.beginning: str = ""
         self._fence = ""
         """The fence of the code block in which the line begins."""
+        self._last = ""
+        """The last character that is no white space."""
         self._begin_line()
 
     def _begin_line(self) -> None:
@@ -113,6 +121,7 @@ class Surroundings:
         """Go on to the end of this text."""
         if len(self.beginning) < _LONGEST_BEGINNING:
             self.beginning = (self.beginning + text).lstrip()[:_LONGEST_BEGINNING]
+        self._last = text.rstrip()[-1:] or self._last
         lines, line_break, line = text.rpartition("\n")
         if line_break:
             self._fence = _fence_after("".join([*self._line, lines]), self._fence)
@@ -145,15 +154,26 @@ class Surroundings:
         """Whether the place is in a code block, a quotation, a comment, a table, a list, or a line about tokens."""
         if self._is_item is None:  # whatever follows in the line
             self._is_item = _ITEM.match("".join(self._line)) is not None
-        return self._is_about_tokens or self._is_item or self._are_in_quotation
+        return self._is_about_tokens or self._is_item or self.are_in_quotation
 
     @property
     def end_with_thought(self) -> bool:
         """Whether the tag that follows ends thoughts that have begun: it is no word of theirs, between blanks."""
-        return not (self._are_in_quotation or (self._is_about_tokens and self._end[-1] in " \t"))
+        return not (self.are_in_quotation or (self._is_about_tokens and self._end[-1] in " \t"))
 
     @property
-    def _are_in_quotation(self) -> bool:
+    def announce_a_call(self) -> bool:
+        """Whether the text ends with a colon: what follows may be an example."""
+        return self._last in {":", "："}
+
+    def are_mentioning(self, following: str, at: int) -> bool:
+        """Whether a marker is only mentioned here that this text begins with, up to this place in it."""
+        is_quoted = self.are_in_quotation and _QUOTED_MENTION.match(following, at) is not None
+        return bool(self._fence) or is_quoted or _MENTION.match(following, at) is not None
+
+    @property
+    def are_in_quotation(self) -> bool:
+        """Whether the place is in code, in brackets, or behind a quotation mark."""
         return (
             bool(self._fence)
             or self._backticks % 2 == 1
@@ -287,8 +307,9 @@ _FEWEST_NEW = 16
 class StreamingToolParser:
     """Watches one text: a response, or reasoning.
 
-    The first marker in it decides: a text that goes on after a marker without a call only mentions them. What precedes
-    the end of reasoning in the text of a response does not count.
+    The first marker in it decides that it does not only mention: behind a call that it shows, or that cannot be read,
+    no other counts, and behind a mention, none that it announces. What precedes the end of reasoning in the text of a
+    response does not count.
 
     Args:
         tools: The tools that the request offers.
@@ -324,9 +345,16 @@ class StreamingToolParser:
         """Where the turn ended, if that ended it: calls may follow there."""
         self._candidate: int | None = None
         """Where the calls may begin."""
-        self._is_marked = False
+        self._marker = ""
+        """What it begins with, if it is marked."""
         self._given_up: int | None = None
         """Where the first marker is, if what follows on it cannot be read."""
+        self._uncounted: int | None = None
+        """Where the last marker is that only does not count because of what precedes it."""
+        self._undecided = 0
+        """The length of the last marker, if what follows on it tells whether it is a mention."""
+        self._has_mentions = False
+        """Whether a marker was only mentioned."""
         self._next_look = 0
 
     def add(self, content: str) -> int:
@@ -351,7 +379,7 @@ class StreamingToolParser:
     def finish(self) -> tuple[int, ParseResult] | None:
         """Return what was read at the end of the text, and where it begins; `None` if there is no call."""
         while self._candidate is not None:
-            parser = self._parser_at(self._candidate)
+            parser = self._parser_at(self._candidate, is_marked=bool(self._marker))
             if self._is_possible(parser):
                 return self._result_at(self._candidate, parser.parse())
             self._give_up(parser)
@@ -359,18 +387,24 @@ class StreamingToolParser:
             return None
         return self._result_at(self._given_up, self._parser_at(self._given_up).unreadable())
 
+    def shown(self) -> ParseResult | None:
+        """Return the calls at the end of a text that are not read because they may be an example."""
+        if self._uncounted is None or self._length - self._uncounted > MOST_HELD:
+            return None
+        result = self._parser_at(self._uncounted).parse()
+        return result if result is not None and result.problem is None else None
+
     def _result_at(self, at: int, result: ParseResult | None) -> tuple[int, ParseResult] | None:
         return None if result is None else (self._begun_at + at, result)
 
-    def _search(self, window: str) -> int:
-        """Look for the first marker after the first character of a text; return how many characters are held."""
-        while (length := self._search_in(window)) is None:
-            window = "\n" + self._parts[0]
+    def _search(self, window: str, at: int = 1) -> int:
+        """Look for the first marker from a place in a text on; return how many characters are held."""
+        while (length := self._search_in(window, at)) is None:
+            window, at = "\n" + self._parts[0], 1
         return length
 
-    def _search_in(self, window: str) -> int | None:
+    def _search_in(self, window: str, at: int) -> int | None:
         """Do the same up to the end of reasoning, if that is in the text; then return `None`."""
-        at = 1
         if self._is_first:
             first = window.lstrip()
             marker = MARKERS.match(window, len(window) - len(first))
@@ -383,7 +417,7 @@ class StreamingToolParser:
             indent = "".join(self._parts)[: self._length - len(first)].rpartition("\n")[2]
             is_body = first[0] in "{[`" or self._tools.begins(name)
             if marker is None and is_body and not indent.startswith(_INDENTS):
-                return self._begin_candidate(0, is_marked=False)
+                return self._begin_candidate(0, "")
         while (match := MARKERS.find(window, at)) is not None:
             begin, at = self._length - len(window) + match.start(), match.end()
             if not MARKERS.is_whole(match):
@@ -394,20 +428,26 @@ class StreamingToolParser:
                 if self._ends_reasoning(begin, token, window[at:]):
                     return None
             elif self._counts(begin, token, window[match.start() - 1]):
-                return self._begin_candidate(begin, is_marked=True)
+                return self._begin_candidate(begin, token)
         self._tail = window[-1]
         return 0
 
     def _counts(self, at: int, token: str, before: str) -> bool:
-        """Whether a marker counts, before which this character is. If not, only one at the end of the turn does."""
-        follows = self._follows_turn(at) if self._is_over else self._surroundings_of(at).allow_marker
-        if follows and token not in NEXT_TURNS:
+        """Whether a marker counts, before which this character is. If not, what follows on it may decide."""
+        surroundings = self._surroundings_of(at)
+        counts = is_place = surroundings.allow_marker and token not in NEXT_TURNS
+        if self._is_over:
+            counts = self._follows_turn(at) and token not in NEXT_TURNS
+        if counts and not (self._has_mentions and surroundings.announce_a_call):
             return True
-        if token in COMMON:
+        self._uncounted = at if is_place else self._uncounted
+        if token in COMMON or self._is_over:
             return False
-        if token in ENDS_OF_TURN and not self._is_over and before not in " \t":
+        is_word = token in ENDS_OF_TURN and before in " \t"
+        if token in ENDS_OF_TURN and not is_word:
             self._turn_end = at + len(token)
-        self._is_over = True
+        self._is_over = counts or (token in NEXT_TURNS and not (is_word or surroundings.are_in_quotation))
+        self._undecided = 0 if self._is_over else len(token)
         return False
 
     def _follows_turn(self, at: int) -> bool:
@@ -433,27 +473,32 @@ class StreamingToolParser:
     def _surroundings_of(self, at: int) -> Surroundings:
         """Return what precedes a marker, after the last one that was looked at."""
         since, length = "".join(self._since), at - self._since_at
+        if self._undecided and self._surroundings.are_mentioning(since[:length], self._undecided):
+            self._has_mentions, self._given_up, self._turn_end = True, None, None
+        elif self._undecided:
+            self._is_over = True
+        self._undecided = 0
         self._surroundings.advance(since[:length])
         self._since, self._since_at = [since[length:]], at
         return self._surroundings
 
-    def _begin_candidate(self, at: int, *, is_marked: bool) -> int:
-        self._candidate, self._is_marked = at, is_marked
+    def _begin_candidate(self, at: int, marker: str) -> int:
+        self._candidate, self._marker = at, marker
         return self._look(at)
 
     def _look(self, at: int) -> int:
         """Look whether the candidate, which begins here, may still be calls."""
-        parser = self._parser_at(at)
+        parser = self._parser_at(at, is_marked=bool(self._marker))
         if not self._is_possible(parser):
             return self._give_up(parser)
         length = len(parser.text)
         self._next_look = self._length + max(_FEWEST_NEW, length // 4)
         return length
 
-    def _parser_at(self, at: int) -> ToolParser:
+    def _parser_at(self, at: int, *, is_marked: bool = True) -> ToolParser:
         self._parts = ["".join(self._parts)]
         text = self._parts[0][at:]
-        return ToolParser(text, self._tools, is_marked=self._is_marked, reports_misfits=self._repairs)
+        return ToolParser(text, self._tools, is_marked=is_marked, reports_misfits=self._repairs)
 
     def _is_possible(self, parser: ToolParser) -> bool:
         return len(parser.text) <= MOST_HELD and parser.is_possible()
@@ -461,6 +506,6 @@ class StreamingToolParser:
     def _give_up(self, parser: ToolParser) -> int:
         """Go on after the beginning of a candidate that is something else."""
         at, self._candidate = self._candidate, None
-        if self._is_marked:
-            self._is_over, self._given_up, self._turn_end = True, at, None
-        return self._search("\n" + parser.text)
+        if self._marker:
+            self._given_up, self._turn_end, self._undecided = at, None, len(self._marker)
+        return self._search("\n" + parser.text, 1 + len(self._marker))

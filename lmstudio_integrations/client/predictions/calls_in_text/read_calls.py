@@ -73,6 +73,10 @@ class ReadCalls(Middleware):
             return released, end
         is_possible = not (end.is_interrupted or (self._is_reasoning and self._has_text))
         ending = self._parser.finish() if is_possible else None
+        name = end.model_info.get("modelKey") or ask.instance.identifier
+        if is_possible and ending is None and (shown := self._parser.shown()) is not None:
+            number = counted(len(shown.calls), "tool call")
+            logger.warning("%r: left %s in the text that may be an example (%s)", name, number, shown.family)
         keeps_misfits = (self.plan.keeps_misfits or not self.plan.options.check_response) and not self.plan.forces_call
         at, result = (self._length, None) if ending is None else ending
         self._release_before(at, released)
@@ -82,8 +86,7 @@ class ReadCalls(Middleware):
             self._buffer.clear()
             for tool, arguments in result.calls:
                 released += call_events(tool.name, json_of(arguments), result.text)
-            number, model = counted(len(result.calls), "tool call"), end.model_info.get("modelKey")
-            name = model or ask.instance.identifier
+            number = counted(len(result.calls), "tool call")
             logger.warning("%r: read %s that the server left in the text (%s)", name, number, result.family)
             return released, replace(end, stats={**end.stats, "rescuedToolCalls": len(result.calls)})
         self._release(released)

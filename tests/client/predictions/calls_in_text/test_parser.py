@@ -105,6 +105,92 @@ def test_a_marked_call_counts_on_a_line_of_its_own(before: str, is_read: bool) -
         assert read(before + call) == ([{"path": "/data"}] * (call.count("delete_file") if is_read else 0), 0)
 
 
+_MENTIONED = [
+    *("<tool_call>", "[TOOL_CALLS]", "<|tool_call>", "<｜tool▁calls▁begin｜>", "<minimax:tool_call>", "<|python_tag|>"),
+    *('<invoke name="delete_file">', "<function=delete_file>", "[TOOL_REQUEST]", "<|START_ACTION|>", "<|im_end|>"),
+]
+"""Markers of several families, and what ends a turn."""
+
+_MENTIONS = [
+    *("The `{}` tag opens a call.", 'The "{}" tag opens a call.', "„{}“ opens a call.", "Tags ({}) open calls."),
+    *("Calls stand in `{}…</tool_call>`.", "```\n{}\n```", "~~~xml\n{}\n{{}}\n~~~"),
+    *("A call opens with `{}`", "- `{}` opens a call", "> The `{}` tag opens a call."),
+]
+"""Mentions that can be told from calls because they are quoted."""
+
+_AS_WORDS = [
+    *("The {} tag opens a call.", "A call opens with {}. It is JSON.", "The {}, then a name.", "{} opens a call."),
+    "标签 {}，然后是名称。",
+]
+"""Mentions that are words of a sentence."""
+
+_BEFORE_CALL = [
+    *(" I look.\n", "\nI look.\n", "\n\nI look.", "\n\nOne.\n\nTwo.\n\nThree.\n\n", "\nI (and `x`) look.\n\n", "\n"),
+    "\n\n```python\nf(x)\n```\n\n",
+]
+"""What stands between a mention and a call."""
+
+_IN_FORMS = [
+    _CALL,
+    f"[TOOL_CALLS][{_BARE}]",
+    "<tool_call>\n<function=delete_file>\n<parameter=path>\n/data\n</parameter>\n</function>\n</tool_call>",
+    '<|tool_call>call:delete_file{path:<|"|>/data<|"|>}<tool_call|>',
+]
+
+
+@pytest.mark.parametrize("mention", [*_MENTIONS, *_AS_WORDS])
+def test_a_marker_that_is_mentioned_hides_no_call(mention: str) -> None:
+    is_sentence = mention[-1] in ".。"
+    for marker in _MENTIONED:
+        if marker == "<|im_end|>" and mention not in (*_MENTIONS, _AS_WORDS[0]):
+            continue  # there, it ends the turn
+        for between in _BEFORE_CALL if is_sentence else _BEFORE_CALL[1:]:
+            for call in _IN_FORMS:
+                text = mention.format(marker) + between + call
+                assert read(text) == ([{"path": "/data"}], 0), text
+
+
+@pytest.mark.parametrize("call", _IN_FORMS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The `<tool_call>` tag opens a call. For example:\n\n{}",
+        "```\n[TOOL_CALLS]\n```\nThat opens a call：\n{}",
+        "The format is {0}\n{0}",
+        "A call is `{0}`, or\n{0}",
+        "I call it so: {0}\n\nI look.\n{0}",
+        "{0}\nI look again.\n{0}",
+        "{0} I look again.\n\n{0}",
+        "The <tool_call>\n{0}",
+        "The template:\n\n    <tool_call>\n\nI look.\n{0}",
+        "- {0}\n\nI look.\n\n{0}",
+    ],
+)
+def test_a_call_that_may_only_be_shown_is_not_left_in_silence(
+    text: str, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls, failed = read(text.format(call))
+    assert calls == []
+    logged = sum("left 1 tool call in the text that may be an example" in message for message in caplog.messages)
+    assert failed or logged == 2  # whole, and in pieces
+
+
+@pytest.mark.parametrize("call", _IN_FORMS)
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("```\n{}\n```", "~~~~xml\n{}\n~~~~", "    {}", "`{}`", "({})", "- {}", "1. {}", "> {}", "| {}", "# {}"),
+        *("That is {}", "That is: {}", "{} is that.", "{}\nSo it is.", "{}`", "<!-- {}", "//{}", '"{}"'),
+    ],
+)
+def test_a_call_that_is_shown_behind_a_mention_stays_text(place: str, call: str) -> None:
+    mentions = ("The `<tool_call>` tag opens it.", "The <|tool_call> sign opens it.", "Seen:\n```\n[TOOL_CALLS]\n```")
+    for mention in mentions:
+        for between in ("\n", "\n\n", "\n\nOne.\n\nTwo.\n\n"):
+            text = mention + between + place.format(call)
+            assert read(text) == ([], 0), text
+
+
 @pytest.mark.parametrize("name", ["content", "path"])
 def test_values_in_tags_are_what_stands_between_them(name: str) -> None:
     other = "path" if name == "content" else "content"
