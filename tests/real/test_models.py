@@ -225,8 +225,8 @@ def row_of(row_id: str) -> Row:
     return next(row for row in OUTPUTS if row["id"] == row_id)
 
 
-CALL, TEXT = row_of("call-gemma-13"), row_of("not-call-quoted-55")
-"""A call behind a sentence, and a text that a second request could make a call."""
+CALL, TEXT = row_of("call-qwen-xml-905"), row_of("not-call-quoted-55")
+"""A call behind a sentence that mentions its marker, and a text that a second request could make a call."""
 WAYS_OF_CALL, WAYS_OF_TEXT = (ways({"tools": tools_of(row)}, settings(row)) for row in (CALL, TEXT))
 
 

@@ -199,7 +199,6 @@ def _values() -> Iterator[Rule]:
     yield _in_texts("backslashes that are no escape", lenient_json, "_escaped", known_only, "\\")
     in_one_line = _in_one_line(lenient_json._read_escaped)
     yield _in_texts("line breaks in strings", lenient_json, "_read_escaped", in_one_line, "\n")
-    yield _in_texts("sets in Python", lenient_json, "_begins_set", _no, "{")
     yield _in_texts("superfluous commas", TextCursor, "is_closed", _without_superfluous_commas, ",")
     yield _in_texts("missing commas", TextCursor, "is_closed", _with_all_commas)
     members = _single_braces(lenient_json.read_members)

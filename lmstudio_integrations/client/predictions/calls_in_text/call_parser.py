@@ -467,7 +467,7 @@ class CallParser:
             if wrapper == "call":
                 return self._loosely(tool, lambda: read_object(text), _GEMMA)
             return self._unwrapped(tool, read_object(text))
-        if self._skip(KEY_BEGINS) or self._skips_wrong_key(tool):
+        if self._skip_all(KEY_BEGINS) or self._skips_wrong_key(tool):
             return self._tagged_arguments(tool)
         head = _XML_CALL.match(text.text, text.at)
         is_twice = head is not None and self._tools.find(head.group("name")) is tool  # in the output of Step
@@ -587,9 +587,12 @@ class CallParser:
             text.at = match.end()
         return match is not None
 
-    def _skip_all(self, tokens: Tokens) -> None:
+    def _skip_all(self, tokens: Tokens) -> bool:
+        """Skip white space and tokens; return whether there are any."""
+        is_here = self._skip(tokens)
         while self._skip(tokens):
             pass
+        return is_here
 
     def _skips_wrong_key(self, tool: OfferedTool) -> bool:
         """Skip the marker of a call, or nothing, if a model has written that in place of the tag of an argument."""
@@ -619,7 +622,7 @@ class CallParser:
             value = self._until(_VALUE_ENDS, _NEXT_KEY)
             arguments[name] = tool.value_of(name, value, is_string=_says_string(kind))
             self._skip_all(KEY_OR_VALUE_ENDS)
-            if not self._skip(KEY_BEGINS):
+            if not self._skip_all(KEY_BEGINS):
                 self._expect_end()
                 return arguments
 

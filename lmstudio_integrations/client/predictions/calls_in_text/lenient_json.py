@@ -170,7 +170,7 @@ def read_value(text: TextCursor, depth: int = 0) -> Any:
     if text.is_at_end or depth > MAX_DEPTH:
         raise text.failure()
     if text.text[text.at] == "{":
-        return _read_list(text, depth, "{}") if _begins_set(text) else read_object(text, depth)
+        return read_object(text, depth)
     if text.text[text.at] == "[":
         return _read_list(text, depth)
     string = _read_string(text)
@@ -228,24 +228,11 @@ def read_members(text: TextCursor) -> Iterator[str]:
         yield key
 
 
-def _begins_set(text: TextCursor) -> bool:
-    """Whether a set in Python begins here, which has no keys."""
-    cursor = TextCursor(text.text, text.at + 1)
-    try:
-        cursor.skip_space()
-        if _read_string(cursor) is None:
-            _read_scalar(cursor)
-        cursor.skip_space()
-    except NoCallError:
-        return False
-    return not cursor.is_at_end and cursor.text[cursor.at] in ",}"
-
-
-def _read_list(text: TextCursor, depth: int, brackets: str = "[]") -> list[Any]:
-    text.expect(brackets[0])
+def _read_list(text: TextCursor, depth: int) -> list[Any]:
+    text.expect("[")
     items: list[Any] = []
     end = text.at
-    while not text.is_closed(brackets[1]):
+    while not text.is_closed("]"):
         if items and isinstance(items[-1], str) and text.text[end : text.at] in _BLANKS:  # one string, or two?
             raise NoCallError
         items.append(read_value(text, depth + 1))
