@@ -17,19 +17,11 @@ from lmstudio_integrations._adapters.conversation import decoded_text, stored_ar
 from lmstudio_integrations._adapters.tool_settings import wire_name, with_warning
 from lmstudio_integrations._support import secrets, text
 from lmstudio_integrations.client.files.uploads import decode_base64, decode_data_url, missing_prefix
-from lmstudio_integrations.client.predictions.calls_in_text.call_repair import (
-    MeantTools,
-    calls_in,
-    name_in,
-    split_calls,
-)
-from lmstudio_integrations.client.predictions.calls_in_text.formats import OfferedTools, values_of
-from lmstudio_integrations.client.predictions.calls_in_text.parser import StreamingToolParser
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix
 from lmstudio_integrations.protocol.errors import to_exception
-from lmstudio_integrations.types.confidence import confidence_of, confidence_of_arguments
 from lmstudio_integrations.types.plugins import ToolContent
 from lmstudio_integrations.types.structured import json_object, partial_json, without_markers
+from tools.leaves import has_leaf
 
 TOOLS: list[dict[str, Any]] = [
     {"function": {"name": "look", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}
@@ -50,7 +42,9 @@ def describe(description: str) -> None:
     with_warning({"name": "f", "description": f"f() -> None\nLooks.{description}", "parameters": {}})
 
 
-def watch(written: str, tools: OfferedTools, *, repairs: bool) -> None:
+def watch(written: str, tools: "OfferedTools", *, repairs: bool) -> None:
+    from lmstudio_integrations.client.predictions.calls_in_text.parser import StreamingToolParser
+
     parser = StreamingToolParser(tools, marked_only=False, repairs=repairs)
     for fragment in fragments(written):
         parser.add(fragment)
@@ -82,17 +76,35 @@ READERS: dict[str, Callable[[str], object]] = {
     "JSON that is cut off": partial_json,
     "arguments of a message": stored_arguments,
     "JSON as it grows": check_prefix,
-    "the confidence of JSON": lambda written: confidence_of(written, tokens(written), {}),
-    "the confidence of arguments": lambda written: confidence_of_arguments(
-        written, tokens(written), {"city": "Oslo"}, {}
-    ),
-    "a value of an argument": values_of,
-    "calls in a stream": lambda written: watch(written, OfferedTools(TOOLS), repairs=False),
-    "calls in a stream that are mended": lambda written: watch(written, MeantTools(TOOLS), repairs=True),
-    "calls that cannot be read": lambda written: calls_in(written, MeantTools(TOOLS), "look"),
-    "several calls": lambda written: list(split_calls(written, MeantTools(TOOLS))),
-    "the name of a tool in a text": lambda written: name_in(written, MeantTools(TOOLS)),
 }
+
+if has_leaf("confidence"):
+    from lmstudio_integrations.types.confidence import confidence_of, confidence_of_arguments
+
+    READERS |= {
+        "the confidence of JSON": lambda written: confidence_of(written, tokens(written), {}),
+        "the confidence of arguments": lambda written: confidence_of_arguments(
+            written, tokens(written), {"city": "Oslo"}, {}
+        ),
+    }
+
+if has_leaf("calls_in_text"):
+    from lmstudio_integrations.client.predictions.calls_in_text.call_repair import (
+        MeantTools,
+        calls_in,
+        name_in,
+        split_calls,
+    )
+    from lmstudio_integrations.client.predictions.calls_in_text.formats import OfferedTools, values_of
+
+    READERS |= {
+        "a value of an argument": values_of,
+        "calls in a stream": lambda written: watch(written, OfferedTools(TOOLS), repairs=False),
+        "calls in a stream that are mended": lambda written: watch(written, MeantTools(TOOLS), repairs=True),
+        "calls that cannot be read": lambda written: calls_in(written, MeantTools(TOOLS), "look"),
+        "several calls": lambda written: list(split_calls(written, MeantTools(TOOLS))),
+        "the name of a tool in a text": lambda written: name_in(written, MeantTools(TOOLS)),
+    }
 
 UNITS = (
     *(

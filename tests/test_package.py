@@ -18,7 +18,6 @@ import pytest
 import lmstudio_integrations
 from lmstudio_integrations import errors, pytest_plugin
 from lmstudio_integrations._support.installation import install_command
-from lmstudio_integrations.cli import _app
 from tools.stub import PACKAGES, path_of, stub
 
 PACKAGE = Path(lmstudio_integrations.__file__).parent
@@ -154,7 +153,10 @@ def test_a_module_that_is_being_imported_can_be_imported_from_its_package(monkey
     assert found["half"] is errors
 
 
+@pytest.mark.leaf("command_line")
 def test_the_fixtures_and_commands_are_pinned() -> None:
+    from lmstudio_integrations.cli import _app
+
     assert {name for name in vars(pytest_plugin) if name.startswith("lmstudio_")} == FIXTURES
     assert set(_app.COMMANDS) == COMMANDS
 

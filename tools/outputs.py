@@ -19,7 +19,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
-from lmstudio_integrations.cli._serve import build_catalog
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.catalog import BUNDLED
 from tools import ROOT
@@ -75,6 +74,8 @@ def normalize(output: str) -> str:
 
 def catalog_of(page: str) -> Path | None:
     """Return the catalog that a page needs; `None` if its examples name no models but those of `lmsi serve`."""
+    from lmstudio_integrations.cli._serve import build_catalog
+
     catalogs = build_catalog(path=CATALOG), build_catalog(scripted=True)
     of_recipes, of_serve = ({model.key for model in catalog.models} for catalog in catalogs)
     return CATALOG if any(key in code for code in examples(page) for key in of_recipes - of_serve) else None
@@ -147,6 +148,8 @@ def pages_with_outputs() -> list[Path]:
 
 def write(paths: Iterable[Path]) -> None:
     """Run the examples of pages, each on a server of its own, and write their outputs."""
+    from lmstudio_integrations.cli._serve import build_catalog
+
     for path in paths:
         page = path.read_text(encoding="utf-8")
         with Emulator(catalog=build_catalog(path=catalog_of(page))) as server:

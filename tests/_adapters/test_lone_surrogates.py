@@ -10,7 +10,6 @@ from llama_index.core.base.llms.types import ToolCallBlock
 from llama_index.core.llms import ChatMessage
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.telemetry import CONTENT_VARIABLE
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
@@ -90,7 +89,10 @@ def test_in_the_call_of_a_tool_and_its_result(call: Callable[[str], Any], server
     assert call(server.address)
 
 
+@pytest.mark.leaf("telemetry")
 def test_in_what_is_traced(server: Emulator, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmstudio_integrations.client.telemetry import CONTENT_VARIABLE
+
     monkeypatch.setenv(CONTENT_VARIABLE, "true")
     with lms.Client(server.address) as client:
         client.llm.model("m").respond(HALF, config={"rawTools": {"type": "toolArray", "tools": [TOOL]}})

@@ -37,7 +37,6 @@ from lmstudio_integrations._support.secrets import (
     redact_received,
     redact_values,
 )
-from lmstudio_integrations.client.telemetry import CONTENT_VARIABLE
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio
@@ -518,10 +517,13 @@ def test_texts_and_tools_may_look_like_a_secret(server: Server) -> None:
     assert llm.predict(PromptTemplate("count {password}"), password=TOKEN)
 
 
+@pytest.mark.leaf("telemetry")
 @pytest.mark.parametrize(("name", "content"), covering(ADAPTERS, ["true", "false"]))
 def test_no_span_and_no_metric_has_a_secret(
     guarded: Server, name: str, content: str, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from lmstudio_integrations.client.telemetry import CONTENT_VARIABLE
+
     monkeypatch.setenv(CONTENT_VARIABLE, content)
     adapter = ADAPTERS[name]
     key = EMBEDDING if adapter.kind == "embedding" else CHAT

@@ -1,6 +1,7 @@
 """The thoughts of a model go back to it as it wrote them, on every way to send a conversation."""
 
 import asyncio
+import base64
 import json
 import pickle
 import re
@@ -37,12 +38,14 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
-from tests._adapters.toolkits import PNG
 from tests._adapters.ways import METHODS, messages_of, said, whole
 from tests.client.both import sync_client
 from tests.support import template_functions
 from tests.support.adapters import covering
 from tests.support.template_functions import Said, Template, TemplateEngine, answers
+from tests.support.web import PIXEL
+
+PNG = base64.b64encode(PIXEL).decode()
 
 TOOL: dict[str, Any] = {
     "type": "function",

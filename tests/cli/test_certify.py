@@ -17,7 +17,7 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioEvictionWarning
 from tests.cli.managed import Piped
 from tests.cli.terminal import TIMEOUT, needs_pty, on_terminal
-from tests.support.certified.rules import TOOLS
+from tests.support.certified.rules import tools
 from tests.support.gate import AT_THE_GATE, Gate
 
 Certify = Callable[..., tuple[int, str, str]]
@@ -29,7 +29,7 @@ QUICK = ("--quick", "--rows", "tools")
 def server() -> Iterator[Emulator]:
     """A server with two models, of which one is good; none is loaded at the end."""
     wrong = {"when": {}, "then": [{"text": 'sk-lm-abcdefgh and {"password": "letmein"}'}]}
-    with Emulator([ModelEntry(key="good", rules=TOOLS), ModelEntry(key="bad", rules=(wrong,))]) as server:
+    with Emulator([ModelEntry(key="good", rules=tools()), ModelEntry(key="bad", rules=(wrong,))]) as server:
         yield server
         assert server.loaded() == []
 
@@ -152,7 +152,7 @@ def test_a_file_that_may_not_be_written_is_found_before_anything_is_asked(
 
 def test_what_was_measured_is_kept_if_the_connection_is_lost(piped: Piped, tmp_path: Path) -> None:
     path = tmp_path / "card.json"
-    dropping = ({"when": {"structured": True}, "then": [{"fault": "drop"}]}, *TOOLS)
+    dropping = ({"when": {"structured": True}, "then": [{"fault": "drop"}]}, *tools())
     with Emulator([ModelEntry(key="good", rules=dropping)]) as server:
         arguments = ("--quick", "--rows", "tools,structure", "--to", str(path), "--host", server.address)
         status, out, err = piped("certify", "good", *arguments)
@@ -176,7 +176,7 @@ def test_warnings_are_about_commands(certify: Certify, monkeypatch: pytest.Monke
 @needs_pty
 def test_sigterm_keeps_what_was_measured_and_the_cursor(gate: Gate, tmp_path: Path) -> None:
     path = tmp_path / "card.json"
-    waiting = ({"when": {"structured": True}, "then": [AT_THE_GATE]}, *TOOLS)
+    waiting = ({"when": {"structured": True}, "then": [AT_THE_GATE]}, *tools())
     arguments = ("certify", "good", "--quick", "--rows", "tools,structure", "--to", str(path))
     with (
         Emulator([ModelEntry(key="good", rules=waiting)], engines=gate.engines()) as server,

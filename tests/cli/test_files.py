@@ -8,7 +8,10 @@ import pytest
 
 from tests.cli.managed import Piped, of_commands
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+pytestmark = [
+    pytest.mark.leaf("command_line"),
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes"),
+]
 
 IN_PLACE_OF_FILES = of_commands(
     dict.fromkeys(

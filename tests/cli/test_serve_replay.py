@@ -14,6 +14,8 @@ from lmstudio_integrations.emulator import Emulator
 from tests.cli.managed import Piped
 from tests.cli.terminal import started
 
+pytestmark = pytest.mark.leaf("cassettes", "command_line", "serve")
+
 CHAT = "chat"
 
 

@@ -12,16 +12,19 @@ from lmstudio_integrations.client.api.sync import (
     LlmNamespace,
     SystemNamespace,
 )
-from lmstudio_integrations.client.downloads.sync import RepositoryNamespace
+from tools.leaves import has_leaf
 
 RECEIVERS: dict[str, Iterable[type]] = {
     "": [lms.Client],
     "llm": [LlmNamespace],
     "system": [SystemNamespace],
     "files": [FilesNamespace],
-    "repository": [RepositoryNamespace],
     "model": [lms.LLM, lms.EmbeddingModel],
 }
+if has_leaf("downloads"):
+    from lmstudio_integrations.client.downloads.sync import RepositoryNamespace
+
+    RECEIVERS["repository"] = [RepositoryNamespace]
 """The classes whose methods make calls, by where they stand on a client; a handle stands for itself."""
 
 WITHOUT_CALLS = {
@@ -69,7 +72,7 @@ def nothing() -> None:
     """Do nothing."""
 
 
-CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
+ROWS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "respond": lambda _, model, __: model.respond("Hi"),
     "reading": lambda _, model, __: model.respond_stream("Hi").wait_for_result(),
     "starting": lambda _, model, __: model.complete_stream("Hi").start(),
@@ -121,3 +124,18 @@ CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "search_models": lambda client, _, __: client.repository.search_models("a"),
 }
 """A call of each public method: with a client, a handle to a language model, and one to an embedding model."""
+
+_LEAF_OF = {
+    "act": "tool_loop",
+    "certify": "certify",
+    "decide": "decisions",
+    "parse_document": "documents",
+    "plan": "planning",
+    "rerank": "decisions",
+    "retrieve": "documents",
+    "search_models": "downloads",
+}
+"""The leaves of rows."""
+
+CALLS = {name: row for name, row in ROWS.items() if name not in _LEAF_OF or has_leaf(_LEAF_OF[name])}
+"""The same, of the methods that are in this copy."""

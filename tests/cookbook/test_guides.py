@@ -10,8 +10,8 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations import langchain, llama_index
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM, LMStudioToolkit
-from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding, LMStudioToolSpec
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
+from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from tests.docs.snippets import ROOT, in_text
 
 PAGE = re.compile(r"`(docs/[\w/-]+\.md)`")
@@ -22,11 +22,11 @@ ADAPTERS = (
     LMStudioEmbeddings,
     langchain.LMStudioReranker,
     langchain.LMStudioClassifier,
-    LMStudioToolkit,
+    langchain.LMStudioToolkit,
     LMStudio,
     LMStudioEmbedding,
     llama_index.LMStudioReranker,
-    LMStudioToolSpec,
+    llama_index.LMStudioToolSpec,
 )
 CLASSES = [pytest.param(kind, id=kind.__name__) for kind in (*ADAPTERS, lms.Client, lms.AsyncClient)]
 _LANGCHAIN = (ChatLMStudio, LMStudioLLM, LMStudioEmbeddings, langchain.LMStudioReranker, langchain.LMStudioClassifier)

@@ -7,7 +7,6 @@ from types import ModuleType
 import pytest
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE
-from lmstudio_integrations.cli._serve import build_catalog
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import ChatLMStudio
 from tests.docs.snippets import blocks
@@ -56,7 +55,10 @@ def programs_of_the_diff() -> tuple[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.leaf("serve")
 def test_both_sides_of_the_diff_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from lmstudio_integrations.cli._serve import build_catalog
+
     before, after = programs_of_the_diff()
     assert "ChatOpenAI(" in before
     assert "ChatLMStudio(" in after

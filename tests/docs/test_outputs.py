@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations.cli._serve import build_catalog
 from lmstudio_integrations.emulator.models.catalog import BUNDLED
 from tests.docs.snippets import ROOT
 from tools.outputs import CATALOG, is_current, normalize, pages_with_outputs, run, with_outputs
@@ -57,7 +56,10 @@ def test_a_page_with_a_model_of_the_recipes_names_their_catalog() -> None:
     assert "cookbook" not in with_outputs(PAGE.replace("# A page", "# About qwen/qwen3-4b"), ["", "hello world\n"])
 
 
+@pytest.mark.leaf("serve")
 def test_the_catalog_of_the_recipes_has_the_models_of_plain_serve() -> None:
+    from lmstudio_integrations.cli._serve import build_catalog
+
     catalogs = build_catalog(path=CATALOG), build_catalog(scripted=True)
     of_recipes, of_serve = ({model.key: model for model in catalog.models} for catalog in catalogs)
     assert of_serve.keys() < of_recipes.keys()

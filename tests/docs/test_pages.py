@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import typer
 
-from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.client.models.loading import DEFAULT_TTL
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.transport.connect.addresses import DEFAULT_PORT
@@ -133,8 +132,11 @@ def test_the_links_of_a_page_lead_somewhere_in_the_repository(page: str) -> None
     assert [target for target in targets if not target.exists()] == []
 
 
+@pytest.mark.leaf("command_line")
 @pytest.mark.parametrize("page", COMMAND_PAGES)
 def test_the_commands_on_a_page_have_its_options(page: str) -> None:
+    from lmstudio_integrations.cli._app import app
+
     group: Any = typer.main.get_group(app)
     options = {
         name: {each for param in group.get_command(None, name).params for each in param.opts} for name in group.commands

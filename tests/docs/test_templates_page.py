@@ -10,6 +10,8 @@ from lmstudio_integrations.types.reasoning import ReasoningReplay, Treatment
 from tests.support import chat_templates, recurrent_model
 from tools.templates import COLUMNS, NEVER, PAGE, Row, cells_of, examine, render_page
 
+pytestmark = pytest.mark.leaf("llama_cpp")
+
 TREATMENTS: tuple[Treatment, ...] = get_args(Treatment)
 
 

@@ -2,5 +2,8 @@
 
 from tests.faults import calling, connecting, mending, responding, stopping
 from tests.faults.model import Row
+from tools.leaves import has_leaf
 
-TABLE: tuple[Row, ...] = (*connecting.ROWS, *calling.ROWS, *responding.ROWS, *mending.ROWS, *stopping.ROWS)
+_ALL: tuple[Row, ...] = (*connecting.ROWS, *calling.ROWS, *responding.ROWS, *mending.ROWS, *stopping.ROWS)
+
+TABLE = tuple(row for row in _ALL if row.leaf is None or has_leaf(row.leaf))

@@ -166,6 +166,17 @@ class Row:
         return self.then_on == "other host"
 
     @property
+    def leaf(self) -> str | None:
+        """The part of the package that it is about, if that can be deleted."""
+        if self.has_other_host:
+            return "hosts"
+        if self.makes_room:
+            return "planning"
+        if self.tool_choice is not None:
+            return "required_tool_fallback" if self.tool_choice == "required" else "calls_in_text"
+        return None
+
+    @property
     def is_about_thoughts(self) -> bool:
         """Whether conversations have thoughts, which all calls are to send."""
         return self.has_thought or self.max_tokens is not None

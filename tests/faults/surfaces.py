@@ -21,6 +21,7 @@ from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.emulator.engines.scripted import words
 from tests.faults.conversations import Family, of_model, of_user
 from tests.support.adapters import classes
+from tools.leaves import has_leaf
 
 T = TypeVar("T")
 Kind = Literal["chat", "embedding", "reranker"]
@@ -377,17 +378,7 @@ def _worst_first(text: str) -> list[str]:
     return ranked_texts_of(text)[::-1]
 
 
-SURFACES = (
-    *_whole("native", "chat", "respond", lambda found, _: (found.content, found), check_context=True),
-    *_streamed("native", "respond_stream", _text_of, lambda stream, _: stream.result(), check_context=True),
-    *_surfaces("native", "chat", "act", _act, _aact),
-    *_whole("LangChain", "chat", "invoke", lambda message, _: (message.text, message)),
-    *_streamed("LangChain", "stream", lambda chunk: chunk.text, lambda _, chunks: reduce(add, chunks)),
-    *_whole("LlamaIndex", "chat", "chat", lambda response, _: (response.message.content or "", response)),
-    *_streamed("LlamaIndex", "stream_chat", lambda chunk: chunk.delta or "", lambda _, chunks: chunks[-1]),
-    *_whole("native", "embedding", "embed", _vectors, _texts),
-    *_whole("LangChain", "embedding", "embed_documents", _vectors, _texts),
-    *_whole("LlamaIndex", "embedding", "get_text_embedding_batch", _vectors, _texts),
+RERANKERS = (
     *_whole(
         "native",
         "reranker",
@@ -410,4 +401,18 @@ SURFACES = (
         lambda text: ([NodeWithScore(node=TextNode(text=each)) for each in _worst_first(text)], QueryBundle(text)),
     ),
 )
-"""Every way, sync and async, whole and streamed."""
+
+SURFACES = (
+    *_whole("native", "chat", "respond", lambda found, _: (found.content, found), check_context=True),
+    *_streamed("native", "respond_stream", _text_of, lambda stream, _: stream.result(), check_context=True),
+    *(_surfaces("native", "chat", "act", _act, _aact) if has_leaf("tool_loop") else ()),
+    *_whole("LangChain", "chat", "invoke", lambda message, _: (message.text, message)),
+    *_streamed("LangChain", "stream", lambda chunk: chunk.text, lambda _, chunks: reduce(add, chunks)),
+    *_whole("LlamaIndex", "chat", "chat", lambda response, _: (response.message.content or "", response)),
+    *_streamed("LlamaIndex", "stream_chat", lambda chunk: chunk.delta or "", lambda _, chunks: chunks[-1]),
+    *_whole("native", "embedding", "embed", _vectors, _texts),
+    *_whole("LangChain", "embedding", "embed_documents", _vectors, _texts),
+    *_whole("LlamaIndex", "embedding", "get_text_embedding_batch", _vectors, _texts),
+    *(RERANKERS if has_leaf("decisions") else ()),
+)
+"""Every way, sync and async, whole and streamed; of leaves, if they are there."""

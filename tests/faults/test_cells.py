@@ -49,6 +49,7 @@ def test_a_row_that_is_right_is_not() -> None:
     assert findings(RESET) == findings(RESET, STREAM) == ""
 
 
+@pytest.mark.leaf("calls_in_text", "required_tool_fallback")
 @pytest.mark.parametrize(
     "fault", [row for row in TABLE if row.tool_choice and row.call == CALL], ids=lambda row: row.name
 )

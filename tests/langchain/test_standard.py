@@ -15,11 +15,11 @@ from langchain_core.messages import AIMessage
 from langchain_tests.integration_tests import ChatModelIntegrationTests, EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests, EmbeddingsUnitTests
 
-from lmstudio_integrations.client.files import fetch
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from tests.langchain.conftest import Server
 from tests.support.web import PIXEL
+from tools.leaves import has_leaf
 
 core_load = import_module("langchain_core.load.load")
 """The module; the package has a function of the same name."""
@@ -64,6 +64,10 @@ def local_images(monkeypatch: pytest.MonkeyPatch) -> None:
         return httpx.Response(200, content=PIXEL, request=httpx.Request("GET", url))
 
     monkeypatch.setattr(httpx, "get", get)
+    if not has_leaf("image_downloads"):
+        return
+
+    from lmstudio_integrations.client.files import fetch
 
     async def get_image(_url: str, **_: Any) -> bytes:
         return PIXEL
@@ -126,7 +130,7 @@ class _ChatIntegration(ChatModelIntegrationTests):
 
     @property
     def supports_image_urls(self) -> bool:
-        return True
+        return has_leaf("image_downloads")
 
     @property
     def supports_image_tool_message(self) -> bool:

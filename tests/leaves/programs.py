@@ -6,7 +6,6 @@
 import asyncio
 import importlib
 import pkgutil
-from importlib.util import find_spec
 
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
@@ -17,14 +16,14 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
-from tools.leaves import is_of, leaves
+from tools.leaves import has_leaf, is_of, leaves
 
 RULES = (
     {"when": {"role": "user", "tools": ["weather"]}, "then": [{"tool": "weather", "arguments": {"city": "Oslo"}}]},
     {"when": {"role": "tool"}, "then": [{"text": "Rain."}]},
 )
 MODELS = [ModelEntry(key="chat", rules=RULES), ModelEntry(key="embedder", kind="embedding")]
-HAS_ACT = find_spec("lmstudio_integrations.client.predictions.tool_loop") is not None
+HAS_ACT = has_leaf("tool_loop")
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
 

@@ -1,4 +1,4 @@
-"""The doors of leaves: what they say of one that was deleted, and that nothing else imports a leaf."""
+"""The doors of leaves: what they say of one that was deleted, that nothing else imports one, and what goes with it."""
 
 import sys
 import tomllib
@@ -12,7 +12,8 @@ from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from tools import ROOT
-from tools.leaves import leaves
+from tools import leaves as tool
+from tools.leaves import find_indirect, leaves, sources
 
 
 def test_an_error_says_which_leaf_was_deleted() -> None:
@@ -71,3 +72,19 @@ def test_each_leaf_is_protected_by_a_contract() -> None:
     protected = [name for contract in contracts for name in contract.get("protected_modules", ())]
     named = [name for names in leaves().values() for name in names]
     assert [name for name in named if name not in protected] == []
+
+
+@pytest.mark.slow
+def test_a_leaf_takes_its_own_tests_only() -> None:
+    found = {leaf: find_indirect(leaf) for leaf in leaves()}
+    assert {leaf: paths for leaf, paths in found.items() if paths} == {}, "a helper of other tests imports a leaf"
+
+
+@pytest.mark.slow
+def test_a_helper_of_other_tests_that_imports_a_leaf_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    helper, module = "tests.support.virtual_time", "lmstudio_integrations.client.hosts.host"
+    changed = [
+        each._replace(imports=each.imports | {module} if each.name == helper else each.imports) for each in sources()
+    ]
+    monkeypatch.setattr(tool, "sources", lambda: changed)
+    assert ROOT / "tests/client/transport/test_recovery.py" in find_indirect("hosts")

@@ -15,7 +15,7 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioError, LMStudioOSError, LMStudioServerError, LMStudioValueError
 from tests.docs.snippets import read as read_page
 from tests.live.standin import KEY, entry
-from tests.messages.mistakes import closed_port
+from tests.support.ports import closed_port
 from tools.probe import machine
 from tools.probe.context import PREFIX
 from tools.probe.machine import describe_machine, write_machine

@@ -27,8 +27,8 @@ from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.operation import decode_errors
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.models.catalog import Catalog, Preset
-from lmstudio_integrations.langchain import ChatLMStudio, LMStudioToolkit
-from lmstudio_integrations.llama_index import LMStudio, LMStudioToolSpec
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import ModelKind
 from tests.client.transport.connect.test_tls_and_redirects import certified, listening
 from tests.faults import actions
@@ -38,6 +38,7 @@ from tests.faults.proxy import Injection, Proxy
 from tests.faults.stage import Threads
 from tests.messages.surfaces import Surface
 from tests.support.certificates import LOCALHOST
+from tests.support.ports import closed_port
 from tests.support.web import web_server
 
 LLM, OTHER, VECTORS = "gemma-3-4b", "qwen3-8b", "nomic-embed-text-v1.5"
@@ -120,14 +121,6 @@ class Case:
 
 
 Trigger: TypeAlias = Callable[[Case], Any]
-
-
-@contextmanager
-def closed_port() -> Iterator[str]:
-    """Yield an address at which nothing listens, and which no other program can take meanwhile."""
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{reserved.getsockname()[1]}"
 
 
 def _server(catalog: Catalog | None, **members: Any) -> Emulator:
@@ -355,10 +348,10 @@ def _tool(case: Case, host: str, plugin: str) -> Iterator[Callable[[], Any]]:
             with lms.Client(host) as client, client.plugins.tools(plugin) as session:
                 yield partial(session.tools[0].call, ARGUMENTS)
         case "LangChain":
-            with LMStudioToolkit(plugin, host=host) as toolkit:
+            with langchain.LMStudioToolkit(plugin, host=host) as toolkit:
                 yield partial(toolkit.get_tools()[0].invoke, ARGUMENTS)
         case "LlamaIndex":
-            with LMStudioToolSpec(plugin, host=host) as tool_spec:
+            with llama_index.LMStudioToolSpec(plugin, host=host) as tool_spec:
                 yield partial(tool_spec.to_tool_list()[0].call, **ARGUMENTS)
 
 

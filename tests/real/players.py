@@ -10,7 +10,6 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.models.efforts import read_list
 from lmstudio_integrations.errors import LMStudioError
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Channel, Namespace
 from lmstudio_integrations.protocol.errors import OVERFLOW, to_exception
@@ -317,6 +316,8 @@ async def _play_tokens(row: Row) -> None:
 
 
 async def _play_efforts(row: Row) -> None:
+    from lmstudio_integrations.client.models.efforts import read_list
+
     listed = read_list(json.dumps(row.payload).encode())
     assert listed is not None
     made = {name: [[*each.allowed_options], each.default] for name, each in listed.items()}

@@ -11,16 +11,15 @@ from tests.real.players import PLAYERS
 from tools import ROOT
 from tools.evidence.causes import count_causes
 from tools.evidence.defaults import DEFAULTS, RECOVERS_NOTHING
-from tools.evidence.outputs import all_outputs, read_output
 from tools.evidence.page import PAGE, numbers_of, render_page, sentence, version_of
 from tools.evidence.rows import OBSERVATIONS, Row, read
-from tools.evidence.rules import FAMILIES, all_rules
 
 ROWS = {row.id: row for row in read(OBSERVATIONS)}
 NAMED = {default.name for default in DEFAULTS}
 
 
 @pytest.mark.slow
+@pytest.mark.leaf("calls_in_text")
 def test_the_page_is_generated_from_the_observations() -> None:
     assert PAGE.read_text(encoding="utf-8") == render_page(), "run python -m tools.evidence"
 
@@ -30,7 +29,10 @@ def test_a_page_for_users_says_how_much_was_observed(page: str) -> None:
     assert sentence() in " ".join(read_page(page).split())
 
 
+@pytest.mark.leaf("calls_in_text")
 def test_the_readme_says_which_versions_were_observed_and_how_many_outputs() -> None:
+    from tools.evidence.outputs import all_outputs
+
     found = {version for row in ROWS.values() if (version := version_of(row)) and not version.startswith("Bionic")}
     first, *_, last = sorted(found, key=lambda version: [int(part) for part in version.split(".")])
     text = " ".join(read_page("README.md").split())
@@ -54,15 +56,22 @@ def test_each_step_of_a_prediction_and_each_timeout_is_among_the_defaults() -> N
     assert ModelTimeouts.model_fields.keys() - {"total_timeout"} <= NAMED  # that one is off, unless it is set
 
 
+@pytest.mark.leaf("calls_in_text")
 def test_without_its_row_a_family_is_not_read() -> None:
     """And afterwards it is again."""
+    from tools.evidence.outputs import all_outputs, read_output
+    from tools.evidence.rules import FAMILIES, all_rules
+
     rule = next(rule for rule in all_rules() if (rule.part, rule.name) == (FAMILIES, "LFM"))
     row = next(row for row in all_outputs() if row.id == "tool-text-01")
     assert row.id in rule.asked_for_by()
     assert read_output(row, repairs=False) == ([("list_directory", {"path": "desktop"})], "")
 
 
+@pytest.mark.leaf("calls_in_text")
 def test_every_rule_has_a_name_of_its_own_and_clues_that_some_text_can_have() -> None:
+    from tools.evidence.rules import all_rules
+
     rules = [(rule.part, rule.name) for rule in all_rules()]
     assert len(rules) == len(set(rules))
     assert all(all(rule.clues) or rule.clues == ("",) for rule in all_rules())

@@ -18,6 +18,7 @@ from lmstudio_integrations.types.config import LoadPolicy
 from lmstudio_integrations.types.config_dicts import TimeoutParameters
 from tests.simulation.world import DIMENSIONS, FAULTS, World, response_to, simulation
 from tests.support.embedding import embed_texts
+from tools.leaves import has_leaf
 
 DEADLINE = 3_600.0
 """Virtual seconds after which a call is stuck. Its own limits end it far earlier."""
@@ -32,6 +33,7 @@ TIMEOUTS: TimeoutParameters = {
     "total_timeout": 300.0,
 }
 KEEPALIVES = (1.0, 2.0, 20.0)
+HOSTS = (1, 1, 2, 3) if has_leaf("hosts") else (1,)
 
 OF_NETWORKS = (lms.LMStudioConnectionLostError, lms.LMStudioUnreachableError, lms.LMStudioTimeoutError)
 """What faults of the network may cause."""
@@ -44,6 +46,7 @@ KINDS = (
     *("respond", "stream", "leave", "cancel", "act", "embed", "rerank", "count", "list", "load", "unload", "close"),
     *("together", "langchain", "llama_index", "vectors"),
 )
+_LEAF_OF = {"act": "tool_loop", "rerank": "decisions"}
 
 
 class ViolationError(AssertionError):
@@ -92,7 +95,9 @@ class Player:
         self._chat = ChatLMStudio(model="chat", max_retries=self._max_retries, **settings)
         self._llm = LMStudio(model="other", **settings)
         self._embeddings = LMStudioEmbeddings(model="vectors", **settings)
-        self._kinds: dict[str, Callable[[str], Awaitable[str]]] = {kind: getattr(self, f"_{kind}") for kind in KINDS}
+        self._kinds: dict[str, Callable[[str], Awaitable[str]]] = {
+            kind: getattr(self, f"_{kind}") for kind in KINDS if kind not in _LEAF_OF or has_leaf(_LEAF_OF[kind])
+        }
 
     async def play(self, operations: int) -> None:
         for _ in range(operations):
@@ -307,7 +312,7 @@ async def _play(world: World) -> int:
     chance = world.random
     every = chance.choice([0, 0.5, 3, 20])
     world.kinds = chance.sample(FAULTS, chance.randint(1, len(FAULTS)))
-    async with world.open(chance.choice([1, 1, 2, 3]), auto_evict=chance.random() < 0.5):
+    async with world.open(chance.choice(HOSTS), auto_evict=chance.random() < 0.5):
         players = [Player(world, f"p{number}") for number in range(chance.choice([1, 2, 3, 5]))]
         lengths = [chance.randrange(1, MOST_OPERATIONS) for _ in players]
         playing = [asyncio.ensure_future(player.play(length)) for player, length in zip(players, lengths, strict=True)]

@@ -8,13 +8,21 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations import MemoryPlan, errors
+import lmstudio_integrations as lms
+from lmstudio_integrations import errors
+from tools.leaves import has_leaf
 
 CLASSES: dict[str, type[BaseException]] = {
     name: member
     for name, member in vars(errors).items()
     if inspect.isclass(member) and issubclass(member, BaseException)
 }
+
+
+def _plan() -> object:
+    has_plans = has_leaf("planning")
+    return lms.MemoryPlan(host="h:1", device=None, capacity_bytes=1, models=()) if has_plans else None
+
 
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "LMStudioServerError": {
@@ -28,7 +36,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     "LMStudioModelUnloadedError": {"retryable": False},
     "LMStudioContextOverflowError": {"used": 9000, "limit": 4096},
     "LMStudioInsufficientResourcesError": {
-        "plan": MemoryPlan(host="h:1", device=None, capacity_bytes=1, models=()),
+        "plan": _plan(),
         "retryable": True,
     },
     "LMStudioPluginToolError": {"plugin": "mcp/weather", "tool": "forecast"},

@@ -11,9 +11,7 @@ from lmstudio_integrations._support.text import counted
 from tools import ROOT
 from tools.evidence.causes import count_causes
 from tools.evidence.defaults import DEFAULTS
-from tools.evidence.outputs import all_outputs
 from tools.evidence.rows import OBSERVATIONS, Row, read
-from tools.evidence.rules import FAMILIES, REPAIRS, TEXTS, all_rules
 
 PAGE = ROOT / "docs/internals/evidence.md"
 
@@ -71,6 +69,8 @@ def render_page() -> str:
 
 def names_of_all() -> Iterator[str]:
     """Yield each rule of the page with the names of its observations."""
+    from tools.evidence.rules import all_rules
+
     causes, _ = count_causes(read(OBSERVATIONS))
     yield from (f"{cause.kind.__name__}, {cause.seen}: {', '.join(ids)}" for cause, ids in causes)
     yield from (f"{rule.part}, {rule.name}: {', '.join(rule.asked_for_by())}" for rule in all_rules())
@@ -113,6 +113,9 @@ def _of_errors(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _of_models() -> Iterator[str]:
+    from tools.evidence.outputs import all_outputs
+    from tools.evidence.rules import ABOUT, all_rules
+
     outputs = all_outputs()
     yield "## What models wrote\n"
     folders = "`tests/real/` and `tests/client/predictions/calls_in_text/`"
@@ -122,15 +125,8 @@ def _of_models() -> Iterator[str]:
     for part, rules in groupby(measured, lambda each: each[0].part):
         known = list(rules)
         yield f"## {part}\n"
-        yield _wrapped(f"{_ABOUT[part]} {_asked_for([count for _, count in known], 'output')}")
+        yield _wrapped(f"{ABOUT[part]} {_asked_for([count for _, count in known], 'output')}")
         yield from _without(rule.name for rule, count in known if not count)
-
-
-_ABOUT = {
-    FAMILIES: "How families mark calls that a server leaves in the text. Models use each other's markers.",
-    TEXTS: "Where such calls may be, and which mistakes of their writers are mended.",
-    REPAIRS: "What `repair_tool_calls` mends without asking the model.",
-}
 
 
 def _of_defaults() -> Iterator[str]:

@@ -34,6 +34,13 @@ FAMILIES = "Families of markers"
 TEXTS = "Calls in texts"
 REPAIRS = "Calls that do not fit"
 
+ABOUT = {
+    FAMILIES: "How families mark calls that a server leaves in the text. Models use each other's markers.",
+    TEXTS: "Where such calls may be, and which mistakes of their writers are mended.",
+    REPAIRS: "What `repair_tool_calls` mends without asking the model.",
+}
+"""What the page says of each part."""
+
 _NEVER = re.compile(r"(?!)")
 
 Change = tuple[Any, str, Any]

@@ -4,13 +4,16 @@ import argparse
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.transport.connect.addresses import Address
-from lmstudio_integrations.types.cards import Card
 from tools.probe.machine import describe_machine, write_machine
 from tools.probe.observations import THIS_MACHINE, write_observations
 from tools.probe.run import NO_PLUGIN, describe_calls, run_probe
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.types.cards import Card
 
 
 def main() -> None:

@@ -7,15 +7,17 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmstudio_integrations.cassettes import Recording
 from lmstudio_integrations.client.api.sync import LLM, Client
 from lmstudio_integrations.client.transport.connect.addresses import Credentials
 from lmstudio_integrations.errors import LMStudioModelNotFoundError
-from lmstudio_integrations.types.cards import Card
 from lmstudio_integrations.types.config_dicts import LlmLoadModelConfigDict
 from tools.probe.wire import JsonDict, Wire, by_reference, open_wire
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.types.cards import Card
 
 PREFIX = "lmsi-probe-"
 """What the identifiers of the probe's own instances begin with."""

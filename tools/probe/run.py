@@ -3,18 +3,26 @@
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from websockets.exceptions import WebSocketException
 
 from lmstudio_integrations.cassettes import Recording
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
-from lmstudio_integrations.types.cards import Card
-from tools.probe import card, connecting, loading, predicting, reasoning
+from tools.leaves import has_leaf
+from tools.probe import connecting, loading, predicting, reasoning
 from tools.probe.context import PREFIX, ProbeContext
 from tools.probe.question import Question
 
-QUESTIONS = (*loading.QUESTIONS, *predicting.QUESTIONS, *reasoning.QUESTIONS, *connecting.QUESTIONS, *card.QUESTIONS)
+if TYPE_CHECKING:
+    from lmstudio_integrations.types.cards import Card
+
+QUESTIONS = (*loading.QUESTIONS, *predicting.QUESTIONS, *reasoning.QUESTIONS, *connecting.QUESTIONS)
+if has_leaf("certify"):
+    from tools.probe import card
+
+    QUESTIONS += tuple(card.QUESTIONS)
 """In the order in which they are asked: the first one loads the instance that most of the others use."""
 
 NO_PLUGIN = "lmsi-probe/no-such-plugin"
@@ -46,7 +54,7 @@ def run_probe(
     plugin: str | None = None,
     questions: Sequence[Question] = QUESTIONS,
     on_question: Callable[[Question], object] = lambda _question: None,
-    on_card: Callable[[Card], object] = lambda _card: None,
+    on_card: "Callable[[Card], object]" = lambda _card: None,
 ) -> int:
     """Make the calls of the questions, write a cassette with a section for each, and return the number of its requests.
 

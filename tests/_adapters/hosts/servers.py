@@ -3,19 +3,37 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from itertools import cycle
 from typing import Any
+
+import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.support.adapters import Adapter
+from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter
 from tests.support.gate import AT_THE_GATE, Gate
 
 CHAT, EMBEDDING = "chat", "vectors"
 
+SECONDS = 600.0
+
 RULES: tuple[dict[str, Any], ...] = (
     {"when": {"last": "^hold"}, "then": [AT_THE_GATE, {"text": "Done."}]},
     {"when": {"last": "^stall"}, "then": [{"text": "so far"}, AT_THE_GATE, {"text": "Done."}]},
+)
+
+every_adapter = pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)
+both_paths = pytest.mark.parametrize("path", ["sync", "async"])
+# What is done with hosts is the same for all adapters, and on both paths.
+every_adapter_on_a_path = pytest.mark.parametrize(
+    ("adapter", "path"), [*zip(ADAPTERS.values(), cycle(["sync", "async"]), strict=False)]
+)
+some_adapters_on_a_path = pytest.mark.parametrize(
+    ("adapter", "path"), [(ADAPTERS["ChatLMStudio"], "async"), (ADAPTERS["LMStudioEmbedding"], "sync")]
+)
+every_language_model_on_a_path = pytest.mark.parametrize(
+    ("adapter", "path"), [*zip(LANGUAGE_MODELS.values(), cycle(["async", "sync"]), strict=False)]
 )
 
 

@@ -28,15 +28,21 @@ from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from tests._adapters.hosts.servers import (
     CHAT,
+    SECONDS,
     addresses,
+    both_paths,
     call,
     chat_model,
     embedding_model,
+    every_adapter,
+    every_adapter_on_a_path,
+    every_language_model_on_a_path,
     key_of,
     known,
     requests,
     running,
     servers,
+    some_adapters_on_a_path,
     two_servers,
 )
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter, covering
@@ -46,20 +52,7 @@ from tests.support.ports import free_port
 from tests.support.web import PIXEL
 
 TOKENS = ["sk-lm-aaaaaaaa:aaaaaaaaaaaaaaaaaaaa", "sk-lm-bbbbbbbb:bbbbbbbbbbbbbbbbbbbb"]
-SECONDS = 600.0
-
-every_adapter = pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)
-both_paths = pytest.mark.parametrize("path", ["sync", "async"])
-# What is done with hosts is the same for all adapters, and on both paths.
-every_adapter_on_a_path = pytest.mark.parametrize(
-    ("adapter", "path"), [*zip(ADAPTERS.values(), cycle(["sync", "async"]), strict=False)]
-)
-some_adapters_on_a_path = pytest.mark.parametrize(
-    ("adapter", "path"), [(ADAPTERS["ChatLMStudio"], "async"), (ADAPTERS["LMStudioEmbedding"], "sync")]
-)
-every_language_model_on_a_path = pytest.mark.parametrize(
-    ("adapter", "path"), [*zip(LANGUAGE_MODELS.values(), cycle(["async", "sync"]), strict=False)]
-)
+pytestmark = pytest.mark.leaf("hosts")
 
 
 @pytest.fixture

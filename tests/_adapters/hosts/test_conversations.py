@@ -12,6 +12,8 @@ from tests._adapters.hosts.servers import CHAT, addresses, chat_model, running, 
 from tests._adapters.ways import METHODS, messages_of, seen_of
 from tests.support.gate import Gate
 
+pytestmark = pytest.mark.leaf("hosts")
+
 SYSTEM = "You help the people of a harbor town."
 SECONDS = 600.0
 

@@ -14,15 +14,17 @@ from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioModelNot
 from lmstudio_integrations.langchain import ChatLMStudio
 from tests._adapters.hosts.servers import (
     CHAT,
+    SECONDS,
     call,
     chat_model,
     embedding_model,
+    every_adapter_on_a_path,
+    every_language_model_on_a_path,
     key_of,
     known,
     native_model_of,
     running,
 )
-from tests._adapters.hosts.test_calls import SECONDS, every_adapter_on_a_path, every_language_model_on_a_path
 from tests.support.adapters import ADAPTERS, Adapter
 from tests.support.gate import Gate
 
@@ -49,12 +51,18 @@ def test_an_adapter_uses_the_device_that_it_names(adapter: Adapter, path: str, s
     assert call(adapter, path, pickle.loads(pickle.dumps(model)), "Hello")
     assert call(adapter, path, model, "Hello again")
     assert places(server) == [(key, None), (key, "device-1")]
-    (status,) = model.hosts()
-    assert (status.host, status.device, status.loaded) == (server.address, "Studio", True)
     with pytest.raises(LMStudioModelNotFoundError, match="the device 'Desk' is not linked to this server"):
         call(adapter, path, adapter.make(model=key, host=server.address, device="Desk"), "Hello")
 
 
+@pytest.mark.leaf("hosts")
+def test_a_status_names_the_device(server: Emulator) -> None:
+    model = ChatLMStudio(model=CHAT, host=server.address, device="Studio").load()
+    (status,) = model.hosts()
+    assert (status.host, status.device, status.loaded) == (server.address, "Studio", True)
+
+
+@pytest.mark.leaf("hosts")
 @every_language_model_on_a_path
 def test_devices_of_one_server_are_hosts(adapter: Adapter, path: str, server: Emulator, gate: Gate) -> None:
     devices = {"local": None, "Studio": "device-1", "Laptop": "device-2"}
@@ -76,6 +84,7 @@ def test_devices_of_one_server_are_hosts(adapter: Adapter, path: str, server: Em
     assert places(server) == []
 
 
+@pytest.mark.leaf("hosts")
 @pytest.mark.parametrize("path", ["sync", "async"])
 def test_a_device_that_goes_away_leaves_its_calls_to_the_others(path: str, server: Emulator) -> None:
     model = ChatLMStudio(model=CHAT, host=[(server.address, "Studio"), (server.address, "Laptop")])
@@ -89,6 +98,7 @@ def test_a_device_that_goes_away_leaves_its_calls_to_the_others(path: str, serve
     assert {each.device: each.loaded for each in model.hosts()} == {lost: False, other: True}
 
 
+@pytest.mark.leaf("hosts")
 def test_devices_with_different_contexts_are_named_and_the_smallest_counts(server: Emulator) -> None:
     for device, length in (("local", 4096), ("Studio", 2048)):
         ChatLMStudio(model=CHAT, host=server.address, device=device, context_length=length).load()
@@ -123,6 +133,7 @@ def test_a_host_that_is_no_pair_is_rejected(case: str) -> None:
         model.host = host
 
 
+@pytest.mark.leaf("hosts")
 def test_a_server_and_a_device_of_it_are_two_hosts() -> None:
     model = ChatLMStudio(model=CHAT, host=["a:1", ("a:1", "Studio")], device="local")
     again = ChatLMStudio.model_validate(json.loads(json.dumps({"model": CHAT, "host": model.host, "device": "local"})))

@@ -27,6 +27,8 @@ from tests.support.adapters import ADAPTERS
 from tests.support.ports import free_port
 from tests.support.tqdm_bars import Drawn
 
+pytestmark = pytest.mark.leaf("hosts")
+
 TEXTS = [f"text {number}" for number in range(400)]
 SECONDS = 600.0
 

@@ -12,6 +12,8 @@ from tests._adapters.hosts.servers import chat_model, embedding_model, key_of, k
 from tests.support.adapters import ADAPTERS, Adapter
 from tests.support.virtual_time import in_virtual_time, serving
 
+pytestmark = pytest.mark.leaf("hosts")
+
 SHORT = 30.0
 """Seconds of the timeout that expires."""
 

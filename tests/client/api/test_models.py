@@ -11,7 +11,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.conftest import MODELS
-from tests.client.public_calls import CALLS, calls, made_calls
+from tests.client.public_calls import CALLS, ROWS, calls, made_calls
 
 
 async def test_loading_reports_its_progress_from_zero_to_one(client: Any) -> None:
@@ -286,10 +286,9 @@ async def test_an_unknown_load_policy_or_mismatch_policy_is_rejected(client: Any
 
 
 def test_every_public_call_has_a_row() -> None:
-    assert not calls() - made_calls(CALLS.values(), "", "model", "model")
+    assert not calls() - made_calls(ROWS.values(), "", "model", "model")
 
 
-@pytest.mark.leaf
 async def test_every_call_on_a_closed_client_is_an_error_of_the_client(client: Any) -> None:
     model, embedder = await client.llm.model("chatty"), await client.embedding.model("vectors", load_policy="explicit")
     await client.aclose()

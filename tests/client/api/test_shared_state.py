@@ -17,9 +17,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations._adapters.runtime import Runtime
 from lmstudio_integrations._support import environment
 from lmstudio_integrations._support.threads import BoundedCache
-from lmstudio_integrations.client.hosts.host import HostRecord
 from lmstudio_integrations.client.models.state import SeenMemory
-from lmstudio_integrations.client.plugins.sessions import PluginSessions, ToolCallbacks, _Opening, spec_of
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
@@ -124,9 +122,12 @@ class Noticed:
         self.lock.release()
 
 
+@pytest.mark.leaf("plugins")
 def test_sessions_that_another_thread_begins_to_open_are_not_closed(
     server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from lmstudio_integrations.client.plugins.sessions import PluginSessions, ToolCallbacks, _Opening, spec_of
+
     with lms.Client(server.address) as client, ThreadPoolExecutor(1) as pool:
         context = context_of(client)
         opening = context.shared(_Opening)
@@ -192,7 +193,10 @@ def test_everything_that_is_put_into_a_mailbox_is_read_in_order() -> None:
     assert together(THREADS, read) == [list(range(TIMES))] * THREADS
 
 
+@pytest.mark.leaf("hosts")
 def test_a_slot_of_a_host_belongs_to_one_call() -> None:
+    from lmstudio_integrations.client.hosts.host import HostRecord
+
     record = HostRecord(lms.HostStatus(host="a"))
 
     def call(_number: int) -> None:

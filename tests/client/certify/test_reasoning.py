@@ -8,6 +8,8 @@ import pytest
 from tests.client.certify.canned import row_of
 from tests.support.certified.rules import LONG_THOUGHT, REASONING
 
+pytestmark = pytest.mark.leaf("certify")
+
 
 def test_a_good_model_separates_turns_off_and_limits_its_reasoning() -> None:
     row = row_of("reasoning", *REASONING)

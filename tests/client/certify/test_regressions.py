@@ -10,6 +10,8 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.cards import RowName
 from tests.support.certified.good import KEY, REGRESSIONS, ChangedEngine, entry
 
+pytestmark = pytest.mark.leaf("calls_in_text", "decisions")
+
 UNTIMED: list[RowName] = [row.name for row in all_rows() if "llm" in row.kinds and row.name != "speed"]
 """The speed of a machine that runs tests says nothing."""
 

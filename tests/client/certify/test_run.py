@@ -12,15 +12,17 @@ from lmstudio_integrations.client.api.official import own_default_client
 from lmstudio_integrations.client.certify.run import all_rows, tokens_of
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.support.certified.rules import TOOLS
+from tests.support.certified.rules import tools
 
 KEY = "asked"
+
+pytestmark = pytest.mark.leaf("calls_in_text")
 
 
 @pytest.fixture
 def server() -> Generator[Emulator]:
     stalling = {"when": {"last": "^wait"}, "then": [{"text": "Well"}, {"fault": "stall"}]}
-    with Emulator([ModelEntry(key=KEY, rules=(*TOOLS, stalling))]) as server:
+    with Emulator([ModelEntry(key=KEY, rules=(*tools(), stalling))]) as server:
         yield server
 
 
@@ -55,7 +57,7 @@ def test_an_idle_instance_is_used_and_stays(client: Client) -> None:
 
 
 def test_a_card_does_not_say_how_many_run_at_once_if_only_the_engine_knows_it(tmp_path: Path) -> None:
-    entry = ModelEntry(key=KEY, rules=TOOLS, format="torch_safetensors")
+    entry = ModelEntry(key=KEY, rules=tools(), format="torch_safetensors")
     with Emulator([entry]) as server, Client(server.address) as client:
         contents = "max-num-seqs: 256\napi-key: secret\n"
         config = lms.LlmLoadModelConfig(engine_config_file_contents=contents, engine_cwd="/models")
@@ -85,14 +87,14 @@ def test_a_card_names_the_engine_of_the_format_of_the_model(
         return lms.HardwareSurvey.from_dict({"status": "ok", "engines": engines})
 
     monkeypatch.setattr("lmstudio_integrations.client.certify.run.survey_hardware", survey)
-    with Emulator([ModelEntry(key=KEY, rules=TOOLS, format=file_format)]) as server, Client(server.address) as client:
+    with Emulator([ModelEntry(key=KEY, rules=tools(), format=file_format)]) as server, Client(server.address) as client:
         assert quick(client).model.runtime == engine
 
 
 @pytest.mark.leaf
 def test_a_card_says_which_efforts_the_model_allows(client: Client) -> None:
     assert "efforts" not in str(quick(client).model)
-    entry = ModelEntry(key=KEY, rules=TOOLS, reasoning_options=("low", "medium", "high"), reasoning_default="low")
+    entry = ModelEntry(key=KEY, rules=tools(), reasoning_options=("low", "medium", "high"), reasoning_default="low")
     with Emulator([entry]) as server, Client(server.address) as other:
         card = quick(other)
     assert (card.model.efforts, card.model.default_effort) == (("low", "medium", "high"), "low")
@@ -211,7 +213,7 @@ def test_an_interrupted_call_reports_what_it_has_and_unloads_its_instance(client
 @pytest.fixture(scope="module")
 def before() -> Card:
     """A whole row of the good model, with a context of 4096 tokens."""
-    with Emulator([ModelEntry(key=KEY, rules=TOOLS)]) as server, Client(server.address) as client:
+    with Emulator([ModelEntry(key=KEY, rules=tools())]) as server, Client(server.address) as client:
         client.llm.load_new_instance(KEY, "mine", config={"context_length": 4096})
         return client.certify(KEY, rows=["tools"])
 
@@ -255,8 +257,8 @@ def test_rows_of_the_other_kind_of_model_are_an_error() -> None:
 
 
 def test_what_the_server_rejects_since_the_earlier_card_is_worse() -> None:
-    rejecting = ({"when": {"last": "^Write a long story"}, "then": [{"error": "no"}]}, *TOOLS)
-    with Emulator([ModelEntry(key=KEY, rules=TOOLS)]) as server, Client(server.address) as client:
+    rejecting = ({"when": {"last": "^Write a long story"}, "then": [{"error": "no"}]}, *tools())
+    with Emulator([ModelEntry(key=KEY, rules=tools())]) as server, Client(server.address) as client:
         before = client.certify(KEY, rows=["speed"])
     with Emulator([ModelEntry(key=KEY, rules=rejecting)]) as server, Client(server.address) as client:
         after = client.certify(KEY, rows=["speed"], against=before)

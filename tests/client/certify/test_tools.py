@@ -7,7 +7,7 @@ import pytest
 
 from lmstudio_integrations.client.certify.tools import REQUESTS
 from tests.client.certify.canned import row_of
-from tests.support.certified.rules import TOOLS, Rule, as_text, calling, with_texts
+from tests.support.certified.rules import Rule, as_text, calling, tools, with_texts
 
 Change = Callable[[Rule], list[Rule]]
 """Returns the steps that take the place of a call."""
@@ -33,7 +33,7 @@ def test_a_failure_is_named_by_what_the_model_did(change: Change, outcome: str, 
 
 
 def test_a_good_model_has_all_of_them_right() -> None:
-    row = row_of("tools", *TOOLS)
+    row = row_of("tools", *tools())
     assert (row.summary, row.advice, row.failures) == ("40 of 40 right", None, [])
     assert len({each.case.partition("/")[0] for each in row.observations}) == 9
 

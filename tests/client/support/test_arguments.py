@@ -13,10 +13,10 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.official import reset_default_client
 from lmstudio_integrations.client.embeddings import EmbeddingRequest
 from lmstudio_integrations.client.predictions.plan import PredictionParameters, PromptParameters
-from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters
 from lmstudio_integrations.emulator import Emulator
 from tests.client.transport.test_connecting import TOKEN
 from tests.support.embedding import embed_texts
+from tools.leaves import has_leaf
 
 HANDLE = lms.FileHandle(name="a.txt", identifier="1", size_bytes=1, file_type="text/plain")
 
@@ -88,9 +88,12 @@ SWITCHES: list[tuple[Callable[..., Any], Any]] = [
     (lambda model, **given: model.respond("Hi", **given), PredictionParameters),
     (lambda model, **given: model.respond_stream("Hi", **given), PredictionParameters),
     (lambda model, **given: model.complete("Hi", **given), PredictionParameters),
-    (lambda model, **given: model.act("Hi", [_tool], **given), ActParameters),
     (lambda model, **given: model.apply_prompt_template("Hi", **given), PromptParameters),
 ]
+if has_leaf("tool_loop"):
+    from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters
+
+    SWITCHES.append((lambda model, **given: model.act("Hi", [_tool], **given), ActParameters))
 """Calls with switches, and their parameters."""
 
 ON_A_MODEL: list[tuple[str, Callable[[Any], Any]]] = [

@@ -18,18 +18,18 @@ from tests.support.certified.rules import (
     HONESTY,
     REASONING,
     SPEED,
-    TOOLS,
     VISION,
     Rule,
     as_text,
     calling,
     decisions,
+    tools,
     with_texts,
 )
 
 KEY = "acme/good"
 
-RULES: tuple[Rule, ...] = (*TOOLS, *REASONING, *SPEED, *HONESTY, *decisions(), *VISION)
+RULES: tuple[Rule, ...] = (*tools(), *REASONING, *SPEED, *HONESTY, *decisions(), *VISION)
 
 Requested = Callable[[GenerateRequest], GenerateRequest]
 Events = Callable[[GenerateRequest, EngineEvent], EngineEvent]
@@ -84,7 +84,7 @@ def entry(rules: Sequence[Rule] = RULES, **fields: Any) -> ModelEntry:
 
 def _for_each_call(change: Callable[[Rule], list[Rule]]) -> tuple[Rule, ...]:
     """Return the rules with other steps in the place of each tool call."""
-    return (*calling(change), *RULES[len(TOOLS) :])
+    return (*calling(change), *RULES[len(tools()) :])
 
 
 def _malformed(step: Rule) -> list[Rule]:

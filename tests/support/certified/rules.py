@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from lmstudio_integrations.client.certify.decisions import MESSAGES
-from lmstudio_integrations.client.certify.tools import DEFINITIONS, REQUESTS, Request
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.certify.tools import Request
 
 Rule = dict[str, Any]
 
@@ -22,31 +23,35 @@ def _filled(schema: dict[str, Any], needed: Any) -> Any:
     return needed
 
 
-_PARAMETERS = {each["function"]["name"]: each["function"]["parameters"] for each in DEFINITIONS}
-
-
-def calls_of(request: Request) -> list[Rule]:
+def calls_of(request: "Request") -> list[Rule]:
     """Return the steps that make the calls of a request."""
+    from lmstudio_integrations.client.certify.tools import DEFINITIONS
+
+    parameters = {each["function"]["name"]: each["function"]["parameters"] for each in DEFINITIONS}
     return [
-        {"tool": name, "arguments": _filled(_PARAMETERS[name], dict(arguments))} for name, arguments in request.calls
+        {"tool": name, "arguments": _filled(parameters[name], dict(arguments))} for name, arguments in request.calls
     ]
 
 
-def _rules() -> Iterator[Rule]:
-    for request in REQUESTS:
-        last, role = (request.prompt, "user") if request.made is None else (request.made[2], "tool")
-        then = calls_of(request) or [{"text": f"{request.says} is what I can say."}]
-        yield {"when": {"last": f"(^|\\. ){re.escape(last)}", "role": role}, "then": then}
+@cache
+def tools() -> tuple[Rule, ...]:
+    """Return the rules of a model that calls tools. The row, like its answers, needs another leaf."""
+    from lmstudio_integrations.client.certify.tools import REQUESTS
+
+    return tuple(map(_rule_of, REQUESTS))
 
 
-TOOLS = tuple(_rules())
+def _rule_of(request: "Request") -> Rule:
+    last, role = (request.prompt, "user") if request.made is None else (request.made[2], "tool")
+    then = calls_of(request) or [{"text": f"{request.says} is what I can say."}]
+    return {"when": {"last": f"(^|\\. ){re.escape(last)}", "role": role}, "then": then}
 
 
 def calling(change: Callable[[Rule], list[Rule]]) -> tuple[Rule, ...]:
     """Return these rules with other steps in the place of each tool call."""
     return tuple(
         {**rule, "then": [new for step in rule["then"] for new in (change(step) if "tool" in step else [step])]}
-        for rule in TOOLS
+        for rule in tools()
     )
 
 
@@ -92,6 +97,8 @@ TEAMS = ("billing", "support", "sales")
 
 def decisions(wrong: int = 0) -> list[Rule]:
     """Return the rules of a model that decides; its first answers may be wrong."""
+    from lmstudio_integrations.client.certify.decisions import MESSAGES
+
     made: list[Rule] = []
     for number, (message, team, is_complaint) in enumerate(MESSAGES):
         answer = TEAMS[(TEAMS.index(team) + (number < wrong)) % 3]

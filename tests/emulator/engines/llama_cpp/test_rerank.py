@@ -14,7 +14,7 @@ from lmstudio_integrations import LLM, Client, LlmLoadModelConfig
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.emulator.engines.llama_cpp.models import load
 
-pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive, pytest.mark.leaf("decisions", "llama_cpp")]
 
 WORDS = ["ferry", "pier", "dog", "ticket", "storm", "harbor", "price", "child", "bus", "beach", "leash", "free", "late"]
 EXAMPLES = lms.RerankTemplate(
