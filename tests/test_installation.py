@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -170,3 +171,12 @@ def test_an_older_core_has_no_decisions_and_one_sentence_says_which_has(monkeypa
         ModuleNotFoundError, match=r"needs langchain-core 1\.8 or newer; run: .*'langchain-core>=1\.8'$"
     ):
         langchain.__getattr__("LMStudioClassifier")
+
+
+@pytest.mark.slow
+def test_without_a_package_of_their_group_the_tests_say_in_a_sentence_what_to_install() -> None:
+    program = "import sys; sys.modules['pytest_timeout'] = None; import tests.conftest"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("The tests need packages that are not installed: pytest_timeout. In the clone, run `uv sync")
