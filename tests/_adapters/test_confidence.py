@@ -23,6 +23,8 @@ from tests._adapters.ways import collected, ways
 from tests.support.adapters import covering
 from tests.support.confidences import Document, generated, recomputed
 
+pytestmark = pytest.mark.leaf("confidence")
+
 DOCUMENTS = 3
 LOOK = {
     "type": "object",

@@ -171,6 +171,7 @@ def test_a_prompt_that_does_not_fit_is_an_error_with_the_numbers(server: Emulato
     assert "load the model with context_length=" in str(caught.value)
 
 
+@pytest.mark.leaf("context_check")
 @every_way
 @pytest.mark.parametrize("checks", [True, False])
 def test_an_empty_response_to_a_prompt_beyond_the_window_is_an_error_with_the_servers_numbers(
@@ -195,6 +196,7 @@ def test_a_server_that_cuts_in_silence_is_noticed(server: Emulator, make: Any, w
     assert metadata["finish_reason"] == "stop"
 
 
+@pytest.mark.leaf("context_check")
 @every_way
 @pytest.mark.parametrize(("limit", "counted", "finish_reason"), [(None, 602, "stop"), (300, 300, "length")])
 def test_a_server_that_counts_a_response_and_sends_none_is_noticed(
@@ -219,6 +221,7 @@ def test_a_short_prompt_costs_no_further_request(server: Emulator, make: Any, wa
     assert requests == []
 
 
+@pytest.mark.leaf("context_check")
 @some_ways
 @pytest.mark.parametrize("policy", ["truncateMiddle", "rollingWindow"])
 def test_a_policy_that_cuts_reports_what_it_dropped_without_a_warning(
@@ -317,6 +320,7 @@ async def test_a_check_that_fails_leaves_the_response(server: Emulator) -> None:
     assert "dropped_tokens" not in response.response_metadata
 
 
+@pytest.mark.leaf("context_check")
 def test_a_check_loads_no_model(server: Emulator, requests: list[str]) -> None:
     ENGINE.before = lambda _: asyncio.to_thread(server.unload, "cuts")
     assert ChatLMStudio(model="cuts", host=server.address).invoke(conversation(TURNS)).text == "An answer."
@@ -324,6 +328,7 @@ def test_a_check_loads_no_model(server: Emulator, requests: list[str]) -> None:
     assert "cuts" not in [instance.identifier for instance in server.loaded()]
 
 
+@pytest.mark.leaf("context_check")
 @pytest.mark.parametrize(("seconds", "expected"), [(None, 5.0), (60.0, 5.0), (1.5, 1.5)])
 @in_virtual_time
 async def test_a_server_that_does_not_answer_the_check_holds_nobody(seconds: float | None, expected: float) -> None:
@@ -340,6 +345,7 @@ async def test_a_server_that_does_not_answer_the_check_holds_nobody(seconds: flo
         assert time.monotonic() - asked_at[0] == pytest.approx(expected, abs=0.5)
 
 
+@pytest.mark.leaf("context_check")
 @pytest.mark.parametrize("make_client", [sync_client, lms.AsyncClient])
 async def test_a_stream_that_is_cancelled_during_the_check_keeps_its_response(
     server: Emulator, make_client: Any

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -136,6 +137,17 @@ _LEAF_OF = {
     "search_models": "downloads",
 }
 """The leaves of rows."""
+
+
+def of_this_copy(rows: Iterable[Any]) -> list[Any]:
+    """Return the rows of a table whose last member calls nothing of a leaf that was deleted."""
+    gone = {name for name, leaf in _LEAF_OF.items() if not has_leaf(leaf)}
+    return [row for row in rows if gone.isdisjoint(_code_of(row[-1]).co_names)]
+
+
+def _code_of(call: Any) -> Any:
+    return (call.func if isinstance(call, partial) else call).__code__
+
 
 CALLS = {name: row for name, row in ROWS.items() if name not in _LEAF_OF or has_leaf(_LEAF_OF[name])}
 """The same, of the methods that are in this copy."""

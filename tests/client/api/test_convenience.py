@@ -43,10 +43,15 @@ def test_the_functions_do_what_the_default_client_does(server: Emulator) -> None
     }
     assert lms.list_loaded_models() == [lms.llm(LOADED), lms.llm(OTHER), lms.embedding_model("vectors")]
     assert [model.model_key for model in lms.list_downloaded_models("llm")] == [LOADED, OTHER]
+    assert lms.prepare_image(PIXEL).size_bytes == len(PIXEL)
+
+
+@pytest.mark.leaf("decisions")
+@pytest.mark.usefixtures("server")
+def test_the_default_client_has_decision_models() -> None:
     answers = lms.decision_model("judge", ttl=60).decide("Hi", {"greets": lms.Noul(instructions="Hi?")}).answers
     assert answers["greets"].type == "noul"
     assert lms.decision_model().identifier == "judge"
-    assert lms.prepare_image(PIXEL).size_bytes == len(PIXEL)
 
 
 def test_the_default_client_may_be_configured_before_its_first_use_only(server: Emulator) -> None:

@@ -64,6 +64,7 @@ CLOSE: dict[str, Any] = {"type": "channelClose"}
 LOADED = [packet({"type": "success", "info": INFO}), CLOSE]
 
 
+@pytest.mark.leaf("planning")
 async def test_a_load_without_memory_fails_as_such_even_if_nothing_can_be_listed() -> None:
     server = Server(
         {

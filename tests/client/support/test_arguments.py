@@ -14,6 +14,7 @@ from lmstudio_integrations.client.api.official import reset_default_client
 from lmstudio_integrations.client.embeddings import EmbeddingRequest
 from lmstudio_integrations.client.predictions.plan import PredictionParameters, PromptParameters
 from lmstudio_integrations.emulator import Emulator
+from tests.client.public_calls import of_this_copy
 from tests.client.transport.test_connecting import TOKEN
 from tests.support.embedding import embed_texts
 from tools.leaves import has_leaf
@@ -155,13 +156,13 @@ async def client() -> AsyncIterator[Any]:
         yield made
 
 
-@pytest.mark.parametrize(("text", "call"), CALLS)
+@pytest.mark.parametrize(("text", "call"), of_this_copy(CALLS))
 async def test_invalid_arguments_of_a_client_call_are_rejected(client: Any, text: str, call: Any) -> None:
     with pytest.raises(lms.LMStudioValueError, match=text):
         await call(client)
 
 
-@pytest.mark.parametrize(("text", "call"), ON_A_MODEL)
+@pytest.mark.parametrize(("text", "call"), of_this_copy(ON_A_MODEL))
 async def test_invalid_arguments_of_a_model_call_are_rejected(client: Any, text: str, call: Any) -> None:
     with pytest.raises(lms.LMStudioValueError, match=text):
         await call(client.llm.lazy_model("chatty"))
@@ -180,7 +181,7 @@ SYNC_ONLY: list[Callable[[Any], Any]] = [
 ]
 
 
-@pytest.mark.parametrize("call", NEVER_AWAITED)
+@pytest.mark.parametrize("call", [call for (call,) in of_this_copy((each,) for each in NEVER_AWAITED)])
 async def test_an_async_callback_is_rejected_where_no_client_awaits_it(client: Any, call: Callable[[Any], Any]) -> None:
     with pytest.raises(
         lms.LMStudioValueError, match="must be a function that is not async, or None; got <function _as"
@@ -188,7 +189,7 @@ async def test_an_async_callback_is_rejected_where_no_client_awaits_it(client: A
         await call(client)
 
 
-@pytest.mark.parametrize("call", SYNC_ONLY)
+@pytest.mark.parametrize("call", [call for (call,) in of_this_copy((each,) for each in SYNC_ONLY)])
 def test_the_sync_client_rejects_async_callbacks_before_it_sends_anything(call: Callable[[Any], Any]) -> None:
     model = lms.Client("127.0.0.1:1").llm.lazy_model("chatty")
     with pytest.raises(lms.LMStudioValueError, match=r"must be a function that is not async.* _async_callback"):
