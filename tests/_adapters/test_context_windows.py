@@ -365,6 +365,7 @@ async def test_a_stream_that_is_cancelled_during_the_check_keeps_its_response(
         assert (await reading).content == "An answer."
 
 
+@pytest.mark.leaf("hosts")
 def test_the_host_that_responded_is_asked() -> None:
     with emulator_of(MODELS[1]) as other, emulator_of(MODELS[1]) as server:
         llm = LMStudio(model="cuts", host=[other.address, server.address])
@@ -373,6 +374,7 @@ def test_the_host_that_responded_is_asked() -> None:
         assert len(other.predictions) + len(server.predictions) == 1
 
 
+@pytest.mark.leaf("context_check")
 async def test_the_native_client_checks_on_request(server: Emulator) -> None:
     async with lms.AsyncClient(server.address) as client:
         model = await client.llm.model("cuts")

@@ -84,7 +84,7 @@ def act(host: str) -> Any:
     return messages
 
 
-@pytest.mark.parametrize("call", [langchain, llama_index, act])
+@pytest.mark.parametrize("call", [langchain, llama_index, pytest.param(act, marks=pytest.mark.leaf("tool_loop"))])
 def test_in_the_call_of_a_tool_and_its_result(call: Callable[[str], Any], server: Emulator) -> None:
     assert call(server.address)
 

@@ -240,6 +240,7 @@ def _problem(model: Any, server: Server) -> str | None:
     return None if error is None else str(error)
 
 
+@pytest.mark.leaf("hosts")
 @pytest.mark.parametrize(("name", "way"), covering(ADAPTERS, MOVES))
 def test_a_token_stays_with_the_host_that_it_was_given_for(guarded: Server, name: str, way: str) -> None:
     made = ADAPTERS[name].make(model="m", host="127.0.0.1:9", api_token=TOKEN)
@@ -268,6 +269,7 @@ def test_a_host_that_is_configured_later_does_not_get_the_token(guarded: Server)
         chain.invoke("Hello")
 
 
+@pytest.mark.leaf("hosts")
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_the_token_of_the_environment_is_for_the_host_of_the_environment(
     guarded: Server, monkeypatch: pytest.MonkeyPatch, name: str
@@ -626,6 +628,7 @@ LEAKS: dict[str, Callable[[str], str]] = {
 }
 
 
+@pytest.mark.leaf("calls_in_text")
 @pytest.mark.parametrize("leak", LEAKS.values(), ids=LEAKS)
 def test_what_a_model_wrote_for_a_secret_is_in_no_error_and_no_log(
     writer: Emulator, leak: Callable[[str], str], caplog: pytest.LogCaptureFixture
@@ -666,6 +669,7 @@ def careless() -> Iterator[Emulator]:
         yield running
 
 
+@pytest.mark.leaf("certify", "telemetry")
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def test_the_value_of_a_secret_in_a_text_of_others_stands_nowhere(
     careless: Emulator, place: Callable[[str], str], telemetry: Telemetry, caplog: pytest.LogCaptureFixture
@@ -754,6 +758,7 @@ def test_user_and_password_of_an_address_are_not_shown(make: Callable[[], object
     assert not shows_token(shown_by(error_of(make)))
 
 
+@pytest.mark.leaf("telemetry")
 def test_the_user_and_the_password_of_a_proxy_are_in_no_error_and_no_span(
     telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ from tests.support import template_functions
 from tests.support.adapters import covering
 from tests.support.template_functions import Said, Template, TemplateEngine, answers
 from tests.support.web import PIXEL
+from tools.leaves import has_leaf
 
 PNG = base64.b64encode(PIXEL).decode()
 
@@ -298,8 +299,17 @@ RESTORED: dict[str, Way] = {
 """Ways on which a conversation is stored between two calls."""
 
 
+if not has_leaf("tool_loop"):
+    del CALLS["act"], CALLS["async act"]
+
+
+def there(*names: str) -> list[str]:
+    """Return the calls that are in this copy of the package."""
+    return [name for name in names if name in CALLS]
+
+
 def some(*names: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("way", [CALLS[name] for name in names], ids=names)
+    return pytest.mark.parametrize("way", [CALLS[name] for name in there(*names)], ids=there(*names))
 
 
 FRAMEWORK_WARNINGS = pytestmark = pytest.mark.filterwarnings(
@@ -337,6 +347,7 @@ def prompts_of(served: Served, way: Way) -> list[str]:
     ]
 
 
+@pytest.mark.leaf("calls_in_text")
 @some("astream", "achat", "act")
 def test_a_thought_before_a_call_in_the_text_goes_back(served: Served, way: Way) -> None:
     way(served.host, "kept", ["In the text"], {})
@@ -374,7 +385,7 @@ MODES: dict[str, tuple[str, Any, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize(("way", "name"), covering(["stream", "astream_chat", "respond", "act"], MODES))
+@pytest.mark.parametrize(("way", "name"), covering(there("stream", "astream_chat", "respond", "act"), MODES))
 def test_a_setting_decides_what_is_sent(served: Served, way: str, name: str) -> None:
     model, mode, expected = MODES[name]
     CALLS[way](served.host, model, [QUESTION, QUESTION], {"send_reasoning": mode})
@@ -382,7 +393,7 @@ def test_a_setting_decides_what_is_sent(served: Served, way: str, name: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("way", "model"), covering(["stream", "act"], ["kept", "stripped", "copied", "misplaced", "rejected", "bare"])
+    ("way", "model"), covering(there("stream", "act"), ["kept", "stripped", "copied", "misplaced", "rejected", "bare"])
 )
 def test_each_prompt_begins_with_the_one_before(served: Served, way: str, model: str) -> None:
     served.engine.prompts.clear()
@@ -715,6 +726,7 @@ def test_thoughts_are_sent_beside_images(served: Served) -> None:
     assert len(served.server.predictions[-1].images) == 2
 
 
+@pytest.mark.leaf("hosts")
 @pytest.mark.parametrize(("make", "name"), [(ChatLMStudio, "content blocks"), (LMStudio, "LlamaIndex")])
 def test_each_host_gets_what_its_template_takes(make: Any, name: str) -> None:
     first, second = serving(m=template_functions.kept), serving(m=template_functions.after_empty)
@@ -752,7 +764,7 @@ CALLED: dict[str, Callable[[str, dict[str, Any]], Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", CALLED)
+@pytest.mark.parametrize("name", [name for name in CALLED if name != "async act" or name in CALLS])
 @pytest.mark.parametrize(
     ("settings", "text"),
     [

@@ -87,6 +87,7 @@ def test_calls_are_sent_in_messages_of_their_own_where_the_template_takes_one(
     assert found == APART if model == "one" else together(found)
 
 
+@pytest.mark.leaf("tool_loop")
 @pytest.mark.parametrize("model", ["none", "busy"])
 def test_calls_stay_together_where_that_would_not_help(model: str) -> None:
     with serving() as server:

@@ -161,6 +161,7 @@ async def test_errors_are_those_of_a_question(make: Callable[[str], Any]) -> Non
         await make(f"127.0.0.1:{free_port()}").warm()
 
 
+@pytest.mark.leaf("hosts")
 @pytest.mark.parametrize("count", [1, 2])
 def test_of_several_hosts_those_that_have_the_model_loaded_are_warm(count: int) -> None:
     with servers((chat_model(preload=True),), (chat_model(preload=count == 2),)) as pair:
@@ -171,6 +172,7 @@ def test_of_several_hosts_those_that_have_the_model_loaded_are_warm(count: int) 
 MODEL = ModelEntry(key=CHAT, slots=2, preload=True)
 
 
+@pytest.mark.leaf("hosts")
 def test_a_host_that_was_switched_off_since_it_was_asked_is_left_out() -> None:
     with servers((MODEL,), (MODEL,)) as pair:
         model = ChatLMStudio(model=CHAT, host=addresses(pair)).load()
@@ -181,6 +183,7 @@ def test_a_host_that_was_switched_off_since_it_was_asked_is_left_out() -> None:
         assert len(pair[0].predictions) == 1
 
 
+@pytest.mark.leaf("hosts")
 @pytest.mark.parametrize(
     ("faults", "expected"),
     [
@@ -346,6 +349,7 @@ def test_a_question_about_the_instance_processes_nothing(server: Emulator) -> No
         assert len(server.predictions) == 1
 
 
+@pytest.mark.leaf("hosts")
 @pytest.mark.parametrize("keep", [True, False])
 def test_the_last_prefix_counts_on_every_host_also_on_one_that_loads_the_model_later(keep: bool) -> None:
     with servers((chat_model(preload=True),), (chat_model(),)) as pair:
