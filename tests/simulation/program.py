@@ -40,7 +40,8 @@ OF_NETWORKS = (lms.LMStudioConnectionLostError, lms.LMStudioUnreachableError, lm
 RELOADS = 3
 """How often a call loads a model again that was unloaded."""
 
-POLICIES: tuple[LoadPolicy, ...] = ("get_or_load", "get_or_load", "explicit", "fit", "new_instance")
+_FIT: LoadPolicy = "fit" if has_leaf("planning") else "explicit"
+POLICIES: tuple[LoadPolicy, ...] = ("get_or_load", "get_or_load", "explicit", _FIT, "new_instance")
 
 KINDS = (
     *("respond", "stream", "leave", "cancel", "act", "embed", "rerank", "count", "list", "load", "unload", "close"),
