@@ -81,14 +81,34 @@ def use_cassette(path: str | Path, mode: Mode = "none", *, server: str | None = 
         raise LMStudioValueError(f"the mode {mode!r} records {str(path)!r}: name the server to record")
     new = path.with_name(f".recording-{path.name}")
     with file_errors(path):
-        new.unlink(missing_ok=True)
+        if new.exists():
+            raise LMStudioOSError(
+                f"the cassette {str(path)!r} is being recorded in another place; if it is not, because a program was "
+                f"killed, delete {str(new)!r}"
+            )
+    recording = Recording(new, server)
+    recording.path = path
     try:
-        with Recording(new, server) as recording:
+        with recording:
             yield recording
-        with file_errors(path):
-            new.replace(os.path.realpath(path))
+        _move(new, path, existed=exists)
     except BaseException as error:
         error.add_note(f"The cassette {str(path)!r} is not saved, because its block did not end without an error.")
         raise
     finally:
         new.unlink(missing_ok=True)
+
+
+def _move(new: Path, path: Path, *, existed: bool) -> None:
+    """Put a recording in its place.
+
+    Raises:
+        LMStudioOSError: If that fails, or another program has saved one there meanwhile.
+    """
+    with file_errors(path):
+        if path.exists() and not existed:
+            raise LMStudioOSError(
+                f"the cassette {str(path)!r} was saved by another recording meanwhile, and stays; to have this "
+                "one, record again with the mode 'rewrite'"
+            )
+        new.replace(os.path.realpath(path))

@@ -5,9 +5,9 @@ place. `cassette.py` has the format, and `redaction.py` hides the secrets.
 """
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -23,12 +23,14 @@ from lmstudio_integrations.cassettes.cassette import (
     file_errors,
     save,
 )
-from lmstudio_integrations.client.transport.connect.addresses import Address
+from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.socket_session import recorders
 from lmstudio_integrations.errors import LMStudioOSError
 from lmstudio_integrations.protocol.envelope import parse
 from lmstudio_integrations.protocol.session import ClientSession
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 LAST_MOMENT = 1.0
 """Seconds that open requests have at the end of a recording: what a client sent last may still be on its way."""
@@ -47,18 +49,28 @@ _EVENTS: dict[tuple[str, str], tuple[EventKind, str, str]] = {
 }
 """The frames of each side: what they are in a cassette, the member with the id, and the member with the content."""
 
+_recordings: "list[Recording]" = []
+"""The recordings that are open. They may overlap: each records what is said while it is open."""
+
+_threads = contextlib.ExitStack()
+"""The I/O threads of the open recordings. All end with the last recording, because others may use any of them."""
+
+_lock = threading.Lock()
+"""Guards both."""
+
 
 class Recording:
     """Records what the clients of this process and a server say to each other. A context manager.
 
     In the block, clients connect anew and have nothing cached, so that the cassette is complete. It is written at the
-    end of the block, also of one that ends with an error.
+    end of the block, also of one that ends with an error. Recordings may overlap: each has what is said in its block.
 
     Prompts, responses and the names of models are recorded; secrets are not (docs/tools/cassettes.md#secrets).
 
     Args:
         path: The cassette, which must not exist yet.
-        server: The address of LM Studio, or of an emulator. Clients that have another one are not recorded.
+        server: The address of LM Studio, or of an emulator. Clients that have another one are not recorded; all names
+            of this machine are one.
 
     Raises:
         LMStudioOSError: If the file exists or cannot be written.
@@ -67,17 +79,19 @@ class Recording:
 
     def __init__(self, path: str | Path, server: str) -> None:
         self.path: Path = Path(path)
+        """The cassette."""
+        self._file = self.path
         self.address: str = server
         """The address of the server, as clients take it."""
         self.section: str | None = ""
         """The part of the recording to which requests from now on belong; with `None`, they are not recorded."""
-        self._server = Address.parse(server)
+        self._server = Address.parse(server).server
+        self._others: set[str] = set()
         self._interactions: list[Interaction] = []
         self._open: set[Interaction] = set()
         self._lock = threading.Lock()
         self._idle = threading.Event()
         self._idle.set()
-        self._block = contextlib.ExitStack()
         self._reserve()
 
     @property
@@ -86,17 +100,32 @@ class Recording:
         return len(self._interactions)
 
     def __enter__(self) -> Self:
-        recorders[self._server] = lambda namespace: partial(_RecordedSession, self.conversation(namespace))
-        self._block.callback(recorders.pop, self._server)
-        self._block.enter_context(IOThread.fresh())
+        with _lock:
+            _recordings.append(self)
+            recorders.append(_RecordedSession)
+            _threads.enter_context(IOThread.fresh())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._finish()
-        self._block.close()
-        save(self.path, self._interactions)
+        with _lock:
+            _recordings.remove(self)
+            recorders.pop()
+            if not _recordings:
+                _threads.close()
+        save(self._file, self._interactions)
+        if not self._interactions:
+            others = f"; clients in this process used {', '.join(sorted(self._others))}" if self._others else ""
+            logger.warning("no request to %s was recorded in %s%s", self.address, self.path, others)
+
+    def records(self, target: Target) -> bool:
+        """Whether what clients say to a server is recorded."""
+        is_recorded = target.address is not None and target.address.server == self._server
+        if not is_recorded:
+            self._others.add(str(target))
+        return is_recorded
 
     def conversation(self, namespace: str) -> "Conversation":
         """Return what records another socket than those of clients."""
@@ -126,11 +155,11 @@ class Recording:
 
     def _reserve(self) -> None:
         """Create the file, so that one that cannot be written is an error now, and not after the recording."""
-        with file_errors(self.path):
-            if self.path.exists():
+        with file_errors(self._file):
+            if self._file.exists():
                 raise LMStudioOSError(f"the cassette {str(self.path)!r} exists; delete it, or choose another name")
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.touch(exist_ok=False)
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.touch(exist_ok=False)
 
     def _finish(self) -> None:
         """Let open requests end, and record those that do not as far as they came."""
@@ -195,22 +224,38 @@ class Conversation:
 
 
 class _RecordedSession(ClientSession):
-    """The session of a client's socket, of which each frame is recorded."""
+    """The session of a client's socket, of which each open recording has each frame.
 
-    def __init__(self, conversation: Conversation, *arguments: Any) -> None:
+    Args:
+        namespace: That of the socket.
+        get_target: Returns the server, once that was found.
+        arguments: Those of `ClientSession`.
+    """
+
+    def __init__(self, namespace: str, get_target: Callable[[], Target], *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._conversation = conversation
+        self._namespace = namespace
+        self._get_target = get_target
+        self._conversations: dict[Recording, Conversation] = {}
 
     def data_to_send(self) -> list[str]:
         frames = super().data_to_send()
         for frame in frames:
-            self._conversation.add("client", frame)
+            self._record("client", frame)
         return frames
 
     def receive(self, data: str | bytes, now: float) -> None:
-        self._conversation.add("server", data)
+        self._record("server", data)
         super().receive(data, now)
 
     def connection_lost(self, make_error: Callable[[], BaseException]) -> None:
         super().connection_lost(make_error)
-        self._conversation.end()
+        for conversation in self._conversations.values():
+            conversation.end()
+
+    def _record(self, sender: Literal["client", "server"], frame: str | bytes) -> None:
+        for recording in tuple(_recordings):
+            if recording.records(self._get_target()):
+                if recording not in self._conversations:
+                    self._conversations[recording] = recording.conversation(self._namespace)
+                self._conversations[recording].add(sender, frame)

@@ -29,8 +29,9 @@ from lmstudio_integrations.protocol.errors import copy_of
 from lmstudio_integrations.protocol.exchange import InstanceQueues
 from lmstudio_integrations.protocol.session import ClientSession
 
-recorders: dict[Address | None, Callable[[Namespace], Callable[..., ClientSession]]] = {}
-"""What makes the sessions with a server while its conversations are recorded, from their namespace."""
+recorders: list[Callable[..., ClientSession]] = []
+"""What makes sessions while conversations are recorded, from their namespace, a getter of the server that is found, and
+the arguments of `ClientSession`. Each knows all recordings, so the newest makes the session."""
 
 _RELEASED = "already released"
 """In the error of a server that has released a client (docs/protocol.md#authentication-rules)."""
@@ -99,8 +100,7 @@ class SocketSession:
         report: ConnectionReport | None = None,
     ) -> None:
         peer = "LM Studio on this machine" if target.address is None else f"LM Studio at {target.address}"
-        record = recorders.get(target.address)
-        new_session = ClientSession if record is None else record(namespace)
+        new_session = partial(recorders[-1], namespace, lambda: self.found) if recorders else ClientSession
         self.session: ClientSession = new_session(peer, queues, error_with_suggestion)
         self.accepted: asyncio.Event = asyncio.Event()
         """Set when the server has accepted this client."""
