@@ -5,7 +5,7 @@ fixture is used.
 """
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -136,9 +136,11 @@ def lmstudio_cassette(
     test = [each.name for each in node.listchain() if isinstance(each, (pytest.Class, pytest.Item))]
     path = node.path.parent / "cassettes" / node.path.stem / cassette_name(test)
     is_recorded = needs_server(path, mode)
+    if not is_recorded and not path.exists():
+        pytest.fail(f"there is no cassette {str(path)!r}; record it with --lmstudio-record=once", pytrace=False)
     host = _recorded_host(request) if is_recorded else None
     unmatched: Sequence[str] = ()
-    with suppress(_NotPassedError), ExitStack() as stack:
+    with _short_errors(), suppress(_NotPassedError), ExitStack() as stack:
         server = stack.enter_context(use_cassette(path, mode, server=host))
         if host is not None and Target.of(host, None).token is None:  # that of the environment is for another server
             for name in TOKEN_VARIABLES:
@@ -153,9 +155,30 @@ def lmstudio_cassette(
             node.add_report_section("teardown", "lmstudio", f"{path.name} is not saved{kept}: the test did not pass")
             raise _NotPassedError
         if is_recorded:
-            node.stash[_recordings].push(stack.pop_all())
+            recording = stack.pop_all()
+
+            def save(*error: Any) -> bool:
+                with _short_errors():  # of the recording; one of a fixture stays as it is
+                    return recording.__exit__(*error)
+
+            node.stash[_recordings].push(save)
     if unmatched:
-        pytest.fail("the cassette does not have all requests:\n" + "\n".join(unmatched), pytrace=False)
+        missing = "\n".join(unmatched)
+        pytest.fail(
+            f"the cassette does not have all requests; record it again with --lmstudio-record=rewrite:\n{missing}",
+            pytrace=False,
+        )
+
+
+@contextmanager
+def _short_errors() -> Generator[None]:
+    """Fail with what an error of this package says, without the lines that raised it, which are no part of the test."""
+    from lmstudio_integrations.errors import LMStudioError  # noqa: PLC0415 - see the docstring of the module
+
+    try:
+        yield
+    except LMStudioError as error:
+        pytest.fail("\n".join([str(error), *getattr(error, "__notes__", ())]), pytrace=False)
 
 
 def _recorded_host(request: pytest.FixtureRequest) -> str:

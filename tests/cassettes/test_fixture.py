@@ -37,10 +37,16 @@ def test_a_test_is_recorded_once_and_replayed_without_a_server(run: Run, pyteste
     name = f"cassettes/{module}/test_it_responds-a-b-c"
     assert cassettes == {f"{name}.lms.jsonl", f"{name}~14c2b381.lms.jsonl"}
     run(source, "--lmstudio-record=once").assert_outcomes(passed=2)
+    result = run(source.replace("a-b-c", "a-b-d"), "-k", "a-b-d")
+    result.assert_outcomes(errors=1, deselected=1)
+    result.stdout.fnmatch_lines(["there is no cassette '*a-b-d*'; record it with --lmstudio-record=once"])
+    result.stdout.no_fnmatch_line("*lmstudio_integrations*.py*")
     # A program that handles the error passes, and its test must fail.
     result = run(CASSETTE_TEST.replace("EXTRA", '"!"'))
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*the cassette does not have all requests:", '*recorded "a b/c", sent "a b/c!"*'])
+    result.stdout.fnmatch_lines(
+        ["*have all requests; record it again with --lmstudio-record=rewrite:", '*recorded "a b/c", sent "a b/c!"*']
+    )
 
 
 def test_a_recorded_server_gets_the_token_of_the_environment_only_if_that_is_for_it(
@@ -163,3 +169,25 @@ def test_a_recording_needs_an_lm_studio(run: Run, monkeypatch: pytest.MonkeyPatc
     result = run(CASSETTE_TEST.replace("EXTRA", '""'), "--lmstudio-record=rewrite")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*no LM Studio to record: start it, or name it with --lmstudio-host*"])
+
+
+@pytest.mark.parametrize("when", ["setup", "teardown"])
+def test_a_cassette_that_cannot_be_used_is_told_without_the_lines_of_the_package(
+    run: Run, pytester: pytest.Pytester, when: str
+) -> None:
+    name = "test_it_responds-a-b-c.lms.jsonl"
+    line = "lmstudio_cassette.path.touch()  # as another program may do it"
+    source = CASSETTE_TEST.replace("a b/c", "a-b-c").replace("EXTRA", '""')
+    module = pytester.makepyfile(source).stem
+    if when == "setup":
+        folder = pytester.mkdir("cassettes") / module
+        folder.mkdir()
+        (folder / f".recording-{name}").touch()
+    else:
+        source = f"{source}    {line}\n"
+    with Emulator(["qwen2.5-7b-instruct"]) as server:
+        result = run(source, "--lmstudio-record=once", f"--lmstudio-host={server.address}")
+    result.assert_outcomes(errors=1, passed=0 if when == "setup" else 1)
+    told = "is being recorded in another place*" if when == "setup" else "was saved by another recording meanwhile*"
+    result.stdout.fnmatch_lines([f"*{told}"])
+    result.stdout.no_fnmatch_line("*lmstudio_integrations*.py*")
