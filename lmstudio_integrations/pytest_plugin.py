@@ -12,6 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from lmstudio_integrations.cassettes import Recording, Replay
+    from lmstudio_integrations.cassettes.cassette import BeforeRecord
     from lmstudio_integrations.cassettes.modes import Mode
     from lmstudio_integrations.emulator import Emulator
 
@@ -24,6 +25,9 @@ _passed = pytest.StashKey[bool]()
 
 _recordings = pytest.StashKey[ExitStack]()
 """The recording of a test, which is saved at the end."""
+
+_recorded = pytest.StashKey[str]()
+"""What the recording of a test says about itself, once it is saved."""
 
 
 class _NotPassedError(Exception):
@@ -72,6 +76,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         item.stash[_passed] = report.passed
     elif report.when == "call":  # there is one for each subtest as well
         item.stash[_passed] &= report.passed
+    else:
+        report.lmstudio_recorded = item.stash.get(_recorded, "")  # plugins such as pytest-xdist send attributes along
     return report
 
 
@@ -81,6 +87,15 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     with ExitStack() as recordings:
         item.stash[_recordings] = recordings
         return (yield)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say of each recorded cassette how many values were removed, and where texts of users and models remain."""
+    reports = [each for reports in terminalreporter.stats.values() for each in reports]
+    recorded = [text for each in reports if (text := getattr(each, "lmstudio_recorded", ""))]
+    if recorded:
+        terminalreporter.section("recorded cassettes")
+        terminalreporter.write_line("\n".join(recorded))
 
 
 @pytest.fixture(scope="session")
@@ -113,9 +128,17 @@ def lmstudio_session_host(request: pytest.FixtureRequest) -> str:
     return _host(request, "lmstudio_session_emulator")
 
 
+@pytest.fixture(scope="session")
+def lmstudio_before_record() -> "BeforeRecord | None":
+    """What sees each request before `lmstudio_cassette` writes it, see `use_cassette`; override the fixture."""
+    return None
+
+
 @pytest.fixture
 def lmstudio_cassette(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    lmstudio_before_record: "BeforeRecord | None",
 ) -> "Iterator[Recording | Replay]":
     """A server that replays the cassette of this test, or LM Studio that is recorded; see `--lmstudio-record`.
 
@@ -141,7 +164,7 @@ def lmstudio_cassette(
     host = _recorded_host(request) if is_recorded else None
     unmatched: Sequence[str] = ()
     with _short_errors(), suppress(_NotPassedError), ExitStack() as stack:
-        server = stack.enter_context(use_cassette(path, mode, server=host))
+        server = stack.enter_context(use_cassette(path, mode, server=host, before_record=lmstudio_before_record))
         if host is not None and Target.of(host, None).token is None:  # that of the environment is for another server
             for name in TOKEN_VARIABLES:
                 monkeypatch.delenv(name, raising=False)
@@ -159,7 +182,10 @@ def lmstudio_cassette(
 
             def save(*error: Any) -> bool:
                 with _short_errors():  # of the recording; one of a fixture stays as it is
-                    return recording.__exit__(*error)
+                    recording.__exit__(*error)
+                if error[0] is None:
+                    node.stash[_recorded] = f"{path}: {cast('Recording', server).report}"
+                return False
 
             node.stash[_recordings].push(save)
     if unmatched:

@@ -86,6 +86,7 @@ NATIVE = {
 """The methods and attributes of native objects, sync and async; of `close` and `aclose`, each has one."""
 
 FIXTURES = {
+    "lmstudio_before_record",
     "lmstudio_cassette",
     "lmstudio_emulator",
     "lmstudio_host",

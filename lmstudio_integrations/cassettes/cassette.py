@@ -17,13 +17,16 @@ Git only where a request or a response has changed. A line has an `event`, which
 
 import contextlib
 import logging
-from collections.abc import Generator, Iterable, Iterator
+import re
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from lmstudio_integrations._support.environment import __version__, regular
-from lmstudio_integrations._support.text import dumps
+from lmstudio_integrations._support.secrets import HIDDEN
+from lmstudio_integrations._support.text import counted, dumps
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.cassettes.redaction import redact, redact_packets
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
@@ -50,6 +53,13 @@ ENDS: frozenset[EventKind] = frozenset({"result", "error", "closed", "lost", "wa
 
 ABSENT: Any = object()
 """A parameter or result that is void."""
+
+BeforeRecord: TypeAlias = Callable[[dict[str, Any]], dict[str, Any] | None]
+"""Sees a request before it is written, and returns what is written, or nothing: `namespace`, `endpoint`, `body`, and
+the `events` after it, each with its kind as `event` and its `body`. Bodies that are void are absent."""
+
+_TEXTS = re.compile(r"(?:^|\.)(?:text|content|arguments|inputString|input|prompt|query)\b")
+"""Places whose texts are of users and models, also those of one word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,31 +177,98 @@ def _add(interactions: list[Interaction], line: dict[str, Any]) -> None:
     interactions[-1].events.append(Event(kind, body))
 
 
-def save(path: Path, interactions: Iterable[Interaction]) -> None:
+def save(path: Path, interactions: Iterable[Interaction], before_record: BeforeRecord | None = None) -> str:
     """Write a cassette without secrets, in the place of a file that exists.
+
+    Args:
+        path: The file.
+        interactions: The requests.
+        before_record: Called with each request, see `recorded`.
+
+    Returns:
+        How many values were removed, and where texts of users and models remain.
 
     Raises:
         LMStudioOSError: If that fails.
+        LMStudioValueError: If `before_record` returns what is no request.
     """
     lines = [{"cassette": VERSION, "recorded_by": f"lmstudio-integrations {__version__}"}]
+    texts, written = Counter[str](), 0
     for each in interactions:
         try:
-            lines += _lines(redacted(each))
+            kept = recorded(each, before_record)
+            lines += _lines(kept) if kept is not None else ()
         except RecursionError:
             logger.warning("a request of %s is not recorded: it is nested too deeply", each.name)
+            continue
+        if kept is not None:
+            written += 1
+            bodies = [kept.parameter, *(event.body for event in kept.events)]
+            texts.update(f"{each.name} {place}" for body in bodies for place in _texts(body))
+    data = b"".join(f"{dumps(line)}\n".encode() for line in lines)
     with file_errors(path):
-        path.write_bytes(b"".join(f"{dumps(line)}\n".encode() for line in lines))
+        path.write_bytes(data)
+    removed = counted(data.count(HIDDEN.encode()), "value")
+    places = "".join(f"\n  {place} ({count})" for place, count in sorted(texts.items()))
+    return f"{counted(written, 'request')}, {removed} removed; texts remain in:{places or ' none'}"
 
 
-def redacted(interaction: Interaction) -> Interaction:
-    """Return a request without secrets."""
+def recorded(interaction: Interaction, before_record: BeforeRecord | None = None) -> Interaction | None:
+    """Return what is written of a request: without secrets, and as the user's function returns it, if there is one.
+
+    Raises:
+        LMStudioValueError: If it returns what is no request.
+    """
     parameter = redact(interaction.parameter)
-    bodies = redact_packets(event.body for event in interaction.events)
+    bodies, divide = redact_packets(event.body for event in interaction.events)
+    events = [replace(event, body=body) for event, body in zip(interaction.events, bodies, strict=True)]
+    if before_record is not None:
+        found = reviewed(before_record, interaction.name, parameter, events)
+        if found is None:
+            return None
+        parameter, events = found
+    divide()
     if interaction.endpoint == "tokenize" and parameter != interaction.parameter:
         # The numbers of the tokens are the text in another form.
-        bodies = [{**body, "tokens": [0] * len(body["tokens"])} if _has_tokens(body) else body for body in bodies]
-    events = [replace(event, body=body) for event, body in zip(interaction.events, bodies, strict=True)]
+        for event in events:
+            if _has_tokens(event.body):
+                event.body["tokens"] = [0] * len(event.body["tokens"])
     return replace(interaction, parameter=parameter, events=events)
+
+
+def reviewed(
+    before_record: BeforeRecord, name: str, parameter: Any, events: Iterable[Event] = ()
+) -> tuple[Any, list[Event]] | None:
+    """Return the parameter and the events of a request as the user's function returns them, or that it is left out.
+
+    Raises:
+        LMStudioValueError: If it returns what is no request.
+    """
+    namespace, _, endpoint = name.partition(".")
+    listed = [{"event": each.kind, **_body(each.body)} for each in events]
+    request = before_record({"namespace": namespace, "endpoint": endpoint, **_body(parameter), "events": listed})
+    if request is None:
+        return None
+    try:
+        found = [Event(each["event"], each.get("body", ABSENT)) for each in request["events"]]
+        return request.get("body", ABSENT), found
+    except (TypeError, KeyError, AttributeError):
+        raise LMStudioValueError(
+            f"before_record must return the request that it was given, changed or not, or None to leave it out; for "
+            f"{name} it returned {type(request).__name__}"
+        ) from None
+
+
+def _texts(body: Any, place: str = "") -> Iterator[str]:
+    """Yield where a body has texts of users and models: several words, or members that have texts by their names."""
+    if is_object(body):
+        for name, each in body.items():
+            yield from _texts(each, f"{place}.{name}" if place else name)
+    elif is_list(body):
+        for each in body:
+            yield from _texts(each, place)
+    elif isinstance(body, str) and body and body != HIDDEN and (" " in body or _TEXTS.search(place)):
+        yield place
 
 
 def _has_tokens(body: object) -> bool:

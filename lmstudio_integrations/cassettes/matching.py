@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations._support.typeguards import is_list, is_object
-from lmstudio_integrations.cassettes.cassette import ABSENT, Interaction
+from lmstudio_integrations.cassettes.cassette import ABSENT, BeforeRecord, Interaction, reviewed
 from lmstudio_integrations.cassettes.redaction import redact
 from lmstudio_integrations.emulator.errors import WireError
 
@@ -43,9 +43,11 @@ class Matcher:
 
     Args:
         interactions: The recording.
+        before_record: What changed its requests before they were written; it changes what is compared with them.
     """
 
-    def __init__(self, interactions: Iterable[Interaction]) -> None:
+    def __init__(self, interactions: Iterable[Interaction], before_record: BeforeRecord | None = None) -> None:
+        self._before_record = before_record
         self.unmatched: list[str] = []
         """Why requests were not found, one text for each."""
         self._used: set[int] = set()
@@ -65,6 +67,11 @@ class Matcher:
         Raises:
             WireError: If nothing is found, or nothing that is not used up; it has the difference to the nearest one.
         """
+        if self._before_record is not None:
+            found = reviewed(self._before_record, name, redact(parameter))
+            if found is None:
+                raise self._missing(name, "before_record leaves such requests out.")
+            parameter, _ = found
         sent = _normalize(parameter)
         matches = [each for each, leaves in self._recorded[name] if leaves == sent]
         unused = [each for each in matches if each.number not in self._used]
@@ -76,9 +83,12 @@ class Matcher:
         cause = self._nearest(name, sent)
         if matches:
             cause = f"It was recorded {counted(len(matches), 'time')}, and each recorded response is used once."
+        raise self._missing(name, cause)
+
+    def _missing(self, name: str, cause: str) -> WireError:
         self.unmatched.append(f"{name}: {cause}")
         logger.warning("not in the cassette: %s", self.unmatched[-1])
-        raise WireError(
+        return WireError(
             f"The cassette has no such request ({name})",
             cause=cause,
             suggestion="Record the cassette again if the program has changed on purpose.",

@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
-from lmstudio_integrations.cassettes.cassette import file_errors
+from lmstudio_integrations.cassettes.cassette import BeforeRecord, file_errors
 from lmstudio_integrations.cassettes.recording import Recording
 from lmstudio_integrations.cassettes.replay import Replay
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
@@ -48,7 +48,9 @@ def needs_server(path: Path, mode: Mode) -> bool:
 
 
 @contextlib.contextmanager
-def use_cassette(path: str | Path, mode: Mode = "none", *, server: str | None = None) -> Generator[Replay | Recording]:
+def use_cassette(
+    path: str | Path, mode: Mode = "none", *, server: str | None = None, before_record: BeforeRecord | None = None
+) -> Generator[Replay | Recording]:
     """Record a cassette or replay it, and provide the `address` of a server for the clients of the block.
 
     A cassette that is recorded is saved when the block ends without an error. Else an earlier one stays as it was, and
@@ -59,6 +61,11 @@ def use_cassette(path: str | Path, mode: Mode = "none", *, server: str | None = 
         mode: `none` never records; what the cassette does not have is an error. `once` records if there is no cassette
             yet. `rewrite` records, and replaces the cassette.
         server: The address of the LM Studio that is recorded; not needed where nothing is.
+        before_record: Called with each request before it is written, without its secrets; it returns what is written,
+            or `None` to leave the request out. A request is a dict with `namespace`, `endpoint`, `body`, and the
+            `events` after it, each with its kind as `event`, and its `body`; a streamed text stands whole in its first
+            fragment. Where the cassette is replayed, it is called with each request, without events, before that is
+            compared with those in the cassette.
 
     Raises:
         LMStudioOSError: If the cassette cannot be read or written.
@@ -74,7 +81,7 @@ def use_cassette(path: str | Path, mode: Mode = "none", *, server: str | None = 
     if not is_recorded:
         if not exists:
             raise LMStudioOSError(f"there is no cassette {str(path)!r}; record it with the mode 'once'")
-        with Replay(path) as replayed:
+        with Replay(path, before_record=before_record) as replayed:
             yield replayed
         return
     if server is None:
@@ -86,7 +93,7 @@ def use_cassette(path: str | Path, mode: Mode = "none", *, server: str | None = 
                 f"the cassette {str(path)!r} is being recorded in another place; if it is not, because a program was "
                 f"killed, delete {str(new)!r}"
             )
-    recording = Recording(new, server)
+    recording = Recording(new, server, before_record=before_record)
     recording.path = path
     try:
         with recording:

@@ -16,6 +16,7 @@ from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.cassettes.cassette import (
     ABSENT,
     OBJECTS,
+    BeforeRecord,
     Event,
     EventKind,
     Interaction,
@@ -71,13 +72,14 @@ class Recording:
         path: The cassette, which must not exist yet.
         server: The address of LM Studio, or of an emulator. Clients that have another one are not recorded; all names
             of this machine are one.
+        before_record: Called with each request before it is written, see `use_cassette`.
 
     Raises:
         LMStudioOSError: If the file exists or cannot be written.
         LMStudioValueError: If the address is not valid.
     """
 
-    def __init__(self, path: str | Path, server: str) -> None:
+    def __init__(self, path: str | Path, server: str, *, before_record: BeforeRecord | None = None) -> None:
         self.path: Path = Path(path)
         """The cassette."""
         self._file = self.path
@@ -85,6 +87,9 @@ class Recording:
         """The address of the server, as clients take it."""
         self.section: str | None = ""
         """The part of the recording to which requests from now on belong; with `None`, they are not recorded."""
+        self.report: str = ""
+        """How many values were removed, and where texts of users and models remain; empty before the end."""
+        self._before_record = before_record
         self._server = Address.parse(server).server
         self._others: set[str] = set()
         self._interactions: list[Interaction] = []
@@ -115,9 +120,11 @@ class Recording:
             recorders.pop()
             if not _recordings:
                 _threads.close()
-        save(self._file, self._interactions)
-        if not self._interactions:
-            others = f"; clients in this process used {', '.join(sorted(self._others))}" if self._others else ""
+        self.report = save(self._file, self._interactions, self._before_record)
+        others = f"; clients in this process also used {', '.join(sorted(self._others))}" if self._others else ""
+        if self._interactions:
+            logger.info("recorded %s: %s%s", self.path, self.report, others)
+        else:
             logger.warning("no request to %s was recorded in %s%s", self.address, self.path, others)
 
     def records(self, target: Target) -> bool:

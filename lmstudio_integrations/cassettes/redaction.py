@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +67,11 @@ def _redact_text(text: str) -> str:
     return re.sub(_HOMES + own, HOME, redact_received(text))
 
 
-def redact_packets(packets: Iterable[Any]) -> list[Any]:
-    """Return the packets of a channel without secrets.
+def redact_packets(packets: Iterable[Any]) -> tuple[list[Any], Callable[[], None]]:
+    """Return the packets of a channel without secrets, and what to call once nothing else of them changes.
 
-    A text that arrives in several packets is one text: if it has a secret, it takes the place of its first fragment.
+    A text that arrives in several packets is one text, and stands whole in its first fragment. The call divides it
+    again if it is still what arrived.
     """
     # What a prediction writes, and by their number the arguments of each tool call.
     streams = defaultdict[int, list[tuple[str, dict[str, Any]]]](list)
@@ -84,16 +85,21 @@ def redact_packets(packets: Iterable[Any]) -> list[Any]:
         before, after = (packet, hidden[-1]) if is_argument else (packet.get("fragment"), hidden[-1].get("fragment"))
         if is_object(before) and isinstance(before.get("content"), str):
             streams[calls if is_argument else 0].append((before["content"], after))
-    for fragments in streams.values():
-        text = "".join(content for content, _ in fragments)
-        rest = _redact_text(text)
-        has_secret = rest != text
-        for content, fragment in fragments:
-            fragment["content"] = content
-            if has_secret:
-                fragment["content"], rest = rest, ""
-                fragment.pop("tokens", None)  # the text in another form
-    return hidden
+    texts = ["".join(content for content, _ in fragments) for fragments in streams.values()]
+    for text, fragments in zip(texts, streams.values(), strict=True):
+        for index, (_, fragment) in enumerate(fragments):
+            fragment["content"] = "" if index else _redact_text(text)
+
+    def divide() -> None:
+        for text, fragments in zip(texts, streams.values(), strict=True):
+            is_same = fragments[0][1].get("content") == text
+            for content, fragment in fragments:
+                if is_same:
+                    fragment["content"] = content
+                else:
+                    fragment.pop("tokens", None)  # the text in another form
+
+    return hidden, divide
 
 
 def _hash_of(content: str) -> str:

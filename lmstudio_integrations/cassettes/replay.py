@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.cassettes.cassette import ABSENT, Event, Interaction, read
+from lmstudio_integrations.cassettes.cassette import ABSENT, BeforeRecord, Event, Interaction, read
 from lmstudio_integrations.cassettes.matching import Matcher
 from lmstudio_integrations.emulator.emulator import Emulator
 from lmstudio_integrations.emulator.errors import WireError
@@ -34,6 +34,7 @@ class Replay(Emulator):
 
     Args:
         cassette: The file.
+        before_record: That of the recording, see `use_cassette`.
         settings: `host`, `port`, `tokens`, `latency`, `origins`, `clock` and `limits` of `Emulator`.
 
     Raises:
@@ -41,9 +42,9 @@ class Replay(Emulator):
         LMStudioValueError: If it is not a cassette, or of another version, or an argument is not valid.
     """
 
-    def __init__(self, cassette: str | Path, **settings: Any) -> None:
+    def __init__(self, cassette: str | Path, *, before_record: BeforeRecord | None = None, **settings: Any) -> None:
         super().__init__((), **settings)
-        self._matcher = Matcher(read(Path(cassette)))
+        self._matcher = Matcher(read(Path(cassette)), before_record)
 
     @property
     def unmatched(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations._support.secrets import HIDDEN as HIDDEN_TEXT
-from lmstudio_integrations.cassettes.cassette import ABSENT, Event, Interaction, redacted
+from lmstudio_integrations.cassettes.cassette import ABSENT, Event, Interaction, recorded
 from lmstudio_integrations.cassettes.redaction import redact
 from tests.support.leaks import ASSIGNED
 
@@ -82,6 +82,12 @@ def prediction(*packets: Any) -> Interaction:
     return Interaction(1, "channel", "llm", "predict", ABSENT, [Event("received", packet) for packet in packets])
 
 
+def packets_of(interaction: Interaction) -> list[dict[str, Any]]:
+    found = recorded(interaction)
+    assert found is not None
+    return list(found.packets())
+
+
 @pytest.mark.parametrize("kind", ["text", "arguments"])
 @pytest.mark.parametrize("cut", range(0, 48, 5))
 def test_a_secret_in_several_packets_is_hidden(cut: int, kind: str) -> None:
@@ -94,7 +100,7 @@ def test_a_secret_in_several_packets_is_hidden(cut: int, kind: str) -> None:
     else:
         part_of_call = "toolCallGenerationArgumentFragmentGenerated"
         packets = [{"type": part_of_call, "content": part} for part in parts]
-    start, *streamed = redacted(prediction({"type": "toolCallGenerationStart"}, *packets)).packets()
+    start, *streamed = packets_of(prediction({"type": "toolCallGenerationStart"}, *packets))
     assert start == {"type": "toolCallGenerationStart"}
     fragments = [packet if kind == "arguments" else packet["fragment"] for packet in streamed]
     assert len(fragments) == 3
@@ -108,7 +114,7 @@ def test_a_text_without_a_secret_stays_in_its_packets(parts: Sequence[str]) -> N
         {"type": "fragment", "fragment": {"content": each, "tokens": [{"text": each[0]}]}} for each in parts
     ]
     packets += [{"type": "fragment"}, {}]
-    assert list(redacted(prediction(*packets)).packets()) == packets
+    assert list(packets_of(prediction(*packets))) == packets
 
 
 def test_the_settings_of_a_plugin_are_hidden_and_their_names_are_not() -> None:
@@ -123,7 +129,9 @@ def test_the_tokens_of_a_secret_are_hidden() -> None:
     request = Interaction(
         1, "call", "llm", "tokenize", {"inputString": "password=x"}, [Event("result", {"tokens": [7]})]
     )
-    assert redacted(request).result == {"tokens": [0]}
+    found = recorded(request)
+    assert found is not None
+    assert found.result == {"tokens": [0]}
 
 
 @pytest.mark.parametrize("value", KEPT, ids=str)
