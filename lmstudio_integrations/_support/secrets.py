@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from functools import cache, lru_cache
+from keyword import iskeyword
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -35,12 +36,34 @@ _NAMES = (
     "authorization",
     "headers",
 )
-_IN_NAME = (
-    r"apikey|apitoken|secret|passw|passkey|passphrase|authori[sz]|credential|bearer|token$|^auth$|headers?$"
-    r"|(?:access|auth|refresh|session)tokens$"
-    r"|(?:access|private|signing|encryption|ssh|session)key|cookie|^pass$|^pwd$|^jwt$"
-    r"|pluginconfig"
+KEYS = (
+    *("access", "account", "admin", "api", "app", "auth", "client", "consumer", "decryption", "deploy", "encryption"),
+    *("function", "hmac", "host", "license", "master", "private", "root", "session", "shared", "signing", "ssh"),
+    *("storage", "subscription", "webhook"),
 )
+"""Words before `key` in the name of a secret."""
+
+IN_NAMES = (
+    *("apitoken", "authoris", "authoriz", "bearer", "connectionstring", "cookie", "credential", "passcode", "passkey"),
+    *("passphrase", "passw", "secret"),
+)
+"""Letters in the name of a secret, whatever stands between its words."""
+
+LAST_WORDS = ("auth", "creds", "jwt", "otp", "pass", "psk", "pw", "pwd")
+"""Last words of the name of a secret."""
+
+ENDS = (
+    "token",
+    "header",
+    "headers",
+    "sessid",
+    "sessionid",
+    *(f"{each}tokens" for each in ("access", "auth", "refresh", "session")),
+)
+"""Last letters of the name of a secret."""
+
+_IN_NAME = rf"{'|'.join(IN_NAMES)}|pluginconfig|(?:{'|'.join(KEYS)})key|(?:{'|'.join(ENDS)})$"
+_WORD = r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+"
 _OF_TEXTS = r"(?i)(?:bos|eos|cls|end|first|last|mask|next|pad|per|sep|start|stop|unk)_?token$"
 """Members that have a token of a text, and look like those that have an API token."""
 
@@ -70,7 +93,7 @@ _VALUE = (
     r"|(?<![a-z0-9])[a-z0-9]{8}:[a-z0-9]{20}(?![a-z0-9])"  # the two halves of one, without the prefix
     r"|(?<=\bbearer\s)[^\s'\"\\]{8,}|(?<=\bauthorization: basic )[^\s'\"\\]+"
     r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?s:(?!-----).)*(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"
-    r"|(?<=://)[^/\s'\"]+(?=@)"  # user and password of a URL
+    r"|(?<=://)(?:[^/\s'\":@]+:(?!\d{1,5}/)[^\s'\"]{1,256}|[^/\s'\"]+)(?=@)"  # user and password of a URL
     r"|(?<=[?&#])(?:[^=&\s]{0,64}(?:token|key|secret|passw|signature|credential)[^=&\s]{0,64}"  # a query or fragment
     r"|pwd|pass|sig|auth|jwt)=[^&\s'\"]+"
 )
@@ -81,49 +104,84 @@ Without a scheme, `x:y@z` is as well the tag of a model or an e-mail address: se
 
 _CREDENTIALS = r"(?<![^/\s'\":@])[^/\s'\":@]+:[^/\s'\":@]+(?=@\w)"
 
-NAMING = ("key", "name")
-"""Members that say what their neighbor `value` is."""
+NAMING = ("key", "name", "field", "label", "id", "argument", "parameter", "variable", "selector", "element")
+"""Members that say what a neighbor of `NAMED` is."""
+
+NAMED = ("value", "text")
+"""Members whose neighbors say what they are."""
 
 _SCHEMA_KEYWORDS = frozenset(
     {"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "title", "description", "properties", "items"}
 )
 """Members of which a JSON schema has at least one."""
 
-_MEMBER_NAME = (
-    r"""(?<!\\)(?P<quote>\\*+["'])(?P<name>[\w .$/:-]{1,100}+)(?P=quote)\s*+:\s*+"""
-    rf"""|(?<![\w.-])(?P<label>{"|".join(NAMING)}|value)\s*+=\s*+(?=[bru]{{0,2}}\\*["'])"""
-    r"""|<(?:parameter|param|arg)(?:=|\s++name=["']?)(?P<parameter>[\w.-]{1,100}+)["']?>\s*+"""
-    r"|<(?P<element>[A-Za-z][\w.:-]{0,99}+)>(?=[^<]++</(?P=element)>)"
-)
+_CODE = r"\\+u00([0-7][0-9a-fA-F])"
+_BLANK = r"[^\S\r\n]"
+_QUOTE = r"""\\*+["']"""
 _STRING = r"""(?s:[bfru]{0,2}(?P<quote>\\*+(?:\"{3}|'{3}|["'`]))(?P<string>.*?)(?:(?<!\\)(?P=quote)|\\?\Z))"""
 _OPENING = rf"""(?P<opening>[\[{{(])(?!\s*+\\*+["'](?:{"|".join(map(re.escape, _SCHEMA_KEYWORDS))})\\*+["']\s*+:)"""
-_MEMBER_VALUE = rf"{_STRING}|-?\d[\w.+-]*+|{_OPENING}"
-_ELEMENT_VALUE = r"(?P<string>[^<]+)"
-"""A member of an object in JSON or Python, a label such as `name="Authorization"`, a parameter of a call in XML, or an
-element of XML: the name, and a string, a number, or a list or object that is no schema. Further quotes may enclose
-both, so theirs are escaped. It may be cut off."""
-
 _TYPE = (
     r"(?i:str|string|text|bytes|int|integer|float|number|bool|boolean|any|object|optional|secretstr|none|null|undefined"
-    r"|true|false)(?:\[[^\]\r\n]{0,100}\])?(?:[ \t]*+\|[ \t]*+(?:None|null|undefined)\b)?(?=[^\w-]|\Z)"
+    rf"|true|false)(?:\[[^\]\r\n]{{0,100}}\])?(?:{_BLANK}*+\|{_BLANK}*+(?:None|null|undefined)\b)?(?=[^\w-]|\Z)"
 )
+_BARE = (
+    r"""(?P<bare>(?:[^\s"'`\\<,;&]|<(?!/?[A-Za-z][^<>\s]{0,40}+>)|[,;&](?!\s|\\|\Z|[\w.-]{1,100}+[ \t]*+[=:])"""
+    r"""|\\++(?:["'`](?=\w)|(?!["'`]))|["'`](?=\w))++)"""
+)
+_BELOW = (
+    rf"(?:[|>][+-]?{_BLANK}*+)?+\r?\n(?:(?P<indent>{_BLANK}++)(?P<below>\S[^\r\n]*+(?:\r?\n(?P=indent)[^\r\n]*+)*+)"
+    rf"|(?:`{{3}}\w*+\r?\n)?(?P<alone>[\w+/=.!@#$%^&*-]{{3,}}+)(?={_BLANK}*+[\r\n]|\Z))"
+)
+_MEMBER_VALUE = rf"{_STRING}|-?\d[\w.+-]*+|{_OPENING}"
+
+_LABEL = (
+    rf"""(?<!\w)(?:{_QUOTE})?(?:{"|".join(NAMING)})(?:{_QUOTE})?{_BLANK}*+[:=]{_BLANK}*+"""
+    rf"""(?P<around>(?:{_QUOTE})?)"""
+    rf"""(?P<name>[#\w.-]{{1,100}}+(?:[\w .$/:-]{{1,100}}+(?={_QUOTE}))?)(?P=around)(?![\w.-])"""
+)
+_VALUE_MEMBER = rf"""(?:{_QUOTE})?(?:{"|".join(NAMED)})(?:{_QUOTE})?{_BLANK}*+[:=]\s*+"""
+
+_ELEMENT_VALUE = r"(?P<string>(?:<!\[CDATA\[)?[^<]+)"
+_MEMBER = rf"(?<!\\)(?P<opened>{_QUOTE})(?P<name>(?:[\w .$/:-]|{_CODE}){{1,100}}+)(?P=opened)\s*+[:\uff1a]\s*+"
+_LABELED = rf"{_LABEL}(?:[^{{}}<>]|{{[^{{}}]{{0,200}}}}){{0,200}}?(?<!\w){_VALUE_MEMBER}"
+_LABELED_BEHIND = rf"""(?<!\w){_VALUE_MEMBER}(?=\\*+["'](?P<first>[^"'\r\n]{{0,1000}})\\*+["']\s*+,?\s*+{_LABEL})"""
+_PARAMETER = (
+    rf"<(?:parameter|param|arg|property)(?:=|\s++name=(?:{_QUOTE})?)(?P<name>[\w.-]{{1,100}})[^<>]{{0,200}}>\s*+"
+)
+_ELEMENT = r"<(?P<name>[A-Za-z][\w.:-]{0,99}+)(?:\s[^<>]{0,200}+)?>(?=(?:<!\[CDATA\[)?[^<]++</(?P=name)>)"
+_PAIR = (
+    rf"""(?<!required":)(?<!required": )[\[(]\s*+(?P<opened>{_QUOTE})(?P<name>[\w.-]{{1,100}}+)(?P=opened)\s*+,\s*+"""
+    r"""(?=[bfru]{0,2}\\*+["'][^"'\r\n]*+["']\s*+[\])])"""
+)
+_FLAG = rf"(?P<opened>{_QUOTE})-++(?P<name>[\w.-]{{1,100}}+)(?P=opened)\s*+,\s*+"
+_PLACES = (
+    (_MEMBER, _MEMBER_VALUE),
+    (_LABELED, rf"{_MEMBER_VALUE}|(?P<bare>[^\s,;}}\]>]++)"),
+    (_LABELED_BEHIND, _STRING),
+    (_PARAMETER, _ELEMENT_VALUE),
+    (_ELEMENT, _ELEMENT_VALUE),
+    (_PAIR, _STRING),
+    (_FLAG, _STRING),
+)
+"""Where texts have a name, and what its value is there: a member of an object in JSON or Python; a label beside a
+value, which may come first; a parameter of a call in XML, or an element; a pair, such as a header or the arguments of a
+call; a flag in a list. Further quotes may enclose both, so theirs are escaped. A value may be cut off."""
+
 _ASSIGNMENT = (
     r"(?:(?P<line>(?m:^)[ \t]*+(?:-[ \t]++)?)|(?<![\w.-])(?!(?<=\\)[nrt][\w-])|(?<=\\)(?P<escaped>[nrt])(?=[\w-]))"
-    r"(?:(?P<before>\w{1,30}+)[ ])?(?P<dashes>-++)?(?P<word>\w[\w.-]{0,99}+)"
+    r"(?:(?P<before>\w{1,30}+)[ ])?(?P<dashes>-++)?(?P<name>\w[\w.-]{0,99}+)"
     r"""(?:\\*+["']\]|[*`]{0,3}+)"""
-    rf"(?:[ \t]*+(?::[ \t]*+{_TYPE}[ \t]*+=(?!=)|:=?(?!:)|={{1,3}}+>?)[*`]{{0,3}}+[ \t]*+"
+    rf"(?:{_BLANK}*+(?::{_BLANK}*+{_TYPE}{_BLANK}*+=(?!=)|:=?(?!:)|[\uff1a\uff1d]|={{1,3}}+>?)[*`]{{0,3}}+{_BLANK}*+"
     r"|(?(dashes)[ \t]++(?!-)|(?!)))"
 )
 _ASSIGNED = (
-    rf"(?!{_TYPE}|[A-Za-z_][\w.]*+(?:\(|\[[\"']))(?:{_STRING}|{_OPENING}|(?P<bare>(?:"
-    r"""[^\s"'`\\<,;&]|<(?!/?[A-Za-z][^<>\s]{0,40}+>)|[,;&](?!\s|\\|\Z|[\w.-]{1,100}+[ \t]*+[=:])"""
-    r"""|\\++(?:["'`](?=\w)|(?!["'`]))|["'`](?=\w))++))"""
+    rf"(?!{_TYPE}|[A-Za-z_][\w.]*+(?:\(|\[[\"']))(?:{_STRING}|{_OPENING}|{_BELOW}|(?:(?i:basic|bearer) )?+{_BARE})"
 )
 _ASSIGNED_WHOLE = r"""(?P<bare>(?:[^\\"'\r\n]|\\++(?!["']))++)"""
 _ASSIGNED_LINE = r"(?P<bare>[^\r\n]++)"
 """A name anywhere in a line, `=`, `:` or the blank after a flag, and a value: settings, shells, headers, connection
-strings, URLs, calls, YAML, prose. The value ends with its quotes, at a blank, or before a further assignment. Code that
-has a type or a call in place of a value has no secret there."""
+strings, URLs, calls, YAML, prose. The value ends with its quotes, at a blank, or before a further assignment; or it
+stands below. Code that has a type or a call in place of a value has no secret there."""
 
 _AFTER_VALUE = ".,;:)]}&|*"
 """Characters after a value that belong to the text around it."""
@@ -144,14 +202,18 @@ def _value_pattern() -> re.Pattern[str]:
 
 def is_secret_name(name: str) -> bool:
     """Whether a setting of this name, even mistyped, is a secret."""
-    plain = _plain(name)
-    return bool(re.search(_IN_NAME, plain) or closest_names(plain, _NAMES, cutoff=_NAME_CUTOFF))
+    return _is_secret(name) or bool(closest_names(_plain(name), _NAMES, cutoff=_NAME_CUTOFF))
 
 
 @lru_cache(maxsize=4096)  # texts repeat their names
 def is_secret_member(name: str) -> bool:
     """Whether a member of this name is a secret, in data of others, whose names are not mistyped ones of ours."""
-    return bool(re.search(_IN_NAME, _plain(name))) and not re.search(_OF_TEXTS, name)
+    name = re.sub(_CODE, lambda code: chr(int(code[1], 16)), name)
+    return _is_secret(name) and not re.search(_OF_TEXTS, name)
+
+
+def _is_secret(name: str) -> bool:
+    return bool(re.search(_IN_NAME, _plain(name))) or (re.findall(_WORD, name) or [""])[-1].lower() in LAST_WORDS
 
 
 def _plain(name: str) -> str:
@@ -185,72 +247,67 @@ def redact_received(text: str) -> str:
 def secret_members(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield where a text has values under the names of secrets, and what replaces them, in order."""
     at = 0
-    for start, end, by in sorted([*_members(text), *_assignments(text)]):
+    for start, end, by in sorted(_found(text)):
         if end > at:
             yield max(start, at), end, by if start >= at else HIDDEN
             at = end
 
 
-def _assignments(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield where a text has such values after names without quotes."""
-    at = 0
-    while (name := re.compile(_ASSIGNMENT).search(text, at)) is not None:
-        at = name.end("word")
+def _found(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield where each form of a name and its value stands in a text."""
+    for pattern, value_pattern in _PLACES:
+        for name in re.compile(pattern).finditer(text):
+            if not is_secret_member(name["name"]):
+                continue
+            value = re.compile(value_pattern).match(text, name.end())
+            if value is not None:
+                yield from _hidden(text, value, name.groupdict().get("opened") or '"')
+    at, pattern = 0, re.compile(_ASSIGNMENT)
+    while (name := pattern.search(text, at)) is not None:
+        at = name.end("name")
         if not _is_secret_word(name):
             continue
-        is_whole = re.search(_OF_WHOLE_LINES, name["word"]) is not None
-        pattern = _ASSIGNED if not is_whole else _ASSIGNED_WHOLE if name["line"] is None else _ASSIGNED_LINE
-        value = re.compile(pattern).match(text, name.end())
-        if value is None:
+        is_whole = re.search(_OF_WHOLE_LINES, name["name"]) is not None
+        assigned = _ASSIGNED if not is_whole else _ASSIGNED_WHOLE if name["line"] is None else _ASSIGNED_LINE
+        value = re.compile(assigned).match(text, name.end())
+        if value is None or value["bare"] == name["name"] or _is_code(name, value):
             continue
-        parts = value.groupdict()
-        bare = (parts["bare"] or "").rstrip(_AFTER_VALUE)
-        if parts.get("opening"):
-            at = _end_of_brackets(text, value.start())
-            yield value.start(), at, f'"{HIDDEN}"'
-        elif parts.get("string"):
-            at = value.end()
-            yield (*value.span("string"), HIDDEN)
-        elif bare not in {"", name["word"]}:
-            at = value.start() + len(bare)
-            yield value.start(), at, HIDDEN
+        for start, end, by in _hidden(text, value, '"'):
+            at = end
+            yield start, end, by
+
+
+def _hidden(text: str, value: re.Match[str], quote: str) -> Iterator[tuple[int, int, str]]:
+    """Yield the part of a value that is hidden, if it has one."""
+    parts = value.groupdict()
+    if parts.get("opening"):
+        yield value.start(), _end_of_brackets(text, value.start()), f"{quote}{HIDDEN}{quote}"
+        return
+    part = next((each for each in ("string", "bare", "below", "alone") if parts.get(each) is not None), None)
+    if part is None:
+        yield *value.span(), f"{quote}{HIDDEN}{quote}"  # a number
+        return
+    start, end = value.span(part)
+    if part == "bare":
+        end = start + len(value[part].rstrip(_AFTER_VALUE))
+    if end > start:
+        yield start, end, HIDDEN
+
+
+def _is_code(name: re.Match[str], value: re.Match[str]) -> bool:
+    """Whether what stands below a name is the block of a statement, or the next member of YAML, not indented more."""
+    indent = value.groupdict().get("indent")
+    return indent is not None and (iskeyword(name["before"] or "") or len(indent) <= len(name["line"] or ""))
 
 
 def _is_secret_word(name: re.Match[str]) -> bool:
     """Whether an assigned name, of one word or two, is that of a secret."""
-    names = [name["word"]]
+    names = [name["name"]]
     if name["escaped"]:  # a line break, or the first letter of a name after a backslash
-        names.append(name["escaped"] + name["word"])
+        names.append(name["escaped"] + name["name"])
     if name["before"] and not name["dashes"]:
-        names.append(f"{name['before']}_{name['word']}")
+        names.append(f"{name['before']}_{name['name']}")
     return any(map(is_secret_member, names)) and not re.search(_OF_TEXTS, names[-1])
-
-
-def _members(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield where objects and calls in a text have such values."""
-    at, label = 0, ""
-    while (member := re.compile(_MEMBER_NAME).search(text, at)) is not None:
-        at, kind = member.end(), member.lastgroup
-        name = member[kind or 0]
-        is_secret = is_secret_member(label if name == "value" else name)
-        if not is_secret and name not in NAMING:
-            continue
-        of_element = kind in {"parameter", "element"}
-        value = re.compile(_ELEMENT_VALUE if of_element else _MEMBER_VALUE).match(text, at)
-        if value is None:
-            continue
-        string = value.groupdict().get("string")
-        if name in NAMING:
-            label = string or ""
-            continue
-        at = value.end()
-        if string is None:
-            if value["opening"]:
-                at = _end_of_brackets(text, value.start())
-            quote = member["quote"] or '"'
-            yield value.start(), at, f"{quote}{HIDDEN}{quote}"
-        elif string:
-            yield (*value.span("string"), HIDDEN)
 
 
 def _end_of_brackets(text: str, start: int) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from lmstudio_integrations._support.secrets import HIDDEN, NAMING, is_secret_member, redact_received
+from lmstudio_integrations._support.secrets import HIDDEN, NAMED, NAMING, is_secret_member, redact_received
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.types.files import INLINE
 
@@ -18,6 +18,9 @@ HASHED = "sha256:"
 """Precedes the hash that replaces the content of a file."""
 
 _HOMES = r"(?i:/home/|/Users/|\b[A-Z]:(?:\\{1,2}|/)Users(?:\\{1,2}|/))[^/\\\s\"'<>|:*?,;)\]}]+"
+
+_LISTS_OF_NAMES = {"required", "enum"}
+"""Members of a schema with lists of names, which are no pairs of a name and its value."""
 
 _LABELS = {"type", "key"}
 """Members of a plugin's settings that say what a value is, and hold none themselves."""
@@ -31,7 +34,10 @@ def redact(value: Any, *, is_secret: bool = False) -> Any:
         is_secret: Whether it is secret as a whole; then all its texts and numbers are hidden.
     """
     if is_list(value):
-        return [redact(each, is_secret=is_secret) for each in value]
+        is_pair = len(value) == 2
+        names = ["", *(each if isinstance(each, str) and (is_pair or each.startswith("-")) else "" for each in value)]
+        after = [is_secret_member(name) and isinstance(each, str) for name, each in zip(names, value, strict=False)]
+        return [redact(each, is_secret=is_secret or follows) for each, follows in zip(value, after, strict=True)]
     if is_object(value):
         return {_redact_text(name): _redact_member(value, name, is_secret=is_secret) for name in value}
     if is_secret and type(value) in {str, int, float} and value != "":
@@ -47,8 +53,10 @@ def _redact_member(parent: dict[str, Any], name: str, *, is_secret: bool) -> Any
         return _hash_of(value)
     if name.startswith("pluginConfig"):
         return _redact_settings(value)
+    if name in _LISTS_OF_NAMES and is_list(value):
+        return list(value)
     # A setting, a header or a variable has its name beside it.
-    labels = [str(parent[each]) for each in NAMING if each in parent] if name == "value" else []
+    labels = [str(parent[each]) for each in NAMING if each in parent] if name in NAMED else []
     return redact(value, is_secret=is_secret or any(map(is_secret_member, labels or [name])))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from copy import copy
 from typing import Any, NamedTuple, TypeVar
 
-from lmstudio_integrations._support.secrets import redact_members
+from lmstudio_integrations._support.secrets import redact_received
 from lmstudio_integrations._support.text import dumps, shortened
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import (
@@ -335,7 +335,7 @@ def _cause_in(texts: str, default: type[LMStudioServerError]) -> Cause | None:
 
 def _text(error: Mapping[str, Any], name: str) -> str | None:
     value = error.get(name)
-    return redact_members(shortened(value)) if isinstance(value, str) and value else None
+    return redact_received(shortened(value)) if isinstance(value, str) and value else None
 
 
 def _object(error: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:

@@ -798,6 +798,16 @@ UNITS = [
     *("password", "password ", "password=", "password: ", "--password ", "password: str[", "Authorization: \\"),
     *("password=,", "password=a,", "password=a&b", "password={", "password=<a", "password=\\", "password=`\\"),
     *("a='", "password='", "password='\\", 'password=""" ', "#token=", "<password>", "<a>b</a", '"name": "', 'key="'),
+    *('"name": "password" ', 'name="password" {', '"value": "', 'value: "x" ', '["password", "', '"--password", "'),
+    *(
+        "password:\n",
+        "password:\n  a",
+        "password: |\n  a\n  ",
+        "<password a",
+        "<arg=password a",
+        "://a:",
+        "password: bearer ",
+    ),
 ]
 """Repeated, these could make a search try again what it has tried."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lmstudio_integrations._support.secrets import ENDS, IN_NAMES, KEYS, LAST_WORDS
 from lmstudio_integrations._support.secrets import HIDDEN as HIDDEN_TEXT
 from lmstudio_integrations.cassettes.cassette import ABSENT, Event, Interaction, recorded
 from lmstudio_integrations.cassettes.redaction import redact
@@ -30,6 +31,15 @@ KEPT = [
     "def f(\n    api_key=api_key,\n    secret=read(),\n) -> None",
     "type User = {\n  password: string;\n}",
     "/usr/share/homes/x and C:\\Windows",
+    "if not token:\n    return\nwhile token:\n    go()\nif password:\n    log_in()\n",
+    "The password:\n- must be long\n- must be new",
+    "## Password\n\nA password is a word. Passwords are important; a token is not.",
+    "db:\n  password:\n  user: me",
+    {"parameters": {"required": ["password", "city"], "properties": {"a": {"enum": ["token", "x"]}}}},
+    'A schema has "required": ["password", "city"].',
+    {"modelKey": "a", "cache_key": "b", "primary_key": "c", "first_pass": True, "pass_rate": 0.5, "author": "me"},
+    {"role": "user", "name": "city", "text": "Oslo", "value": "x"},
+    "See https://host:1234/a@b and https://x.org/@me.",
 ]
 
 
@@ -39,6 +49,9 @@ HIDDEN = {
     "beside its name": {"name": "Authorization", "value": "hunter2"},
     "below properties": {"arguments": {"properties": {"password": "hunter2"}}},
     "of a schema": {"parameters": {"properties": {"password": {"type": "string", "default": "hunter2"}}}},
+    "beside a label": {"text": "hunter2", "selector": "#password"},
+    "in the arguments of a command": {"command": ["mysql", "--password", "hunter2", "-v"]},
+    "in a pair": {"own": [["X-Api-Key", "hunter2"], ["Accept", "all"]]},
     "of a type": {"password": {"type": "hunter2"}},
     "in JSON": TEXT,
     "in JSON in JSON in quotes": {"text": json.dumps(json.dumps(TEXT))},
@@ -70,6 +83,40 @@ def test_a_secret_is_hidden_wherever_it_stands(value: object) -> None:
     hidden = redact(value)
     assert not re.search("hunter|4711", json.dumps(hidden))
     assert redact(hidden) == hidden
+
+
+PAGE = Path("docs/tools/cassettes.md").read_text(encoding="utf-8")
+
+
+def test_the_page_lists_the_words_that_make_a_name_that_of_a_secret() -> None:
+    (listed,) = re.findall(r"\n```text\n(anywhere.*?)```", PAGE, re.DOTALL)
+    rows = {line.partition(":")[0]: line.partition(":")[2].split() for line in listed.splitlines()}
+    before_key = rows.pop("before `key`")
+    assert [sorted(row) for row in rows.values()] == [sorted(each) for each in (IN_NAMES, LAST_WORDS, ENDS)]
+    assert sorted(before_key) == sorted(KEYS)
+    names = [f"db_{word}_x" for word in IN_NAMES] + [f"db_{word}" for word in (*LAST_WORDS, *ENDS)]
+    names += [f"db{word.title()}Key" for word in KEYS]
+    assert all(redact({name: "x"}) == {name: HIDDEN_TEXT} for name in names)
+
+
+NOT_COVERED = [
+    "The password is hunter2.",
+    "curl -u me:hunter2 https://host",
+    "mysql -phunter2",
+    "setx PASSWORD hunter2",
+    "| password | hunter2 |",
+    "user,password\nme,hunter2",
+    "IDENTIFIED BY 'hunter2'",
+    "Passwort: hunter2".replace("Passw", "Pa\u00dfw"),
+    {"pin": "hunter2"},
+    {"salt": "hunter2"},
+]
+"""What the page says is not hidden: whoever mends one takes it off the page."""
+
+
+@pytest.mark.parametrize("value", NOT_COVERED, ids=str)
+def test_what_the_page_says_is_not_hidden_stays(value: object) -> None:
+    assert redact(value) == value
 
 
 def test_the_schema_of_a_secret_is_hidden_with_it() -> None:

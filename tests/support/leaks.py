@@ -43,8 +43,30 @@ ASSIGNED = (
     '{"text": "password=hunter2", "user": "me"}',
     "<p>Password: hunter2</p>",
     "<secret>hunter2</secret>",
+    "password:\nhunter2\n",
+    "password: |\n  hunter2\n  hunter2\nuser: me",
+    "db:\n  secret: >-\n    hunter2\n  user: me",
+    "headers:\n  X-Own: hunter2\n  X-Other: hunter2\nuser: me",
+    "**API key:**\n```\nhunter2\n```",
+    "password:\u00a0hunter2",
+    "password\uff1ahunter2",
+    "api_key: Bearer hunter2",
+    '<password type="plain">hunter2</password>',
+    "<password><![CDATA[hunter2]]></password>",
+    '<property name="password">hunter2</property>',
+    '<add key="password" value="hunter2"/>',
+    "env:\n- name: DB_PASSWORD\n  value: hunter2\n",
+    'Use {"value": "hunter2", "name": "DB_PASSWORD"} now',
+    'Use {"name": "my password", "of": {"n": 1}, "value": "hunter2"} now',
+    'Type {"field": "password", "text": "hunter2"} there',
+    '{"pass\\u0077ord": "hunter2"',
+    'os.environ.get("API_KEY", "hunter2")',
+    "headers.append(('Authorization', 'hunter2'))",
+    'Send [["X-Api-Key", "hunter2"]] there',
+    'Run ["mysql", "--password", "hunter2", "-v"] there',
+    "postgres://u:p/hunter2@h",
 )
-"""Texts that give a secret its value: the name, then `=`, `:` or the blank after a flag, anywhere in a line."""
+"""Texts that give a secret its value: the name and its value, in each form that the page on cassettes lists."""
 
 
 def shows_token(text: str) -> bool:
