@@ -77,7 +77,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     elif report.when == "call":  # there is one for each subtest as well
         item.stash[_passed] &= report.passed
     else:
-        report.lmstudio_recorded = item.stash.get(_recorded, "")  # plugins such as pytest-xdist send attributes along
+        vars(report)["lmstudio_recorded"] = item.stash.get(_recorded, "")  # plugins as pytest-xdist send it along
     return report
 
 

@@ -5,7 +5,7 @@
 
 import logging
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache, lru_cache
 from keyword import iskeyword
@@ -66,9 +66,6 @@ _IN_NAME = rf"{'|'.join(IN_NAMES)}|pluginconfig|(?:{'|'.join(KEYS)})key|(?:{'|'.
 _WORD = r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+"
 _OF_TEXTS = r"(?i)(?:bos|eos|cls|end|first|last|mask|next|pad|per|sep|start|stop|unk)_?token$"
 """Members that have a token of a text, and look like those that have an API token."""
-
-_OF_WHOLE_LINES = "(?i)authorization|cookie"
-"""Headers whose values have spaces."""
 
 _IN_ADDRESS_NAME = r"host|base_?url|api_?base|proxy|endpoint|address"
 _NAME_CUTOFF = 0.75
@@ -132,10 +129,10 @@ _BELOW = (
     rf"(?:[|>][+-]?{_BLANK}*+)?+\r?\n(?:(?P<indent>{_BLANK}++)(?P<below>\S[^\r\n]*+(?:\r?\n(?P=indent)[^\r\n]*+)*+)"
     rf"|(?:`{{3}}\w*+\r?\n)?(?P<alone>[\w+/=.!@#$%^&*-]{{3,}}+)(?={_BLANK}*+[\r\n]|\Z))"
 )
-_MEMBER_VALUE = rf"{_STRING}|-?\d[\w.+-]*+|{_OPENING}"
+_MEMBER_VALUE = rf"{_STRING}|(?P<number>-?\d[\w.+-]*+)|{_OPENING}"
 
 _LABEL = (
-    rf"""(?<!\w)(?:{_QUOTE})?(?:{"|".join(NAMING)})(?:{_QUOTE})?{_BLANK}*+[:=]{_BLANK}*+"""
+    rf"""(?<![\w\\])(?:{_QUOTE})?(?:{"|".join(NAMING)})(?:{_QUOTE})?{_BLANK}*+[:=]{_BLANK}*+"""
     rf"""(?P<around>(?:{_QUOTE})?)"""
     rf"""(?P<name>[#\w.-]{{1,100}}+(?:[\w .$/:-]{{1,100}}+(?={_QUOTE}))?)(?P=around)(?![\w.-])"""
 )
@@ -143,8 +140,8 @@ _VALUE_MEMBER = rf"""(?:{_QUOTE})?(?:{"|".join(NAMED)})(?:{_QUOTE})?{_BLANK}*+[:
 
 _ELEMENT_VALUE = r"(?P<string>(?:<!\[CDATA\[)?[^<]+)"
 _MEMBER = rf"(?<!\\)(?P<opened>{_QUOTE})(?P<name>(?:[\w .$/:-]|{_CODE}){{1,100}}+)(?P=opened)\s*+[:\uff1a]\s*+"
-_LABELED = rf"{_LABEL}(?:[^{{}}<>]|{{[^{{}}]{{0,200}}}}){{0,200}}?(?<!\w){_VALUE_MEMBER}"
-_LABELED_BEHIND = rf"""(?<!\w){_VALUE_MEMBER}(?=\\*+["'](?P<first>[^"'\r\n]{{0,1000}})\\*+["']\s*+,?\s*+{_LABEL})"""
+_LABELED = rf"{_LABEL}(?:[^{{}}<>]|{{[^{{}}]{{0,200}}}}){{0,200}}?(?<![\w\\]){_VALUE_MEMBER}"
+_LABELED_BEHIND = rf"""(?<![\w\\]){_VALUE_MEMBER}(?=\\*+["'](?P<first>[^"'\r\n]{{0,1000}})\\*+["']\s*+,?\s*+{_LABEL})"""
 _PARAMETER = (
     rf"<(?:parameter|param|arg|property)(?:=|\s++name=(?:{_QUOTE})?)(?P<name>[\w.-]{{1,100}})[^<>]{{0,200}}>\s*+"
 )
@@ -153,7 +150,20 @@ _PAIR = (
     rf"""(?<!required":)(?<!required": )[\[(]\s*+(?P<opened>{_QUOTE})(?P<name>[\w.-]{{1,100}}+)(?P=opened)\s*+,\s*+"""
     r"""(?=[bfru]{0,2}\\*+["'][^"'\r\n]*+["']\s*+[\])])"""
 )
-_FLAG = rf"(?P<opened>{_QUOTE})-++(?P<name>[\w.-]{{1,100}}+)(?P=opened)\s*+,\s*+"
+_FLAG = rf"(?<!\\)(?P<opened>{_QUOTE})-++(?P<name>[\w.-]{{1,100}}+)(?P=opened)\s*+,\s*+"
+_SEPARATOR = (
+    r"""(?:\\*+["']\]|[*`]{0,3}+)"""
+    rf"{_BLANK}*+(?::{_BLANK}*+{_TYPE}{_BLANK}*+=(?!=)|:=?(?!:)|[\uff1a\uff1d]|={{1,3}}+>?)[*`]{{0,3}}+{_BLANK}*+"
+)
+_ASSIGNMENT = (
+    r"(?:(?P<line>(?m:^)[ \t]*+(?:-[ \t]++)?)|(?<![\w.-])(?!(?<=\\)[nrt][\w-])|(?<=\\)(?P<escaped>[nrt])(?=[\w-]))"
+    r"(?:(?P<before>\w{1,30}+)[ ])?(?P<dashes>-++)?(?P<name>\w[\w.-]{0,99}+)"
+    rf"(?=(?P<separator>{_SEPARATOR}|(?(dashes)[ \t]++(?!-)|(?!))))"
+)
+_ASSIGNED = (
+    rf"(?!{_TYPE}|[A-Za-z_][\w.]*+(?:\(|\[[\"']))(?:{_STRING}|{_OPENING}|{_BELOW}|(?:(?i:basic|bearer) )?+{_BARE})"
+)
+_HEADER = rf"(?P<name>(?i:authorization|cookie)[\w.-]{{0,50}}+){_SEPARATOR}"
 _PLACES = (
     (_MEMBER, _MEMBER_VALUE),
     (_LABELED, rf"{_MEMBER_VALUE}|(?P<bare>[^\s,;}}\]>]++)"),
@@ -162,26 +172,20 @@ _PLACES = (
     (_ELEMENT, _ELEMENT_VALUE),
     (_PAIR, _STRING),
     (_FLAG, _STRING),
+    (_ASSIGNMENT, _ASSIGNED),
+    (_HEADER, r"""(?P<bare>(?:[^\\"'\r\n]|\\++(?!["']))++)"""),
+    (rf"(?m:^)[ \t]*+(?:-[ \t]++)?[\w.-]{{0,50}}?{_HEADER}", r"(?P<bare>[^\r\n]++)"),
 )
-"""Where texts have a name, and what its value is there: a member of an object in JSON or Python; a label beside a
-value, which may come first; a parameter of a call in XML, or an element; a pair, such as a header or the arguments of a
-call; a flag in a list. Further quotes may enclose both, so theirs are escaped. A value may be cut off."""
+"""Where texts have a name, and what its value is there:
 
-_ASSIGNMENT = (
-    r"(?:(?P<line>(?m:^)[ \t]*+(?:-[ \t]++)?)|(?<![\w.-])(?!(?<=\\)[nrt][\w-])|(?<=\\)(?P<escaped>[nrt])(?=[\w-]))"
-    r"(?:(?P<before>\w{1,30}+)[ ])?(?P<dashes>-++)?(?P<name>\w[\w.-]{0,99}+)"
-    r"""(?:\\*+["']\]|[*`]{0,3}+)"""
-    rf"(?:{_BLANK}*+(?::{_BLANK}*+{_TYPE}{_BLANK}*+=(?!=)|:=?(?!:)|[\uff1a\uff1d]|={{1,3}}+>?)[*`]{{0,3}}+{_BLANK}*+"
-    r"|(?(dashes)[ \t]++(?!-)|(?!)))"
-)
-_ASSIGNED = (
-    rf"(?!{_TYPE}|[A-Za-z_][\w.]*+(?:\(|\[[\"']))(?:{_STRING}|{_OPENING}|{_BELOW}|(?:(?i:basic|bearer) )?+{_BARE})"
-)
-_ASSIGNED_WHOLE = r"""(?P<bare>(?:[^\\"'\r\n]|\\++(?!["']))++)"""
-_ASSIGNED_LINE = r"(?P<bare>[^\r\n]++)"
-"""A name anywhere in a line, `=`, `:` or the blank after a flag, and a value: settings, shells, headers, connection
-strings, URLs, calls, YAML, prose. The value ends with its quotes, at a blank, or before a further assignment; or it
-stands below. Code that has a type or a call in place of a value has no secret there."""
+- A member of an object in JSON or Python; a label beside a value, which may come first; a parameter of a call in XML,
+  or an element; a pair, such as a header or the arguments of a call; a flag in a list. Further quotes may enclose both,
+  so theirs are escaped. A value may be cut off.
+- A name anywhere in a line, `=`, `:` or the blank after a flag, and a value: settings, shells, headers, connection
+  strings, URLs, calls, YAML, prose. The value ends with its quotes, at a blank, or before a further assignment; or it
+  stands below. Code that has a type or a call in place of a value has no secret there.
+- A header whose value has blanks.
+"""
 
 _AFTER_VALUE = ".,;:)]}&|*"
 """Characters after a value that belong to the text around it."""
@@ -247,8 +251,8 @@ def redact_received(text: str) -> str:
 def secret_members(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield where a text has values under the names of secrets, and what replaces them, in order."""
     at = 0
-    for start, end, by in sorted(_found(text)):
-        if end > at:
+    for start, end, by in sorted(_found(text), key=lambda span: (span[0], -span[1])):
+        if end > max(start, at):
             yield max(start, at), end, by if start >= at else HIDDEN
             at = end
 
@@ -256,56 +260,42 @@ def secret_members(text: str) -> Iterator[tuple[int, int, str]]:
 def _found(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield where each form of a name and its value stands in a text."""
     for pattern, value_pattern in _PLACES:
-        for name in re.compile(pattern).finditer(text):
-            if not is_secret_member(name["name"]):
+        at = 0
+        while (name := re.compile(pattern).search(text, at)) is not None:
+            at, parts = name.end(), name.groupdict()
+            if not _is_secret_word(parts):
                 continue
-            value = re.compile(value_pattern).match(text, name.end())
-            if value is not None:
-                yield from _hidden(text, value, name.groupdict().get("opened") or '"')
-    at, pattern = 0, re.compile(_ASSIGNMENT)
-    while (name := pattern.search(text, at)) is not None:
-        at = name.end("name")
-        if not _is_secret_word(name):
-            continue
-        is_whole = re.search(_OF_WHOLE_LINES, name["name"]) is not None
-        assigned = _ASSIGNED if not is_whole else _ASSIGNED_WHOLE if name["line"] is None else _ASSIGNED_LINE
-        value = re.compile(assigned).match(text, name.end())
-        if value is None or value["bare"] == name["name"] or _is_code(name, value):
-            continue
-        for start, end, by in _hidden(text, value, '"'):
-            at = end
-            yield start, end, by
+            start = name.end("separator") if "separator" in parts else at
+            value = re.compile(value_pattern).match(text, start)
+            if value is not None and value[0] != parts["name"] and not _is_code(parts, value.groupdict()):
+                hidden = _hidden(text, value, parts.get("opened") or '"')
+                at = max(at, hidden[1])  # what is in a value is not searched again
+                yield hidden
 
 
-def _hidden(text: str, value: re.Match[str], quote: str) -> Iterator[tuple[int, int, str]]:
-    """Yield the part of a value that is hidden, if it has one."""
-    parts = value.groupdict()
-    if parts.get("opening"):
-        yield value.start(), _end_of_brackets(text, value.start()), f"{quote}{HIDDEN}{quote}"
-        return
-    part = next((each for each in ("string", "bare", "below", "alone") if parts.get(each) is not None), None)
-    if part is None:
-        yield *value.span(), f"{quote}{HIDDEN}{quote}"  # a number
-        return
-    start, end = value.span(part)
-    if part == "bare":
-        end = start + len(value[part].rstrip(_AFTER_VALUE))
-    if end > start:
-        yield start, end, HIDDEN
+def _hidden(text: str, value: re.Match[str], quote: str) -> tuple[int, int, str]:
+    """Return the part of a value that is hidden, and what replaces it."""
+    kind = value.lastgroup or ""
+    start, end = value.span(kind)
+    if kind == "opening":
+        end = _end_of_brackets(text, start)
+    elif kind == "bare":
+        end = start + len(value[kind].rstrip(_AFTER_VALUE))
+    return start, end, f"{quote}{HIDDEN}{quote}" if kind in {"opening", "number"} else HIDDEN
 
 
-def _is_code(name: re.Match[str], value: re.Match[str]) -> bool:
+def _is_code(name: Mapping[str, str | None], value: Mapping[str, str | None]) -> bool:
     """Whether what stands below a name is the block of a statement, or the next member of YAML, not indented more."""
-    indent = value.groupdict().get("indent")
+    indent = value.get("indent")
     return indent is not None and (iskeyword(name["before"] or "") or len(indent) <= len(name["line"] or ""))
 
 
-def _is_secret_word(name: re.Match[str]) -> bool:
-    """Whether an assigned name, of one word or two, is that of a secret."""
+def _is_secret_word(name: Mapping[str, str]) -> bool:
+    """Whether a name, of one word or two, is that of a secret."""
     names = [name["name"]]
-    if name["escaped"]:  # a line break, or the first letter of a name after a backslash
+    if name.get("escaped"):  # a line break, or the first letter of a name after a backslash
         names.append(name["escaped"] + name["name"])
-    if name["before"] and not name["dashes"]:
+    if name.get("before") and not name["dashes"]:
         names.append(f"{name['before']}_{name['name']}")
     return any(map(is_secret_member, names)) and not re.search(_OF_TEXTS, names[-1])
 

@@ -113,6 +113,7 @@ def test_what_is_no_request_is_an_error(server: Emulator, tmp_path: Path) -> Non
         say(recorded.address, "a")
     with use_cassette(tmp_path / "x", "once", server=server.address) as recorded:
         say(recorded.address, "a")
+    broken: Any
     for broken in (wrong, {}.__getitem__):
         with use_cassette(tmp_path / "x", before_record=broken) as replayed, pytest.raises(lms.LMStudioServerError):
             say(replayed.address, "a")
