@@ -24,9 +24,9 @@ def interruptible_executor(config: RunnableConfig) -> Generator[tuple[Executor, 
     Ctrl-C and the like in the block end the calls that run; other errors do not.
     """
     with get_executor_for_config(config) as executor:
-        scope = CancelScope()
+        scope = CancelScope("the batch that it belongs to")
         try:
-            yield executor, scope.context
+            yield executor, scope.context()
         except Exception:
             raise
         except BaseException:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import anyio
 import pytest
 from langchain.agents import create_agent
+from langchain_core.tools import tool
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.chat_engine import SimpleChatEngine
 from llama_index.core.llms import ChatMessage
@@ -113,8 +114,14 @@ async def _graph_async_v3(case: Case) -> Any:
 
 
 async def _workflow(case: Case) -> Any:
-    run = case.agent().run("Hi", memory=_memory())
-    return run.stream_events() if case.wrap is _itself else case.wrap(run)
+    agent = case.agent()
+    if case.wrap is _itself:
+        return agent.run("Hi", memory=_memory()).stream_events()
+    return case.wrap(lambda: agent.run("Hi", memory=_memory()))
+
+
+async def _begun_workflow(case: Case) -> Any:
+    return case.wrap(case.agent().run("Hi", memory=_memory()))
 
 
 def _memory() -> ChatMemoryBuffer:
@@ -283,7 +290,7 @@ LINES = {
     _V3: "`lms.cancel_on_close(await agent.astream_events(…))`",
     _ENGINE: "`lms.cancel_on_close(lambda: engine.stream_chat(…).response_gen)`",
     _ASYNC_ENGINE: "`lms.cancel_on_close(…)` of an async generator that calls it",
-    **dict.fromkeys((_RUN, CALLS[-1].stream), "`lms.cancel_on_close(agent.run(…))`"),
+    **dict.fromkeys((_RUN, CALLS[-1].stream), "`lms.cancel_on_close(lambda: agent.run(…))`"),
 }
 """What to write where a model writes on, by the stream."""
 
@@ -321,10 +328,50 @@ def test_a_model_stops_if_its_stream_is_cancelled_on_close(way: Way, server: Emu
     assert _leave(way, Case(server, gate, lms.cancel_on_close, opens=False)) == "userStopped"
 
 
+def test_a_run_that_has_begun_is_stopped_with_its_model(server: Emulator, gate: Gate) -> None:
+    way = Way(_RUN, _BREAK, _break_async(_begun_workflow), "writes on")
+    assert _leave(way, Case(server, gate, lms.cancel_on_close, opens=False)) == "userStopped"
+
+
 @pytest.mark.parametrize("way", [*WAYS, *CALLS], **NAMES)
 def test_the_page_says_what_a_model_does_by_itself(way: Way, server: Emulator, gate: Gate) -> None:
     stops = way.outcome == "stops"
     assert _leave(way, Case(server, gate, _itself, opens=not stops)) == ("userStopped" if stops else "eosFound")
+
+
+class ToolCase(Case):
+    """An agent whose sync tool asks the model that is held up."""
+
+    def ask(self) -> str:
+        """Ask another model."""
+        with lms.Client(self.server.address) as client:
+            return client.llm.model("chatty").respond("Hi").content
+
+    def langgraph(self) -> Any:
+        return create_agent(ChatLMStudio(model="caller", host=self.server.address), [tool(self.ask)])
+
+    def agent(self) -> FunctionAgent:
+        return FunctionAgent(tools=[self.ask], llm=LMStudio(model="caller", host=self.server.address).load())
+
+
+async def _break_in_tool(make: Callable[[Case], Any], case: Case) -> None:
+    stream = await _made(make(case))
+    is_held = asyncio.create_task(asyncio.to_thread(case.gate.reached.wait))
+    async with stream:
+        reading = asyncio.create_task(case.read(stream, lambda: None))
+        await is_held
+    with pytest.raises(lms.LMStudioCancelledError):
+        await reading
+
+
+@pytest.mark.parametrize("make", [_graph_astream, _workflow])
+async def test_a_model_that_a_sync_tool_asks_stops_with_its_agent(make: Callable[[Case], Any], gate: Gate) -> None:
+    call: dict[str, Any] = {"when": {"role": "user"}, "then": [{"tool": "ask", "arguments": {}}]}
+    caller = ModelEntry(key="caller", rules=(call,), preload=True, tools=True)
+    with Emulator([MODEL, caller], engines=gate.engines()) as server:
+        await _break_in_tool(make, ToolCase(server, gate, lms.cancel_on_close, opens=False))
+        await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].state == "ended")
+        assert [(each.model, each.stop_reason) for each in server.predictions][1:] == [("chatty", "userStopped")]
 
 
 def _model_stream(case: Case) -> Any:

@@ -5,20 +5,27 @@
 
 import asyncio
 import contextvars
+import dis
 import gc
+import itertools
 import os
 import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, thread
+from concurrent.futures import Future, ThreadPoolExecutor, thread
+from functools import cache, partial
+from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any
 
 import anyio
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.transport.cancel_scope import add_to_scope
+from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.support.gate import AT_THE_GATE, Gate
 from tests.support.signals import ctrl_c
@@ -87,7 +94,6 @@ def _with(stream: Any) -> None:
 
 def _collect(stream: Any) -> None:
     next(stream)
-    stream._thread.submit(int).result()  # the thread no longer holds what it has read
     cycle: dict[str, Any] = {"stream": stream}
     cycle["itself"] = cycle
     is_there = weakref.ref(stream)
@@ -272,6 +278,290 @@ def test_two_streams_of_which_one_reads_the_other_are_both_stopped(client: lms.C
     assert ended(server) == "userStopped"
 
 
+# A stream in a stream -------------------------------------------------------------------------------------------------
+
+
+def _wrapped_twice(stream: Callable[[], Iterator[str]]) -> Any:
+    outer = lms.cancel_on_close(lms.cancel_on_close(stream))
+    next(outer)
+    return outer
+
+
+def _wrapped_in_the_outer_one(stream: Callable[[], Iterator[str]]) -> Any:
+    outer = lms.cancel_on_close(lambda: lms.cancel_on_close(stream))
+    next(outer)
+    return outer
+
+
+def _read_before_the_outer_one_was_made(stream: Callable[[], Iterator[str]]) -> Any:
+    inner = lms.cancel_on_close(stream)
+    next(inner)
+    return lms.cancel_on_close(inner)
+
+
+NESTED = pytest.mark.parametrize(
+    "nest", [_wrapped_twice, _wrapped_in_the_outer_one, _read_before_the_outer_one_was_made]
+)
+
+
+@NESTED
+def test_a_stream_that_another_one_reads_is_stopped_with_it(
+    client: lms.Client, server: Emulator, nest: Callable[[Any], Any]
+) -> None:
+    reads = threading.Event()
+
+    def stream() -> Iterator[str]:
+        for item in in_threads(client, []):
+            yield item
+            reads.set()
+
+    outer = nest(stream)
+
+    def close() -> None:
+        reads.wait()
+        outer.close()
+
+    closer = threading.Thread(target=close)
+    closer.start()
+    with pytest.raises(lms.LMStudioCancelledError, match="together with the stream"):
+        next(outer)
+    closer.join()
+    assert ended(server) == "userStopped"
+
+
+@NESTED
+def test_what_the_inner_of_two_streams_calls_may_close_the_outer_one(nest: Callable[[Any], Any]) -> None:
+    outer: list[Any] = []
+
+    def stream() -> Iterator[int]:
+        yield 1
+        outer[0].close()
+        yield 2
+
+    outer.append(nest(stream))
+    with pytest.raises(lms.LMStudioCancelledError, match="together with the stream"):
+        next(outer[0])
+
+
+# What refers to its own stream ----------------------------------------------------------------------------------------
+
+
+class Chat:
+    """Keeps the stream of its own method."""
+
+    def __init__(self, items: Callable[[], Iterator[object]]) -> None:
+        self.stream = lms.cancel_on_close(self.events(items))
+
+    def events(self, items: Callable[[], Iterator[object]]) -> Iterator["Chat"]:
+        for _ in items():
+            yield self
+
+
+def _collect_on_the_io_thread() -> None:
+    """Collect where nothing can be received meanwhile."""
+    collected = threading.Event()
+
+    def collect() -> None:
+        gc.collect()
+        collected.set()
+
+    IOThread.current().submit(collect)
+    collected.wait()
+
+
+@pytest.mark.parametrize("collect", [gc.collect, _collect_on_the_io_thread])
+def test_an_object_that_keeps_the_stream_of_its_method_is_collected_and_its_models_stop(
+    client: lms.Client, server: Emulator, collect: Callable[[], object]
+) -> None:
+    results: list[object] = []
+    others = set(threading.enumerate())
+    gc.disable()  # so that it is collected where the test says
+    try:
+        chat = Chat(lambda: in_threads(client, results))
+        next(chat.stream)
+        is_there = weakref.ref(chat)
+        del chat
+        while is_there():  # one call does nothing while another thread collects
+            collect()
+    finally:
+        gc.enable()
+    assert ended(server) == "userStopped"
+    server.wait_for(lambda: bool(results))
+    assert isinstance(results[0], lms.LMStudioCancelledError)
+    for own in set(threading.enumerate()) - others:
+        own.join()
+
+
+def test_what_has_no_finalizer_is_closed_when_its_stream_is_collected() -> None:
+    class Items:
+        def __init__(self) -> None:
+            self.closed = closed
+
+        def __iter__(self) -> Iterator[int]:
+            return self
+
+        def __next__(self) -> int:
+            return 1
+
+        def close(self) -> None:
+            self.closed.set()
+            raise KeyError("nobody reads it")
+
+    closed = threading.Event()
+    chat: Any = Items()
+    chat.stream = lms.cancel_on_close(chat)
+    del chat
+    while not closed.is_set():
+        gc.collect()
+
+
+# What outlives a stream -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_in_context", [True, False])
+def test_a_pool_of_the_program_runs_in_the_stream_only_with_a_copy_of_its_context(
+    client: lms.Client, server: Emulator, gate: Gate, *, is_in_context: bool
+) -> None:
+    def work() -> str:
+        return client.llm.model("chatty").respond("Hi").content
+
+    futures: list[Future[str]] = []
+    with ThreadPoolExecutor(1) as pool:
+
+        def stream() -> Iterator[int]:
+            futures.append(pool.submit(contextvars.copy_context().run, work) if is_in_context else pool.submit(work))
+            gate.reached.wait()
+            yield 1
+
+        _with(lms.cancel_on_close(stream))
+        if is_in_context:
+            assert ended(server) == "userStopped"
+            assert isinstance(futures[0].exception(), lms.LMStudioCancelledError)
+        gate.open()
+    assert is_in_context or futures[0].result() == "one two three"
+
+
+def test_a_thread_that_outlives_a_closed_stream_is_rejected_with_the_name_of_the_stream(client: lms.Client) -> None:
+    closed = threading.Event()
+    errors: list[str] = []
+
+    def work() -> None:
+        closed.wait()
+        for _ in range(2):
+            with pytest.raises(lms.LMStudioCancelledError) as caught:
+                client.llm.model("other").respond("Hi")
+            errors.append(str(caught.value))
+
+    def my_stream() -> Iterator[threading.Thread]:
+        worker = threading.Thread(target=contextvars.copy_context().run, args=[work])
+        worker.start()
+        yield worker
+
+    with lms.cancel_on_close(my_stream()) as stream:
+        line, worker = sys._getframe().f_lineno - 1, next(stream)
+    closed.set()
+    worker.join()
+    name = f"{test_a_thread_that_outlives_a_closed_stream_is_rejected_with_the_name_of_the_stream.__name__}.<locals>"
+    text = (
+        f"the call was cancelled together with the stream that it belongs to, cancel_on_close({name}.my_stream) "
+        f"at test_cancel_on_close.py:{line}; start what outlives it before it, or in an empty contextvars.Context()"
+    )
+    assert errors == [text, text]
+
+
+# Ctrl-C ---------------------------------------------------------------------------------------------------------------
+
+
+class Call:
+    """A call that is made in a scope."""
+
+    def __init__(self) -> None:
+        self.aborted = threading.Event()
+
+    def abort(self, error: lms.LMStudioCancelledError) -> None:
+        self.aborted.set()
+
+
+def _reads_in_a_block(items: Iterator[int]) -> None:
+    with lms.cancel_on_close(items) as stream:
+        for item in stream:
+            if item == 2:
+                break
+
+
+def _reads_in_a_loop(items: Iterator[int]) -> None:
+    for item in lms.cancel_on_close(items):
+        if item == 2:
+            break
+
+
+@cache
+def _instants(code: CodeType) -> set[int]:
+    """Return the instructions before which Python looks for signals: the first one, and each after a call or jump."""
+    instructions = list(dis.get_instructions(code))
+    before = {each.offset for each in instructions if each.opname == "RESUME"}
+    for each, following in itertools.pairwise(instructions):
+        if each.opname.startswith(("CALL", "JUMP_BACKWARD", "RESUME")):
+            before.add(following.offset)
+    return before
+
+
+def _interrupted(at: int, function: Callable[[], None]) -> bool:
+    """Call a function, and interrupt it at such an instant; return whether there are so many."""
+    count, previous = 0, sys.gettrace()
+
+    def trace_call(frame: FrameType, event: str, _: object) -> Any:
+        outer: FrameType | None = frame
+        while outer is not None and outer.f_code.co_name != "__del__":  # Python ignores what is raised in one
+            outer = outer.f_back
+        if outer is not None or frame.f_code.co_filename == __file__:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return trace_instruction
+
+    def trace_instruction(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal count
+        count += event == "opcode" and frame.f_lasti in _instants(frame.f_code)
+        if count == at:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace_instruction
+
+    sys.settrace(trace_call)
+    try:
+        function()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(previous)
+    return False
+
+
+@pytest.mark.parametrize("read", [_reads_in_a_block, _reads_in_a_loop])
+def test_an_interruption_at_any_instant_stays_what_it_is_and_stops_the_stream(
+    read: Callable[[Iterator[int]], None],
+) -> None:
+    instant = 0
+    while True:
+        instant += 1
+        call, has_begun, has_ended = Call(), threading.Event(), threading.Event()
+
+        def items(call: Call, has_begun: threading.Event, has_ended: threading.Event) -> Iterator[int]:
+            add_to_scope(call)
+            has_begun.set()
+            try:
+                yield from (1, 2, 3)
+            finally:
+                has_ended.set()
+
+        if not _interrupted(instant, partial(read, items(call, has_begun, has_ended))):
+            break
+        if has_begun.is_set():
+            assert call.aborted.wait(30), instant
+            assert has_ended.wait(30), instant
+    assert instant > 50
+
+
 # Coroutines -----------------------------------------------------------------------------------------------------------
 
 
@@ -412,6 +702,185 @@ async def test_a_load_that_others_wait_for_is_theirs_if_its_caller_is_cancelled(
         await asyncio.wait([leader])
 
 
+async def test_an_async_stream_that_another_one_reads_is_stopped_with_it(server: Emulator) -> None:
+    await _close_while_another_task_reads(lms.cancel_on_close(lms.cancel_on_close(in_tasks(server))))
+    assert await asyncio.to_thread(ended, server) == "userStopped"
+
+
+async def test_an_object_that_keeps_the_async_stream_of_its_method_is_collected_and_its_models_stop(
+    server: Emulator,
+) -> None:
+    class AsyncChat:
+        def __init__(self, client: lms.AsyncClient) -> None:
+            self.client = client
+            self.stream = lms.cancel_on_close(self.events())
+
+        async def events(self) -> AsyncIterator["AsyncChat"]:
+            model = await self.client.llm.model("chatty")
+            async for _ in model.respond_stream("Hi"):
+                yield self
+
+    unhandled: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+    async with lms.AsyncClient(server.address) as client:
+        chat = AsyncChat(client)
+        await anext(chat.stream)
+        is_there = weakref.ref(chat)
+        del chat
+        await asyncio.sleep(0)  # the loop holds what it resumed the task with
+        while is_there():  # one call does nothing while another thread collects
+            gc.collect()
+        assert await asyncio.to_thread(ended, server) == "userStopped"
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
+    assert unhandled == []
+
+
+class Worker:
+    """A task that asks what others put into its queue; made when it is needed first."""
+
+    def __init__(self, client: lms.AsyncClient, context: contextvars.Context | None = None) -> None:
+        self.client = client
+        self.context = context
+        self.questions: asyncio.Queue[tuple[str, asyncio.Future[str]]] = asyncio.Queue()
+        self.task: asyncio.Task[None] | None = None
+
+    async def ask(self, key: str) -> str:
+        if self.task is None:
+            self.task = asyncio.create_task(self._work(), context=self.context)
+        response: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        await self.questions.put((key, response))
+        return await response
+
+    async def _work(self) -> None:
+        while True:
+            key, response = await self.questions.get()
+            try:
+                model = await self.client.llm.model(key)
+                response.set_result((await model.respond("Hi")).content)
+            except lms.LMStudioError as error:
+                response.set_exception(error)
+
+
+async def test_a_task_that_outlives_a_closed_stream_is_released_from_it(server: Emulator) -> None:
+    async with lms.AsyncClient(server.address) as client:
+        worker = Worker(client)
+
+        async def stream() -> AsyncIterator[str]:
+            yield await worker.ask("other")
+
+        async with lms.cancel_on_close(stream()) as responses:
+            expected = await anext(responses)
+        assert await worker.ask("other") == expected
+        async with lms.cancel_on_close(stream()) as responses:  # it is in no stream now
+            assert await anext(responses) == expected
+        assert worker.task is not None
+        worker.task.cancel()
+
+
+async def test_a_task_that_outlives_a_closed_stream_of_a_thread_is_released_from_it(server: Emulator) -> None:
+    loop = asyncio.get_running_loop()
+    async with lms.AsyncClient(server.address) as client:
+        worker = Worker(client)
+
+        def items() -> Iterator[str]:
+            yield asyncio.run_coroutine_threadsafe(worker.ask("other"), loop).result()
+
+        def read() -> str:
+            with lms.cancel_on_close(items()) as stream:
+                return next(stream)
+
+        expected = await asyncio.to_thread(read)
+        assert await worker.ask("other") == expected
+        assert worker.task is not None
+        worker.task.cancel()
+
+
+async def test_a_task_in_an_empty_context_belongs_to_no_stream(server: Emulator, gate: Gate) -> None:
+    async with lms.AsyncClient(server.address) as client:
+        worker = Worker(client, contextvars.Context())
+        asked: list[asyncio.Task[str]] = []
+
+        async def stream() -> AsyncIterator[int]:
+            asked.append(asyncio.create_task(worker.ask("chatty")))
+            await asyncio.to_thread(gate.reached.wait)
+            yield 1
+
+        async with lms.cancel_on_close(stream()) as items:
+            await anext(items)
+        gate.open()
+        assert await asked[0] == "one two three"
+        assert worker.task is not None
+        worker.task.cancel()
+
+
+async def test_many_calls_that_are_stopped_together_let_the_io_thread_send_once(
+    server: Emulator, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yields: list[None] = []
+    async with lms.AsyncClient(server.address) as client:
+        model = await client.llm.model("chatty")
+
+        async def stream() -> AsyncIterator[int]:
+            calls = [asyncio.ensure_future(model.respond("Hi")) for _ in range(9)]
+            await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == len(calls))
+            yield 1
+            await asyncio.wait(calls)
+
+        items = lms.cancel_on_close(stream())
+        await anext(items)
+        monkeypatch.setattr(IOThread, "yield_to", lambda _: yields.append(None))
+        items._stop()
+        monkeypatch.undo()
+        await items.aclose()
+    assert yields == [None]
+
+
+def _in_another_loop(coroutine: Any) -> None:
+    """Run it in an event loop of another thread."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, coroutine).result()
+
+
+async def test_a_task_of_another_event_loop_may_close_a_stream_and_waits_for_it(server: Emulator) -> None:
+    closed: list[str] = []
+
+    async def stream() -> AsyncIterator[str]:
+        try:
+            async for item in in_tasks(server):
+                yield item
+        finally:
+            await asyncio.sleep(0)
+            closed.append("closed")
+
+    reading = lms.cancel_on_close(stream())
+    await anext(reading)
+    await asyncio.to_thread(_in_another_loop, reading.aclose())
+    assert closed == ["closed"]
+    assert await asyncio.to_thread(ended, server) == "userStopped"
+
+
+async def test_a_run_that_is_closed_in_another_event_loop_is_cancelled_in_its_own() -> None:
+    run = Run()
+    events = lms.cancel_on_close(run)
+    assert await anext(events) == 1
+    await asyncio.to_thread(_in_another_loop, events.aclose())
+    assert run.loops == [asyncio.get_running_loop()]
+
+
+def test_nobody_waits_for_a_stream_whose_event_loop_does_not_run() -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    loop = asyncio.new_event_loop()
+    reading = lms.cancel_on_close(items())
+    assert loop.run_until_complete(anext(reading)) == 1
+    asyncio.run(reading.aclose())
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
 # What is no stream ----------------------------------------------------------------------------------------------------
 
 
@@ -432,14 +901,15 @@ def test_a_tool_may_close_the_stream_that_calls_it() -> None:
 def test_who_reads_a_stream_in_the_moment_in_which_it_is_closed_gets_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     reading = lms.cancel_on_close(iter([1, 2]))
     assert next(reading) == 1
-    submit = ThreadPoolExecutor.submit
 
-    def closed_before(*call: Any) -> Any:
-        monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
-        reading.close()
-        return submit(*call)
+    class ClosedBefore:
+        def put(self, job: object) -> None:
+            reading._jobs = jobs
+            reading.close()
+            jobs.put(job)
 
-    monkeypatch.setattr(ThreadPoolExecutor, "submit", closed_before)
+    jobs: Any = reading._jobs
+    monkeypatch.setattr(reading, "_jobs", ClosedBefore())
     with pytest.raises(lms.LMStudioCancelledError, match="together with the stream"):
         next(reading)
 
@@ -583,6 +1053,7 @@ class Run:
 
     def __init__(self) -> None:
         self.cancelled = asyncio.Event()
+        self.loops: list[asyncio.AbstractEventLoop] = []
 
     async def stream_events(self) -> AsyncIterator[int]:
         yield 1
@@ -590,6 +1061,7 @@ class Run:
 
     async def cancel_run(self) -> None:
         self.cancelled.set()
+        self.loops.append(asyncio.get_running_loop())
 
     @property
     def response_gen(self) -> Iterator[int]:
@@ -626,8 +1098,8 @@ async def test_a_run_that_was_read_to_its_end_is_not_cancelled() -> None:
         ("text", "must be an iterator; got 'text'"),
         (5, "must be an iterator; got 5"),
         (lambda: None, "must be an iterator; got None"),
-        (Run().response_gen, r"begun before; pass cancel_on_close\(agent.run\(question\)\)"),
-        (Run().stream_events(), r"begun before; pass cancel_on_close\(agent.run\(question\)\)"),
+        (Run().response_gen, r"begun before; pass cancel_on_close\(lambda: agent.run\(question\)\)"),
+        (Run().stream_events(), r"begun before; pass cancel_on_close\(lambda: agent.run\(question\)\)"),
     ],
 )
 def test_what_is_no_stream_is_rejected(given: Any, text: str) -> None:
@@ -643,3 +1115,26 @@ def test_a_coroutine_must_be_awaited_first() -> None:
     with pytest.raises(lms.LMStudioValueError, match="await it first"):
         lms.cancel_on_close(coroutine)
     coroutine.close()
+
+
+# The page -------------------------------------------------------------------------------------------------------------
+
+ROWS: dict[str, Callable[..., object]] = {
+    "a stream in the stream": test_a_stream_that_another_one_reads_is_stopped_with_it,
+    "a sync tool": test_whoever_stops_reading_a_stream_stops_what_its_threads_generate,
+    "a call in a pool of your own": test_a_pool_of_the_program_runs_in_the_stream_only_with_a_copy_of_its_context,
+    "a thread that goes on": test_a_thread_that_outlives_a_closed_stream_is_rejected_with_the_name_of_the_stream,
+    "a task that goes on": test_a_task_that_outlives_a_closed_stream_is_released_from_it,
+    "an object that keeps": test_an_object_that_keeps_the_stream_of_its_method_is_collected_and_its_models_stop,
+    "a task of another event loop": test_a_task_of_another_event_loop_may_close_a_stream_and_waits_for_it,
+    "Ctrl-C at any instant": test_an_interruption_at_any_instant_stays_what_it_is_and_stops_the_stream,
+}
+"""The tests of what the page says, by how each row of its table begins."""
+
+
+def test_each_row_of_the_page_has_a_test() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "stopping.md").read_text(encoding="utf-8")
+    table = page.split("| what | when the stream is closed |\n| --- | --- |\n")[1].split("\n\n")[0]
+    rows = table.splitlines()
+    assert len(rows) == len(ROWS)
+    assert all(row.startswith(f"| {beginning}") for row, beginning in zip(rows, ROWS, strict=True))

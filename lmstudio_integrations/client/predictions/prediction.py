@@ -248,6 +248,7 @@ class Prediction:
         Args:
             error: Who reads on gets it; by default, one that says how the stream was stopped.
         """
+        at_once = error is None  # a scope lets the I/O thread send once for all that it aborts
         if self._outcome is None:
             reason = _CANCELLED if self._is_cancelled else _CLOSED
             error = error or LMStudioCancelledError(f"{self._plan.label}: the stream was {reason}")
@@ -255,7 +256,7 @@ class Prediction:
             self._report_end(self._settle(self._result_of_earlier(error) or error))
         if self._operation.failover is not None:
             self._operation.failover.release()
-        self._wake(self._step)
+        self._wake(self._step, at_once=at_once)
 
     def _result_of_earlier(self, error: LMStudioCancelledError) -> PredictionResult | None:
         """Return what earlier asks have delivered, if that is the result of a prediction that was cancelled."""
@@ -276,12 +277,12 @@ class Prediction:
         if self._ask.raw.end is not None:
             self._wake(step, LMStudioCancelledError(f"{self._plan.label}: cancelled after the response"))
 
-    def _wake(self, step: Step | None, error: BaseException | None = None) -> None:
+    def _wake(self, step: Step | None, error: BaseException | None = None, *, at_once: bool = True) -> None:
         """Close what a pending reader waits for; without another error, it discards the prediction."""
         if isinstance(step, OpenRequest):
-            step.close(error or _ClosedError(), at_once=True)
+            step.close(error or _ClosedError(), at_once=at_once)
         elif step is not None and isinstance(step.mailbox, Mailbox):
-            self._operation.context.submit(step.mailbox.finish, error or _ClosedError())
+            step.mailbox.abort(error or _ClosedError())
 
     def _begin_reading(self) -> None:
         """Reject a second reader."""

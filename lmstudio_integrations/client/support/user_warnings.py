@@ -5,6 +5,7 @@ import os
 import re
 import sysconfig
 import warnings
+from pathlib import Path
 from traceback import walk_stack
 
 _FRAMEWORKS = "langchain langchain_classic langchain_core langgraph langsmith llama_index llama_index_instrumentation"
@@ -23,21 +24,34 @@ _OF_PYTHON = re.compile(
 """Files of Python itself, and the scripts that start installed programs."""
 
 
+def users_line() -> str:
+    """Return the file and the line of the user's program that made the call."""
+    file, line, _ = _users_place()
+    return f"{Path(file).name}:{line}"
+
+
 def warn_user(text: str, category: type[Warning]) -> None:
-    """Warn at the line of the user's program that made the call.
+    """Warn at the line of the user's program that made the call."""
+    *_, level = _users_place()
+    warnings.warn(text, category, stacklevel=level)
+
+
+def _users_place() -> tuple[str, int, int]:
+    """Return the file and the line of the user's program that made the call, and its level above who asks.
 
     That is the innermost one outside of all installed packages. If there is none, because the program is installed, or
     another thread or task makes the call, it is the innermost one outside of the frameworks, or else the outermost.
     """
     # No frame is kept: a frame that refers to itself lives until the garbage is collected.
     stack = [
-        (str(frame.f_globals.get("__name__")).partition(".")[0], frame.f_code.co_filename)
-        for frame, _ in walk_stack(inspect.currentframe())
+        (str(frame.f_globals.get("__name__")).partition(".")[0], frame.f_code.co_filename, line)
+        for frame, line in walk_stack(inspect.currentframe())
     ]
     others = [
         level
-        for level, (package, file) in enumerate(stack, 1)
+        for level, (package, file, _) in enumerate(stack)
         if package not in _CALLERS and not _OF_PYTHON.search(file)
     ]
-    own = (level for level in others if not re.search(rf"[\\/]{_PACKAGES}[\\/]", stack[level - 1][1]))
-    warnings.warn(text, category, stacklevel=next(own, others[0] if others else len(stack)))
+    own = (level for level in others if not re.search(rf"[\\/]{_PACKAGES}[\\/]", stack[level][1]))
+    level = next(own, others[0] if others else len(stack) - 1)
+    return *stack[level][1:], level

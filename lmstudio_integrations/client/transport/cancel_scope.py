@@ -9,6 +9,8 @@ import weakref
 from contextvars import Context, ContextVar, copy_context
 from typing import Protocol
 
+from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.client.transport.mailboxes import running_loop
 from lmstudio_integrations.errors import LMStudioCancelledError
 
 
@@ -23,31 +25,50 @@ class Cancellable(Protocol):
 class CancelScope:
     """Ends the calls that are made in its context, once it is cancelled; those that are made later fail at once.
 
-    A scope that is made in another one is a part of it.
+    The rule: a scope is a part of those in which it is made or joined; anyone may cancel it, from anywhere, and only
+    who runs in it must not wait for its end; and after its end it holds only threads, which nobody could cancel, while
+    a task that still runs has outlived it.
 
-    Attributes:
-        context: The context of the maker, with this scope. Run in it what belongs to the scope.
+    It refers to nothing of a program: neither to the context in which its calls run nor to the calls.
+
+    Args:
+        name: What is cancelled with it, for the error.
     """
 
-    def __init__(self) -> None:
-        self.context: Context = copy_context()
-        self._outer = self.context.get(_current)
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._outer: list[CancelScope] = []
         self._is_cancelled = False
+        self._has_ended = False
         self._calls: dict[weakref.ref[Cancellable], None] = {}
-        self.context.run(_current.set, self)
+        self.join()
 
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether it was cancelled, or one around it was."""
-        return self._is_cancelled or (self._outer is not None and self._outer.is_cancelled)
+    def context(self) -> Context:
+        """Return the context of the caller, with this scope. Run in it what belongs to the scope."""
+        context = copy_context()
+        context.run(_current.set, self)
+        return context
+
+    def join(self) -> None:
+        """Make it a part of the scope that the caller runs in, with the calls that it has."""
+        outer = _current.get()
+        if outer is None or outer in self._outer or self.is_callers:
+            return
+        self._outer.append(outer)
+        for call in list(self._calls):  # one step, as threads may be adding theirs
+            cancellable = call()
+            if cancellable is not None:
+                outer.add(cancellable)
 
     @property
     def is_callers(self) -> bool:
         """Whether who asks runs in it, or in a part of it."""
         scope = _current.get()
-        while scope is not None and scope is not self:
-            scope = scope._outer  # noqa: SLF001 - of the same class
-        return scope is self
+        return scope is not None and scope.is_part_of(self)
+
+    def is_part_of(self, scope: "CancelScope") -> bool:
+        """Whether it is this scope, or is in it."""
+        return scope is self or any(outer.is_part_of(scope) for outer in self._outer)
 
     def cancel(self) -> None:
         """End all calls that were made in it."""
@@ -55,7 +76,14 @@ class CancelScope:
         for call in list(self._calls):  # one step, as threads may be adding theirs
             cancellable = call()
             if cancellable is not None:
-                cancellable.abort(cancelled())
+                cancellable.abort(self.error())
+        io = IOThread.started()
+        if io is not None:
+            io.yield_to()  # once for all of them
+
+    def end(self) -> None:
+        """Release the tasks that outlive what was cancelled."""
+        self._has_ended = True
 
     def add(self, call: Cancellable) -> None:
         """Add a call. If the scope was cancelled meanwhile, end it."""
@@ -65,10 +93,29 @@ class CancelScope:
             calls.pop(ended, None)
 
         calls[weakref.ref(call, remove)] = None
-        if self._is_cancelled:  # looked at after the call was added: this or `cancel` sees the other
-            call.abort(cancelled())
-        if self._outer is not None:
-            self._outer.add(call)
+        if self._rejects:  # looked at after the call was added: this or `cancel` sees the other
+            call.abort(self.error())
+        for outer in self._outer:
+            outer.add(call)
+
+    def check(self) -> None:
+        """Reject a call of who runs in it.
+
+        Raises:
+            LMStudioCancelledError: If it was cancelled, or one around it was.
+        """
+        if self._rejects:
+            raise self.error("; start what outlives it before it, or in an empty contextvars.Context()")
+        for outer in self._outer:
+            outer.check()
+
+    @property
+    def _rejects(self) -> bool:
+        return self._is_cancelled and not (self._has_ended and running_loop() is not None)
+
+    def error(self, remedy: str = "") -> LMStudioCancelledError:
+        """Return the error of a call that was cancelled."""
+        return LMStudioCancelledError(f"the call was cancelled together with {self._name}{remedy}")
 
 
 _current: ContextVar[CancelScope | None] = ContextVar("lmstudio_cancel_scope", default=None)
@@ -88,10 +135,5 @@ def check_scope() -> None:
         LMStudioCancelledError: If the scope was cancelled.
     """
     scope = _current.get()
-    if scope is not None and scope.is_cancelled:
-        raise cancelled()
-
-
-def cancelled() -> LMStudioCancelledError:
-    """Return the error of a call whose scope was cancelled."""
-    return LMStudioCancelledError("the call was cancelled together with the stream or the batch that it belongs to")
+    if scope is not None:
+        scope.check()

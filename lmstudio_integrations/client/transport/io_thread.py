@@ -195,6 +195,11 @@ class IOThread:
                 own.end()
             cls._current = earlier
 
+    @property
+    def is_current(self) -> bool:
+        """Whether who asks runs on the thread, if only because it collects garbage there."""
+        return threading.current_thread() is self.thread
+
     def submit(self, function: Callable[..., Any], *args: Any) -> None:
         """Run a function on the thread, soon. May be called from any thread, from finalizers too."""
         if not self.stopped:
@@ -209,7 +214,7 @@ class IOThread:
         It was woken, but with the GIL one thread runs at a time, and the calling one may go on for 5 ms. Returns at
         once on the thread itself.
         """
-        if self.stopped or threading.current_thread() is self.thread:
+        if self.stopped or self.is_current:
             return
         done = threading.Lock()
         done.acquire()

@@ -99,6 +99,16 @@ class Mailbox(ABC):
         if self._waiting:
             self._wake_once()
 
+    def abort(self, error: BaseException) -> None:
+        """End the wait with an error. Any thread may call it, also the I/O thread while it collects garbage.
+
+        There it is done at once, because what is finalized next may wait for the caller.
+        """
+        if self._io.is_current:
+            self.finish(error)
+        else:
+            self._io.submit(self.finish, error)
+
     def pop_all(self) -> list[Any] | None:
         """Return what has arrived; an empty list at the end, `None` if the caller has to wait.
 
@@ -205,7 +215,7 @@ class ThreadMailbox(Mailbox):
         batch = self.pop_all()
         if batch is not None:
             return batch
-        if current_thread() is self._io.thread:
+        if self._io.is_current:
             raise LMStudioRuntimeError("a blocking call was made on the I/O thread; make it from another thread")
         # Made late, because most calls of a batch get their response while the caller waits for another one. Finalizers
         # may call SimpleQueue.put, but not queue.Queue.put.
@@ -293,7 +303,7 @@ class IOTask(Generic[T]):
 
     def abort(self, error: LMStudioCancelledError) -> None:
         """Wake the caller with an error, who then cancels the coroutine."""
-        self.io.submit(self.mailbox.finish, error)
+        self.mailbox.abort(error)
 
     def result(self) -> Flow[T]:
         """Wait for the result. Ending the wait early cancels the coroutine."""

@@ -94,6 +94,8 @@ class OpenRequest:
         if not (self.server_is_done or self.mailbox.done):
             self.server_is_done = True
             self._change(ClientSession.close, error)
+            if error is not None and self._io.is_current:
+                self.mailbox.abort(error)
             if at_once:
                 self._io.yield_to()
         if self.connection is not None:
@@ -101,7 +103,7 @@ class OpenRequest:
 
     def abort(self, error: LMStudioCancelledError) -> None:
         """Ask the server to stop; a waiting caller gets the error."""
-        self.close(error, at_once=True)
+        self.close(error)
 
     def report_connection(self) -> None:
         """Report the connection, if the request had to wait for it."""
