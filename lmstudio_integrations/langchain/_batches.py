@@ -23,15 +23,18 @@ def interruptible_executor(config: RunnableConfig) -> Generator[tuple[Executor, 
 
     Ctrl-C and the like in the block end the calls that run; other errors do not.
     """
-    with get_executor_for_config(config) as executor:
-        scope = CancelScope("the batch that it belongs to")
-        try:
-            yield executor, scope.context()
-        except Exception:
-            raise
-        except BaseException:
-            scope.cancel()
-            raise
+    scope = CancelScope("the batch that it belongs to")
+    try:
+        with get_executor_for_config(config) as executor:
+            try:
+                yield executor, scope.context()
+            except Exception:
+                raise
+            except BaseException:
+                scope.cancel()
+                raise
+    finally:
+        scope.end()
 
 
 def batch(

@@ -14,6 +14,7 @@ from langchain_core.runnables.config import set_config_context
 
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.langchain._batches import interruptible_executor
 from tests.langchain.conftest import Server
 from tests.support.signals import ctrl_c
 
@@ -154,6 +155,25 @@ def test_ctrl_c_stops_the_predictions_of_a_batch_and_no_others(server: Server, n
             ENDLESS_BATCHES[name](server, ["for ever", "for ever", "for ever"])
         server.wait_for(lambda: _states(server)[1:] == ["userStopped"] * 2)
         assert _states(server)[0] is None
+
+
+async def test_a_task_that_outlives_an_interrupted_batch_is_released_from_it(server: Server) -> None:
+    llm, is_over = server.chat(), asyncio.Event()
+
+    async def work() -> str:
+        await is_over.wait()
+        return (await llm.ainvoke("count")).text
+
+    def interrupt() -> None:
+        with interruptible_executor({}) as (_, context):
+            tasks.append(context.run(asyncio.create_task, work()))
+            raise KeyboardInterrupt
+
+    tasks: list[asyncio.Task[str]] = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    is_over.set()
+    assert (await tasks[0])[:3] == "0 1"
 
 
 @pytest.mark.parametrize("make", [Server.chat, Server.llm])
