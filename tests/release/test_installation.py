@@ -3,7 +3,6 @@
 What downloads runs with `pytest -m network`.
 """
 
-import os
 import re
 import shlex
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 from lmstudio_integrations import __version__
 from lmstudio_integrations._support.installation import NAME
 from tests.release import first_lines
-from tests.release.project import TIMEOUT, Project
+from tests.release.project import TIMEOUT, Project, plain_variables
 from tools import ROOT
 
 SECONDS = 3 * TIMEOUT
@@ -82,8 +81,10 @@ def test_the_command_of_the_readme_shows_the_demo_in_an_empty_home(tmp_path: Pat
     home.mkdir()
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
     (command,) = [command for command in IN_A_CLONE if "lmsi demo" in command]
-    variables = {"PATH": os.environ["PATH"], "HOME": str(home), "XDG_CACHE_HOME": str(home), "LMS_PORTS": ""}
-    done = subprocess.run(["bash", "-c", command], cwd=clone, env=variables, capture_output=True, text=True, check=False)
+    variables = {**plain_variables(), "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=clone, env=variables, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "Answer:   The ferry to the island takes twenty minutes." in done.stdout
 
