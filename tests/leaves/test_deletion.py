@@ -93,7 +93,7 @@ def test_without_any_leaf_the_trunk_passes_its_tests(tmp_path: Path) -> None:
     ignore = shutil.ignore_patterns("__pycache__")
     for name in ("tests", "tools", "docs", "cookbook"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    for name in ("conftest.py", "pyproject.toml"):
+    for name in ("conftest.py", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, folder)
     for path in find_tests(*leaves()):
         (folder / path.relative_to(ROOT)).unlink()
