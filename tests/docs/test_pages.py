@@ -199,7 +199,6 @@ def default(setting: str, make: Any = ChatLMStudio) -> Any:
 
 
 STATED_DEFAULTS = (
-    ("docs/langchain/from-ollama.md", f"`timeout={TIMEOUTS['idle_timeout']:g}`, the default"),
     ("cookbook/langchain_several_hosts.py", f"`connect_timeout`, {TIMEOUTS['connect_timeout']:g} seconds unless"),
     ("docs/internals/reliability.md", f"with the defaults after {TIMEOUTS['keepalive']:g} seconds"),
     ("docs/guides/loading.md", f"or {'one hour' if DEFAULT_TTL == 60 * 60 else DEFAULT_TTL} under `explicit`"),
