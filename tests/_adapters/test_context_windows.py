@@ -171,7 +171,6 @@ def test_a_prompt_that_does_not_fit_is_an_error_with_the_numbers(server: Emulato
     assert "load the model with context_length=" in str(caught.value)
 
 
-@pytest.mark.leaf("context_check")
 @every_way
 @pytest.mark.parametrize("checks", [True, False])
 def test_an_empty_response_to_a_prompt_beyond_the_window_is_an_error_with_the_servers_numbers(
@@ -184,6 +183,7 @@ def test_an_empty_response_to_a_prompt_beyond_the_window_is_an_error_with_the_se
     assert requests == [], "nothing is counted again"
 
 
+@pytest.mark.leaf("context_check")
 @every_way
 def test_a_server_that_cuts_in_silence_is_noticed(server: Emulator, make: Any, way: Way, requests: list[str]) -> None:
     llm, is_text = make(model="cuts", host=server.address), way in (*TEXT.values(), *COMPLETE.values())
