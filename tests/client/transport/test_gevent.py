@@ -61,6 +61,7 @@ print("done")
 """
 
 
+@pytest.mark.leaf("stop_on_repetition")  # without it, the log says so
 @pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("first", ["sync", "async"])
