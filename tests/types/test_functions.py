@@ -341,6 +341,7 @@ def _defined(**members: Any) -> dict[str, Any]:
     ("tool", "finding"),
     [
         (_no_docstring, "'_no_docstring' has no docstring"),
+        (lambda city: city, "a lambda has no name by which a model could call it"),
         (_no_hint, "parameter 'a' has no type hint"),
         (_many, "parameter 'numbers' cannot be passed by name"),
         (_unknown_hint, "its type hints cannot be read"),
