@@ -200,6 +200,8 @@ def _public_names(package: str) -> Mapping[str, str]:
 
 def main() -> None:
     """Print what belongs to the named leaves, or to all."""
+    if unknown := [name for name in sys.argv[1:] if name not in leaves()]:
+        sys.exit(f"there is no leaf {', '.join(unknown)}; there are {', '.join(leaves())}")
     for leaf in sys.argv[1:] or leaves():
         indirect = find_indirect(leaf)
         files = [*modules_of(leaf), *(path for path in find_tests(leaf) if path not in indirect)]

@@ -76,10 +76,10 @@ _LIMITS = """
 """Members of JSON schemas, of any version, that limit a value."""
 
 _NOTES = """
-    contentEncoding contentMediaType contentSchema default definitions deprecated description examples id readOnly title
-    writeOnly
+    contentEncoding contentMediaType contentSchema default definitions deprecated description discriminator else example
+    examples externalDocs id markdownDescription maxContains minContains nullable readOnly then title writeOnly xml
 """
-"""Other members of JSON schemas, beside those that begin with `$` or `x-`."""
+"""Other members of JSON schemas, beside those that begin with `$` or `x-`; some are OpenAPI's or of editors."""
 
 # The request ----------------------------------------------------------------------------------------------------------
 
@@ -125,7 +125,8 @@ def response_settings(response_format: Any, schema_of: Callable[[Any], dict[str,
     structured = None if response_format is None else _wire_form(response_format, schema_of)
     if structured is None:
         return {}
-    schema: dict[str, Any] = structured.get("jsonSchema") or {}
+    schema = structured.get("jsonSchema")
+    schema = schema if is_object(schema) else {}
     kind = schema.get("type")
     if isinstance(kind, str) and kind not in _JSON_TYPES:
         raise LMStudioValueError(
@@ -137,19 +138,22 @@ def response_settings(response_format: Any, schema_of: Callable[[Any], dict[str,
     return {"structured": structured}
 
 
-def check_limits(schema: Mapping[str, Any]) -> None:
+def check_limits(schema: object) -> None:
     """Reject a dict such as `{"name": "str"}`: as a JSON schema, it allows any JSON.
 
     Raises:
         LMStudioValueError: If it has members of other kinds than JSON schemas have, and none that limits a value.
     """
+    if not is_object(schema):  # `True` is a schema as well
+        return
     others = [name for name in map(str, schema) if name not in _NOTES.split() and not name.startswith(("$", "x-"))]
     if not others or not schema.keys().isdisjoint(_LIMITS.split()):
         return
+    inner = next((name for name in ("parameters", "schema", "input_schema", "inputSchema") if name in schema), None)
     as_object = f"write {{'type': 'object', 'properties': {{{others[0]!r}: …}}}}, or pass"
     raise LMStudioValueError(
         f"{shown(schema)} is not a JSON schema: none of its members limits what the model writes; "
-        f"{'pass its parameters alone, or' if 'parameters' in schema else as_object} a pydantic class"
+        f"{as_object if inner is None else f'pass its {inner} alone, or'} a pydantic class"
     )
 
 

@@ -21,7 +21,9 @@ from lmstudio_integrations.types.structured import (
     read_response,
     reject_text,
     requests_reasoning,
+    response_settings,
     schema_problems,
+    with_format,
 )
 
 
@@ -117,8 +119,10 @@ def test_only_text_is_no_schema(given: Any) -> None:
         reject_text("x", "a schema")
 
 
-SCHEMAS: list[dict[str, Any]] = [
+SCHEMAS: list[Any] = [
     {},
+    True,
+    {"title": "Any", "nullable": True, "example": 1},
     {"title": "Any", "description": "Any JSON.", "$comment": "it is so", "x-order": 1, "definitions": {}},
     {"$ref": "#/$defs/City", "$defs": {"City": {"type": "string"}}},
     {"anyOf": [{"type": "string"}, {"type": "null"}], "nullable": True},
@@ -134,6 +138,7 @@ NO_SCHEMAS: list[dict[Any, Any]] = [
     {"title": "str", "year": "int"},
     {"name": {"type": "string"}},
     {"name": str, 1: int},
+    {"name": "f", "input_schema": {"type": "object"}},
 ]
 
 
@@ -141,8 +146,19 @@ def test_a_dict_is_a_schema_unless_it_has_other_members_and_none_that_limits_a_v
     for schema in SCHEMAS:
         check_limits(schema)
     for given in NO_SCHEMAS:
-        with pytest.raises(lms.LMStudioValueError, match="is not a JSON schema: none of its members limits"):
+        says = "is not a JSON schema: none of its members limits"
+        advice = (
+            "pass its input_schema alone, or a pydantic" if "input_schema" in given else "write .* or pass a pydantic"
+        )
+        with pytest.raises(lms.LMStudioValueError, match=f"{says} what the model writes; {advice}"):
             check_limits(given)
+
+
+@pytest.mark.parametrize("schema", [True, False])
+def test_a_schema_may_be_true_or_false(schema: bool) -> None:
+    wire: dict[str, Any] = {"type": "json", "jsonSchema": schema}
+    assert response_settings(wire, dict) == {"structured": wire}
+    assert with_format(wire, lms.LlmPredictionConfig(), check=True).structured == wire
 
 
 @pytest.mark.parametrize(
