@@ -153,6 +153,8 @@ class _Closable:
 class CancellableStream(_Closable, Iterator[ItemT]):
     """A stream that stops its models when it is closed before its end; see `cancel_on_close`."""
 
+    _is_closed = False
+    """Whether it was closed before its end."""
     _closing: "_Job | None" = None
 
     def __init__(self, stream: Iterable[ItemT], scope: CancelScope, context: Context) -> None:
@@ -161,7 +163,7 @@ class CancellableStream(_Closable, Iterator[ItemT]):
         self._jobs: _Jobs = SimpleQueue()
         super().__init__(scope, context, partial(_cancel, scope, self._jobs))
         # What waits in it for a framework's threads cannot be interrupted.
-        uninterrupted(partial(_start, self._jobs))
+        uninterrupted(partial(_start, self._jobs, weakref.ref(self)))
 
     def __next__(self) -> ItemT:
         self._scope.join()
@@ -177,8 +179,10 @@ class CancellableStream(_Closable, Iterator[ItemT]):
         except BaseException:
             self._stop()
             raise
-        if not is_done or self._is_over:  # another thread has closed it
+        if self._is_closed:  # by another thread
             raise self._cancelled()
+        if not is_done:  # another thread has read it to its end
+            raise self._ended(StopIteration)
         if reading.error is not None or reading.result is _END:
             self._finish()
             self._jobs.put(None)
@@ -204,7 +208,7 @@ class CancellableStream(_Closable, Iterator[ItemT]):
 
     def _stop_for(self, closer: object) -> None:
         self._finish()
-        self._closed_by = closer
+        self._is_closed, self._closed_by = True, closer
         self._scope.cancel()
         if os.getpid() == self._process:  # a forked child has no such thread
             run: Callable[..., object] = self._context.run
@@ -287,10 +291,10 @@ class _Job:
 _Jobs: TypeAlias = "SimpleQueue[_Job | None]"
 
 
-def _start(jobs: _Jobs) -> None:
+def _start(jobs: _Jobs, stream: "weakref.ref[CancellableStream[Any]]") -> None:
     thread = Thread(target=_work, args=[jobs], name="lmstudio-cancel-on-close", daemon=True)
     thread.start()
-    _threads[jobs] = thread
+    _threads[jobs] = thread, stream
 
 
 def _work(jobs: _Jobs) -> None:
@@ -301,14 +305,20 @@ def _work(jobs: _Jobs) -> None:
     _threads.pop(jobs, None)
 
 
-_threads: dict[_Jobs, Thread] = {}
-"""The threads that read streams, by what they take their jobs from."""
+_threads: "dict[_Jobs, tuple[Thread, weakref.ref[CancellableStream[Any]]]]" = {}
+"""The threads that read streams, and those, by what they take their jobs from."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.clear)  # a child has none of them
 
 
 @atexit.register
 def _end_threads() -> None:
-    """Let each stream complete what it does when the process exits."""
-    for jobs, thread in list(_threads.items()):
+    """Close each stream that is open when the process exits, while what it waits for can still run."""
+    for jobs, (thread, stream) in list(_threads.items()):
+        is_open = stream()
+        if is_open is not None:
+            is_open._stop()  # noqa: SLF001 - of this module
         jobs.put(None)
         thread.join()
 

@@ -24,6 +24,7 @@ import anyio
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client import cancel_on_close
 from lmstudio_integrations.client.transport.cancel_scope import add_to_scope
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -955,6 +956,29 @@ if pid == 0:
     os._exit(2)
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), list(reading))
 """
+
+
+def test_two_threads_that_read_a_stream_to_its_end_lose_no_item_and_are_not_told_of_a_close() -> None:
+    for _ in range(100):
+        stream, items = lms.cancel_on_close(iter(range(20))), list[int]()
+        with ThreadPoolExecutor(2) as pool:
+            readers = [pool.submit(lambda: items.extend(stream)) for _ in range(2)]  # noqa: B023 - at once
+        assert [reader.result() for reader in readers] == [None, None]
+        assert sorted(items) == [*range(20)]
+
+
+def test_a_stream_that_is_open_when_the_process_exits_is_closed_while_its_threads_run(
+    client: lms.Client, server: Emulator, gate: Gate
+) -> None:
+    results: list[object] = []
+    stream = lms.cancel_on_close(in_threads(client, results))
+    assert next(stream) == "begun"
+    cancel_on_close._end_threads()
+    assert ended(server) == "userStopped"
+    assert [type(each) for each in results] == [lms.LMStudioCancelledError]
+    with pytest.raises(StopIteration):
+        next(stream)
+    assert not cancel_on_close._threads
 
 
 @pytest.mark.slow

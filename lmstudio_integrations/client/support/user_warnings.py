@@ -46,6 +46,7 @@ def _users_place() -> tuple[str, int, int]:
     stack = [
         (str(frame.f_globals.get("__name__")).partition(".")[0], frame.f_code.co_filename, line)
         for frame, line in walk_stack(inspect.currentframe())
+        if not frame.f_code.co_filename.startswith("<frozen importlib._bootstrap")  # `warn` does not count them either
     ]
     others = [
         level
