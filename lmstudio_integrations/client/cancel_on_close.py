@@ -318,7 +318,7 @@ def _end_threads() -> None:
     for jobs, (thread, stream) in list(_threads.items()):
         is_open = stream()
         if is_open is not None:
-            is_open._stop()  # noqa: SLF001 - of this module
+            is_open._stop()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
         jobs.put(None)
         thread.join()
 
