@@ -58,6 +58,7 @@ _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 _TEXT = re.compile(r"\s*\S")
 _NUMBER_OF_CALL = re.compile(r"[:#]\d+")
 _PUNCTUATION = re.compile(r"[\s▁,;:]+|<tool_call id=[^<>]*>")
+_STRICT_PUNCTUATION = re.compile(r"[\s▁]+|<tool_call id=[^<>]*>")
 _BRACKETS = re.compile(r"[\s▁,;\]})>]+")
 _FENCE = re.compile(r"```[\w-]*")
 _PART_OF_FENCE = re.compile(r"``?\Z")
@@ -140,10 +141,18 @@ class CallParser:
             in a list: such texts may be something else.
         is_final: Whether the text is complete. If it still grows, nothing is mended that what follows could explain.
         is_in_block: Whether the text is one of code blocks, the first of which has begun.
+        is_strict: Whether nothing superfluous may stand between the calls and behind them.
     """
 
     def __init__(
-        self, text: TextCursor, tools: OfferedTools, *, is_marked: bool, is_final: bool, is_in_block: bool
+        self,
+        text: TextCursor,
+        tools: OfferedTools,
+        *,
+        is_marked: bool,
+        is_final: bool,
+        is_in_block: bool,
+        is_strict: bool = False,
     ) -> None:
         self.read: list[ParsedCall] = []
         self.read_to: int = text.at
@@ -152,6 +161,8 @@ class CallParser:
         self._tools = tools
         self._is_marked = is_marked
         self._is_final = is_final
+        self._is_strict = is_strict
+        self._punctuation = _STRICT_PUNCTUATION if is_strict else _PUNCTUATION
         self._has_blocks = self._is_in_block = is_in_block
         self._has_reasoned = False
         """Whether thoughts end behind the calls that were read."""
@@ -194,9 +205,9 @@ class CallParser:
         """Skip what stands between calls, superfluous brackets too; return whether the text ends there."""
         text = self._text
         while not text.is_at_end:
-            match = _PUNCTUATION.match(text.text, text.at) or BETWEEN.match(text.text, text.at)
+            match = self._punctuation.match(text.text, text.at) or BETWEEN.match(text.text, text.at)
             match = match or self._fence(may_begin=self._has_blocks or not brackets)
-            if brackets:
+            if brackets and not self._is_strict:
                 match = match or _BRACKETS.match(text.text, text.at) or _STRAY_END.match(text.text, text.at)
             if match is None:
                 return not self._is_final and _PART_OF_FENCE.match(text.text, text.at) is not None

@@ -61,6 +61,20 @@ _WORDS = r"[ \t]+\(?[^\W\d_][\w'’-]*(?:[ \t]+[`\"'“„(]?[^\W\d_]|[,.;!?)]\s
 _MENTION = re.compile(rf"{_REST_OF_TAG}(?:{_WORDS}|[,.;:!?)]+\s|[。，、；])|CDATA\[")
 """What follows a marker that a text only mentions: the end of the quotation, or the words of a sentence."""
 
+_SHOWN = re.compile(r"(?:[\w.\"'-]{1,60}>)?[\s\[]*\{\s*[^\s}]|[\w.\"'-]{1,60}>\s*[<\]]")
+"""What follows a marker with which a text shows a call: a body in braces, or the tags of arguments."""
+
+_TAG = re.compile(r"<[^<>\n]{1,80}>")
+_HEADING = re.compile(r"\n[ \t]*(?:#{1,6}[ \t][^\n]*|(\*{1,3}|_{1,3})[^\n]*\1[:：]?)\s*\Z")
+_ANNOUNCEMENT = re.compile(r"[:：﹕︰∶][\W_]*\Z")
+_OPENED = re.compile(r"\n[ \t]*(?:<[a-zA-Z][^<>\n]*>|:::[^\n]*)\s*\Z")
+"""What the line before a call is that a text shows: a tag of HTML, or the beginning of a box in Markdown."""
+
+_WHITE_SPACE = re.compile(r"\s+")
+
+_ENCLOSING = (("<!--", "-->"), ("(", ")"), ("（", "）"))
+_TRIPLE_QUOTES = ('"""', "'''")
+
 _OWN_TURN = re.compile(r"(?:\s|<\|(?:im_)?start\|>assistant(?: to=[\w.-]+)?|<\|message\|>)*")
 """What a model writes that goes on after it has ended its turn."""
 
@@ -70,7 +84,7 @@ _ANSWER = "to=user<|message|>"
 """What Muse begins a message to the user with, in which it shows calls and makes none."""
 
 _LONGEST_END = 128
-"""The characters at the end of a line in which that is looked for."""
+"""The characters at the end of a line, or of a text, in which that is looked for."""
 
 UNMARKED = "without markers"
 
@@ -104,8 +118,10 @@ class Surroundings:
         self.beginning: str = ""
         self._fence = ""
         """The fence of the code block in which the line begins."""
-        self._last = ""
-        """The last character that is no white space."""
+        self._last = "\n"
+        """The last characters, with one for white space."""
+        self._open = [0] * len(_ENCLOSING)
+        self._triple_quotes = [0] * len(_TRIPLE_QUOTES)
         self._begin_line()
 
     def _begin_line(self) -> None:
@@ -121,7 +137,11 @@ class Surroundings:
         """Go on to the end of this text."""
         if len(self.beginning) < _LONGEST_BEGINNING:
             self.beginning = (self.beginning + text).lstrip()[:_LONGEST_BEGINNING]
-        self._last = text.rstrip()[-1:] or self._last
+        self._last = _WHITE_SPACE.sub(_line_break_or_blank, self._last + text)[-_LONGEST_END:]
+        for number, (begin, end) in enumerate(_ENCLOSING):
+            self._open[number] += text.count(begin) - text.count(end)
+        for number, quotes in enumerate(_TRIPLE_QUOTES):
+            self._triple_quotes[number] += text.count(quotes)
         lines, line_break, line = text.rpartition("\n")
         if line_break:
             self._fence = _fence_after("".join([*self._line, lines]), self._fence)
@@ -162,9 +182,17 @@ class Surroundings:
         return not (self.are_in_quotation or (self._is_about_tokens and self._end[-1] in " \t"))
 
     @property
-    def announce_a_call(self) -> bool:
-        """Whether the text ends with a colon: what follows may be an example."""
-        return self._last in {":", "："}
+    def may_show_a_call(self) -> bool:
+        """Whether what follows may be an example: it is announced or enclosed, or its line is indented."""
+        before = _TAG.sub("", self._last)
+        return (
+            _ANNOUNCEMENT.search(before) is not None
+            or _ANNOUNCEMENT.search(_HEADING.sub("", before)) is not None
+            or _OPENED.search(self._last) is not None
+            or any(each > 0 for each in self._open)
+            or any(each % 2 for each in self._triple_quotes)
+            or "".join(self._line)[:1].isspace()
+        )
 
     def are_mentioning(self, following: str, at: int) -> bool:
         """Whether a marker is only mentioned here that this text begins with, up to this place in it."""
@@ -181,6 +209,10 @@ class Surroundings:
             or self._end.endswith(_QUOTING)
             or (self._is_blank and "".join(self._line).startswith(_INDENTS))
         )
+
+
+def _line_break_or_blank(white_space: "re.Match[str]") -> str:
+    return "\n" if "\n" in white_space.group() else " "
 
 
 def _fence_after(lines: str, fence: str) -> str:
@@ -210,12 +242,22 @@ class ToolParser:
         is_marked: Whether it begins with a marker.
         reports_misfits: Whether a call that does not fit is reported without a marker, too. In a code block, it is an
             example.
+        is_strict: Whether calls that do not fit, or are not all of the text, are something else.
     """
 
-    def __init__(self, text: str, tools: OfferedTools, *, is_marked: bool, reports_misfits: bool = False) -> None:
+    def __init__(
+        self,
+        text: str,
+        tools: OfferedTools,
+        *,
+        is_marked: bool,
+        reports_misfits: bool = False,
+        is_strict: bool = False,
+    ) -> None:
         self.text = text
         self._tools = tools
         self._is_marked = is_marked
+        self._is_strict = is_strict
         self._is_in_block = not is_marked and text.lstrip().startswith("```")
         self._reports_misfits = reports_misfits and not self._is_in_block
         self._begun: OfferedTool | None = None
@@ -254,9 +296,17 @@ class ToolParser:
             problem = tool.problem(arguments, only_known=not self._is_marked)
             if problem is not None:
                 # Arguments that only the schema does not name are a doubt, and nothing that could be mended.
-                is_misfit = self._is_marked or (self._reports_misfits and tool.problem(arguments) is not None)
+                is_misfit = (self._is_marked and not self._is_strict) or (
+                    self._reports_misfits and tool.problem(arguments) is not None
+                )
                 return ParseResult(self.text, fitting, family, problem, tool.name) if is_misfit else None
         return ParseResult(self.text, fitting, family)
+
+    def begins_call(self) -> bool:
+        """Whether the text begins with a call, at least with the name of its tool."""
+        with suppress(CutOffError, NoCallError):
+            self._calls(is_final=True)
+        return self._begun is not None
 
     def unreadable(self) -> ParseResult | None:
         """Return what is wrong with a text that is not possible; `None` if it is something else than broken calls."""
@@ -267,14 +317,22 @@ class ToolParser:
         return self._failure(format_at(self.text), "the call cannot be read")
 
     def _failure(self, family: str, problem: str) -> ParseResult | None:
-        return None if self._begun is None else ParseResult(self.text, (), family, problem, self._begun.name)
+        is_broken = self._begun is not None and not self._is_strict
+        return None if not is_broken else ParseResult(self.text, (), family, problem, self._begun.name)
 
     def _calls(self, *, is_final: bool) -> list[ParsedCall]:
         text, is_marked = TextCursor(with_usual_tags(self.text, is_final=is_final)), self._is_marked
         if not is_marked:
             text.skip_space()
             is_marked = self._opens_code_block(text)
-        parser = CallParser(text, self._tools, is_marked=is_marked, is_final=is_final, is_in_block=self._is_in_block)
+        parser = CallParser(
+            text,
+            self._tools,
+            is_marked=is_marked,
+            is_final=is_final,
+            is_in_block=self._is_in_block,
+            is_strict=self._is_strict,
+        )
         try:
             return parser.calls()
         finally:
@@ -308,8 +366,8 @@ class StreamingToolParser:
     """Watches one text: a response, or reasoning.
 
     The first marker in it decides that it does not only mention: behind a call that it shows, or that cannot be read,
-    no other counts, and behind a mention, none that it announces. What precedes the end of reasoning in the text of a
-    response does not count.
+    no other counts. Behind a mention, calls count that nothing announces or encloses, and nothing mends: a text about
+    calls may show some. What precedes the end of reasoning in the text of a response does not count.
 
     Args:
         tools: The tools that the request offers.
@@ -349,8 +407,8 @@ class StreamingToolParser:
         """What it begins with, if it is marked."""
         self._given_up: int | None = None
         """Where the first marker is, if what follows on it cannot be read."""
-        self._uncounted: int | None = None
-        """Where the last marker is that only does not count because of what precedes it."""
+        self._last_place: int | None = None
+        """Where the last calls may begin, whether they count or not: at a marker, or at the beginning of the text."""
         self._undecided = 0
         """The length of the last marker, if what follows on it tells whether it is a mention."""
         self._has_mentions = False
@@ -389,10 +447,12 @@ class StreamingToolParser:
 
     def shown(self) -> ParseResult | None:
         """Return the calls at the end of a text that are not read because they may be an example."""
-        if self._uncounted is None or self._length - self._uncounted > MOST_HELD:
+        if self._last_place is None or self._length - self._last_place > MOST_HELD:
             return None
-        result = self._parser_at(self._uncounted).parse()
-        return result if result is not None and result.problem is None else None
+        text = self._parser_at(self._last_place).text
+        result = ToolParser(text, self._tools, is_marked=self._last_place > 0).parse()
+        is_call = result is not None and (result.problem is None or self._candidate is not None)
+        return result if is_call else None
 
     def _result_at(self, at: int, result: ParseResult | None) -> tuple[int, ParseResult] | None:
         return None if result is None else (self._begun_at + at, result)
@@ -418,6 +478,7 @@ class StreamingToolParser:
             is_body = first[0] in "{[`" or self._tools.begins(name)
             if marker is None and is_body and not indent.startswith(_INDENTS):
                 return self._begin_candidate(0, "")
+            self._last_place = 0 if marker is None and is_body else None
         while (match := MARKERS.find(window, at)) is not None:
             begin, at = self._length - len(window) + match.start(), match.end()
             if not MARKERS.is_whole(match):
@@ -435,12 +496,12 @@ class StreamingToolParser:
     def _counts(self, at: int, token: str, before: str) -> bool:
         """Whether a marker counts, before which this character is. If not, what follows on it may decide."""
         surroundings = self._surroundings_of(at)
-        counts = is_place = surroundings.allow_marker and token not in NEXT_TURNS
-        if self._is_over:
-            counts = self._follows_turn(at) and token not in NEXT_TURNS
-        if counts and not (self._has_mentions and surroundings.announce_a_call):
+        begins_calls = token not in NEXT_TURNS
+        counts = begins_calls and (self._follows_turn(at) if self._is_over else surroundings.allow_marker)
+        if begins_calls and (surroundings.allow_marker or surroundings.end_with_line):
+            self._last_place = at
+        if counts and not (self._has_mentions and surroundings.may_show_a_call):
             return True
-        self._uncounted = at if is_place else self._uncounted
         if token in COMMON or self._is_over:
             return False
         is_word = token in ENDS_OF_TURN and before in " \t"
@@ -473,7 +534,7 @@ class StreamingToolParser:
     def _surroundings_of(self, at: int) -> Surroundings:
         """Return what precedes a marker, after the last one that was looked at."""
         since, length = "".join(self._since), at - self._since_at
-        if self._undecided and self._surroundings.are_mentioning(since[:length], self._undecided):
+        if self._undecided and self._is_mention(since[:length], self._undecided):
             self._has_mentions, self._given_up, self._turn_end = True, None, None
         elif self._undecided:
             self._is_over = True
@@ -481,6 +542,14 @@ class StreamingToolParser:
         self._surroundings.advance(since[:length])
         self._since, self._since_at = [since[length:]], at
         return self._surroundings
+
+    def _is_mention(self, text: str, at: int) -> bool:
+        """Whether a text, up to the next marker, only mentions the marker that it begins with and that ends here."""
+        if not self._surroundings.are_mentioning(text, at) or _SHOWN.match(text, at) is not None:
+            return False
+        parser = ToolParser(text, self._tools, is_marked=True)
+        has_name = text[at - 1] == "="  # in the marker
+        return has_name or not parser.begins_call()
 
     def _begin_candidate(self, at: int, marker: str) -> int:
         self._candidate, self._marker = at, marker
@@ -498,7 +567,8 @@ class StreamingToolParser:
     def _parser_at(self, at: int, *, is_marked: bool = True) -> ToolParser:
         self._parts = ["".join(self._parts)]
         text = self._parts[0][at:]
-        return ToolParser(text, self._tools, is_marked=is_marked, reports_misfits=self._repairs)
+        is_strict = is_marked and self._has_mentions
+        return ToolParser(text, self._tools, is_marked=is_marked, reports_misfits=self._repairs, is_strict=is_strict)
 
     def _is_possible(self, parser: ToolParser) -> bool:
         return len(parser.text) <= MOST_HELD and parser.is_possible()
@@ -507,5 +577,6 @@ class StreamingToolParser:
         """Go on after the beginning of a candidate that is something else."""
         at, self._candidate = self._candidate, None
         if self._marker:
-            self._given_up, self._turn_end, self._undecided = at, None, len(self._marker)
+            self._given_up = None if self._has_mentions else at
+            self._turn_end, self._undecided = None, len(self._marker)
         return self._search("\n" + parser.text, 1 + len(self._marker))

@@ -75,7 +75,7 @@ class ReadCalls(Middleware):
         ending = self._parser.finish() if is_possible else None
         name = end.model_info.get("modelKey") or ask.instance.identifier
         if is_possible and ending is None and (shown := self._parser.shown()) is not None:
-            number = counted(len(shown.calls), "tool call")
+            number = counted(len(shown.calls) or 1, "tool call")
             logger.warning("%r: left %s in the text that may be an example (%s)", name, number, shown.family)
         keeps_misfits = (self.plan.keeps_misfits or not self.plan.options.check_response) and not self.plan.forces_call
         at, result = (self._length, None) if ending is None else ending

@@ -192,6 +192,92 @@ def test_a_call_that_is_shown_behind_a_mention_stays_text(place: str, call: str)
             assert read(text) == ([], 0), text
 
 
+_MENTIONING = "Qwen opens a call with `<tool_call>`."
+_LEFT = "left 1 tool call in the text that may be an example"
+
+
+@pytest.mark.parametrize("call", _IN_FORMS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        # The text goes on.
+        *("{0}\n\nThat deletes it. Or it is\n\n{0}", "{0}\nor\n{0}"),
+        # A colon announces it, also in markup.
+        *("**Example:**\n\n{}", "_For instance:_\n{}", "(as an example:)\n\n{}", '"…example:"\n\n{}', "**例：**\n\n{}"),
+        *("<b>Example:</b>\n\n{}", "Example:<br>\n{}", "Example: 👇\n\n{}", "Example:\n\n---\n\n{}", "Example﹕\n{}"),
+        *(
+            "Example:\n\n**Qwen**\n\n{}",
+            "Example:\n\n### Of Qwen\n\n{}",
+            "Example:\u200b\n\n{}",
+            "Example:\n\n<pre>\n{}",
+        ),
+        "Example:" + "\n" * 1000 + "{}",
+        # Something encloses it.
+        *("<example>\n{}\n</example>", "<pre>\n{}\n</pre>", "<code>\n{}\n</code>", "<blockquote>\n{}\n</blockquote>"),
+        *("<details>\n\n{}\n\n</details>", "{}\n</body></html>", "<example>\n{}", ":::note\n{}\n:::", ":::\n{}"),
+        *('"""\n{}', '"""\n{}\n"""', "<!--\n{}", "<!-- So:\n\n{}", "(the model then writes\n{})", "(it writes\n{}"),
+        *(" {}", "  {}", "   {}", "    {}", "\t{}", " So it is.{}"),
+        # A code block or a quotation has shown one.
+        *("```xml\n{0}\n```\nor\n{0}", "~~~\n{0}\n~~~\n\nI look.\n{0}", "So `{0}`.\n\n{0}", '"{0}" is it.\n\n{0}'),
+    ],
+)
+def test_a_call_behind_a_mention_that_may_be_shown_stays_text_with_a_log_record(
+    text: str, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert read(f"{_MENTIONING}\n\n{text.format(call)}") == ([], 0)
+    has_call_at_end = not text.endswith('"""')
+    assert sum(_LEFT in message for message in caplog.messages) == (2 if has_call_at_end else 0)  # whole, and in pieces
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>{"name": "delete_file", "arguments": {"path": 5}}</tool_call>',
+        '<tool_call>{"name": "delete_file", "arguments": {"path": "/data',
+        '<tool_call>{"name": "delete_file", "arguments": {"pfad": "/data"}}</tool_call>',
+    ],
+)
+def test_a_call_behind_a_mention_is_not_mended(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    for shown in (f"{text}\n\nThat deletes it. It ends with </tool_call>", text):
+        assert read(f"{_MENTIONING}\n\n{shown}") == ([], 0)
+    assert sum(_LEFT in message for message in caplog.messages) == 2  # whole, and in pieces
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It writes `{0}`.\n\n{0}",
+        'It writes "{0}".\n\n{0}',
+        "It writes ({0}).\n\n{0}",
+        "So:\n```\n{0}\n```\n\n{0}",
+    ],
+)
+@pytest.mark.parametrize(
+    "call",
+    [
+        '[TOOL_CALLS]delete_file[ARGS]{"path": "/data"}',
+        "<tool_call>delete_file\n<arg_key>path</arg_key>\n<arg_value>/data</arg_value>\n</tool_call>",
+        '<|tool_call_start|>[delete_file(path="/data")]<|tool_call_end|>',
+        '<invoke name="delete_file"><parameter name="path">/data</parameter></invoke>',
+        '<function=delete_file>{"path": "/data"}</function>',
+        '<|tool_call_begin|>functions.delete_file:0<|tool_call_argument_begin|>{"path": "/data"}<|tool_call_end|>',
+    ],
+)
+def test_a_call_in_a_quotation_is_no_mention(text: str, call: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert read(call) == ([{"path": "/data"}], 0)
+    assert read(text.format(call)) == ([], 0)
+    assert sum(_LEFT in message for message in caplog.messages) == 2  # whole, and in pieces
+
+
+@pytest.mark.parametrize("call", [*_IN_FORMS, _BARE])
+@pytest.mark.parametrize("indent", ["    ", "\t", "\n\n    "])
+def test_a_response_that_is_an_indented_call_is_not_left_in_silence(
+    indent: str, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert read(indent + call) == ([], 0)
+    assert sum(_LEFT in message for message in caplog.messages) == 2  # whole, and in pieces
+
+
 @pytest.mark.parametrize("name", ["content", "path"])
 def test_values_in_tags_are_what_stands_between_them(name: str) -> None:
     other = "path" if name == "content" else "content"
