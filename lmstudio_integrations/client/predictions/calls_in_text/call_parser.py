@@ -205,7 +205,7 @@ class CallParser:
         """Skip what stands between calls, superfluous brackets too; return whether the text ends there."""
         text = self._text
         while not text.is_at_end:
-            match = self._punctuation.match(text.text, text.at) or BETWEEN.match(text.text, text.at)
+            match = self._punctuation.match(text.text, text.at) or self._marker()
             match = match or self._fence(may_begin=self._has_blocks or not brackets)
             if brackets and not self._is_strict:
                 match = match or _BRACKETS.match(text.text, text.at) or _STRAY_END.match(text.text, text.at)
@@ -214,6 +214,12 @@ class CallParser:
             self._has_reasoned = self._has_reasoned or match.group() in REASONING
             text.at = match.end()
         return True
+
+    def _marker(self) -> "re.Match[str] | None":
+        """Return the marker that begins here. If the text is complete, a part of one at its end is superfluous."""
+        marker = BETWEEN.match(self._text.text, self._text.at)
+        is_part = marker is not None and not BETWEEN.is_whole(marker)
+        return None if is_part and self._is_strict and self._is_final else marker
 
     def _fence(self, *, may_begin: bool) -> "re.Match[str] | None":
         """Return the fence of a code block that begins or ends here; one that began before the calls is none."""

@@ -64,9 +64,11 @@ _MENTION = re.compile(rf"{_REST_OF_TAG}(?:{_WORDS}|[,.;:!?)]+\s|[。，、；])|
 _SHOWN = re.compile(r"(?:[\w.\"'-]{1,60}>)?[\s\[]*\{\s*[^\s}]|[\w.\"'-]{1,60}>\s*[<\]]")
 """What follows a marker with which a text shows a call: a body in braces, or the tags of arguments."""
 
-_TAG = re.compile(r"<[^<>\n]{1,80}>")
-_HEADING = re.compile(r"\n[ \t]*(?:#{1,6}[ \t][^\n]*|(\*{1,3}|_{1,3})[^\n]*\1[:：]?)\s*\Z")
+_TAG = re.compile(r"<[^<>\n]{1,80}>|&\w{1,10};")
 _ANNOUNCEMENT = re.compile(r"[:：﹕︰∶][\W_]*\Z")
+_HEADING = re.compile(r"\n[^\n]+(?<![^\W\d_][.!?…])(?<![。！？])(?:\n[=-]+)?\s*\Z")
+"""A line that is no sentence, and perhaps what underlines it."""
+
 _OPENED = re.compile(r"\n[ \t]*(?:<[a-zA-Z][^<>\n]*>|:::[^\n]*)\s*\Z")
 """What the line before a call is that a text shows: a tag of HTML, or the beginning of a box in Markdown."""
 

@@ -211,7 +211,12 @@ _LEFT = "left 1 tool call in the text that may be an example"
             "Example:\u200b\n\n{}",
             "Example:\n\n<pre>\n{}",
         ),
-        "Example:" + "\n" * 1000 + "{}",
+        *(
+            "Example:\n\n<h3>Qwen</h3>\n\n{}",
+            "Example:\n\n1.\n{}",
+            "Example:&nbsp;\n{}",
+            "Example:" + "\n" * 1000 + "{}",
+        ),
         # Something encloses it.
         *("<example>\n{}\n</example>", "<pre>\n{}\n</pre>", "<code>\n{}\n</code>", "<blockquote>\n{}\n</blockquote>"),
         *("<details>\n\n{}\n\n</details>", "{}\n</body></html>", "<example>\n{}", ":::note\n{}\n:::", ":::\n{}"),
@@ -238,8 +243,9 @@ def test_a_call_behind_a_mention_that_may_be_shown_stays_text_with_a_log_record(
     ],
 )
 def test_a_call_behind_a_mention_is_not_mended(text: str, caplog: pytest.LogCaptureFixture) -> None:
-    for shown in (f"{text}\n\nThat deletes it. It ends with </tool_call>", text):
-        assert read(f"{_MENTIONING}\n\n{shown}") == ([], 0)
+    assert read(f"{_MENTIONING}\n\n{text}\n\nThat deletes it. It ends with </tool_call>") == ([], 0)
+    caplog.clear()
+    assert read(f"{_MENTIONING}\n\n{text}") == ([], 0)
     assert sum(_LEFT in message for message in caplog.messages) == 2  # whole, and in pieces
 
 
