@@ -64,8 +64,8 @@ def use_cassette(
         before_record: Called with each request before it is written, without its secrets; it returns what is written,
             or `None` to leave the request out. A request is a dict with `namespace`, `endpoint`, `body`, and the
             `events` after it, each with its kind as `event`, and its `body`; a streamed text stands whole in its first
-            fragment. Where the cassette is replayed, it is called with each request, without events, before that is
-            compared with those in the cassette.
+            fragment. Where the cassette is replayed, it is called with each request before that is compared with those
+            in the cassette; its `events` are empty then.
 
     Raises:
         LMStudioOSError: If the cassette cannot be read or written.
@@ -86,8 +86,9 @@ def use_cassette(
         return
     if server is None:
         raise LMStudioValueError(f"the mode {mode!r} records {str(path)!r}: name the server to record")
-    new = path.with_name(f".recording-{path.name}")
     with file_errors(path):
+        file = Path(os.path.realpath(path))  # the same one by all links to it
+        new = file.with_name(f".recording-{file.name}")
         if new.exists():
             raise LMStudioOSError(
                 f"the cassette {str(path)!r} is being recorded in another place; if it is not, because a program was "

@@ -138,9 +138,12 @@ def test_a_recording_without_a_request_says_so_and_names_the_servers_that_were_a
 
 @pytest.mark.parametrize("mode", ["once", "rewrite"])
 def test_of_two_recordings_of_one_file_the_second_is_an_error(server: Emulator, tmp_path: Path, mode: Mode) -> None:
-    """Also in another process: the file beside the cassette says that it is recorded."""
+    """Also in another process, or through a link: the file beside the cassette says that it is recorded."""
     path = tmp_path / "session.lms.jsonl"
-    with use_cassette(path, mode, server=server.address):
+    link = tmp_path / "link" / "other.lms.jsonl"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    with use_cassette(link, mode, server=server.address):
         with (
             pytest.raises(LMStudioOSError, match=r"session\.lms\.jsonl' is being recorded .*delete '.*\.recording-ses"),
             use_cassette(path, mode, server=server.address),
