@@ -250,12 +250,14 @@ def reviewed(
     if request is None:
         return None
     try:
-        found = [Event(each["event"], each.get("body", ABSENT)) for each in request["events"]]
+        written = request["events"] if listed else request.get("events", ())  # a replayed request has none to lose
+        found = [Event(each["event"], each.get("body", ABSENT)) for each in written]
         return request.get("body", ABSENT), found
-    except (TypeError, KeyError, AttributeError):
+    except (TypeError, KeyError, AttributeError) as error:
+        lacks = f" without {error}" if isinstance(error, KeyError) else ""
         raise LMStudioValueError(
             f"before_record must return the request that it was given, changed or not, or None to leave it out; for "
-            f"{name} it returned {type(request).__name__}"
+            f"{name} it returned {type(request).__name__}{lacks}"
         ) from None
 
 

@@ -65,10 +65,14 @@ class Matcher:
             parameter: What is asked.
 
         Raises:
-            WireError: If nothing is found, or nothing that is not used up; it has the difference to the nearest one.
+            WireError: If nothing is found, or nothing that is not used up; it has the difference to the nearest one. Or
+                if the user's function fails.
         """
         if self._before_record is not None:
-            found = reviewed(self._before_record, name, redact(parameter))
+            try:
+                found = reviewed(self._before_record, name, redact(parameter))
+            except Exception as error:
+                raise self._failed(name, error) from error
             if found is None:
                 raise self._missing(name, "before_record leaves such requests out.")
             parameter, _ = found
@@ -84,6 +88,16 @@ class Matcher:
         if matches:
             cause = f"It was recorded {counted(len(matches), 'time')}, and each recorded response is used once."
         raise self._missing(name, cause)
+
+    def _failed(self, name: str, error: Exception) -> WireError:
+        cause = f"{type(error).__name__}: {error}"
+        self.unmatched.append(f"{name}: before_record failed: {cause}")
+        logger.warning("%s", self.unmatched[-1])
+        return WireError(
+            f"before_record failed ({name})",
+            cause=cause,
+            suggestion="Mend the function: it must take each request also without events, as it is replayed.",
+        )
 
     def _missing(self, name: str, cause: str) -> WireError:
         self.unmatched.append(f"{name}: {cause}")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.cassettes import Recording, use_cassette
+from lmstudio_integrations.cassettes import Recording, Replay, use_cassette
 from lmstudio_integrations.cassettes.cassette import read
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioValueError
@@ -114,9 +114,36 @@ def test_what_is_no_request_is_an_error(server: Emulator, tmp_path: Path) -> Non
     with use_cassette(tmp_path / "x", "once", server=server.address) as recorded:
         say(recorded.address, "a")
     broken: Any
-    for broken in (wrong, {}.__getitem__):
-        with use_cassette(tmp_path / "x", before_record=broken) as replayed, pytest.raises(lms.LMStudioServerError):
+    for broken, cause in ((wrong, "before_record must return"), ({}.__getitem__, "TypeError: unhashable")):
+        with (
+            use_cassette(tmp_path / "x", before_record=broken) as replayed,
+            pytest.raises(lms.LMStudioServerError, match=rf"before_record failed(?s:.*){cause}") as caught,
+        ):
             say(replayed.address, "a")
+        assert isinstance(replayed, Replay)
+        assert "before_record failed" in replayed.unmatched[0]
+        assert "context_length" not in str(caught.value)
+
+
+def test_only_a_recorded_request_must_keep_its_events(server: Emulator, tmp_path: Path) -> None:
+    path, seen = tmp_path / "x", list[Any]()
+
+    def without_events(request: Request) -> Request:
+        seen.append(request.pop("events"))
+        return request
+
+    with (
+        pytest.raises(LMStudioValueError, match="it returned dict without 'events'"),
+        use_cassette(path, "once", server=server.address, before_record=without_events) as recorded,
+    ):
+        say(recorded.address, "a")
+    with use_cassette(path, "once", server=server.address) as recorded:
+        answer = say(recorded.address, "a")
+    seen.clear()
+    with use_cassette(path, before_record=without_events) as replayed:
+        assert say(replayed.address, "a") == answer
+    assert seen
+    assert not any(seen)
 
 
 def test_a_recording_says_how_many_values_were_removed_and_where_texts_remain(
