@@ -107,6 +107,9 @@ NAMING = ("key", "name", "field", "label", "id", "argument", "parameter", "varia
 NAMED = ("value", "text")
 """Members whose neighbors say what they are."""
 
+_JOINED = r"(?i:authorization|cookie)(?![\w.-])|\w[\w.]{0,99}?[-_]"
+"""The beginning of the name of a header or of a variable: other words are beside each other for other reasons."""
+
 _SCHEMA_KEYWORDS = frozenset(
     {"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "title", "description", "properties", "items"}
 )
@@ -131,23 +134,35 @@ _BELOW = (
 )
 _MEMBER_VALUE = rf"{_STRING}|(?P<number>-?\d[\w.+-]*+)|{_OPENING}"
 
+_NO_LIST_OF_NAMES = "".join(
+    rf"(?<!{word}{behind}{blank})" for word in ("enum", "required") for behind in ("[\"']:", ":") for blank in ("", " ")
+)
+"""A list in a JSON schema has names, and not one name and its value."""
+
+_OF_OBJECT = r"{(?:[^{}]|{(?:[^{}]|{(?:[^{}]|{[^{}]{0,200}+}){0,200}+}){0,200}+}){0,200}+}"
+
 _LABEL = (
     rf"""(?<![\w\\])(?:{_QUOTE})?(?:{"|".join(NAMING)})(?:{_QUOTE})?{_BLANK}*+[:=]{_BLANK}*+"""
     rf"""(?P<around>(?:{_QUOTE})?)"""
     rf"""(?P<name>[#\w.-]{{1,100}}+(?:[\w .$/:-]{{1,100}}+(?={_QUOTE}))?)(?P=around)(?![\w.-])"""
 )
-_VALUE_MEMBER = rf"""(?:{_QUOTE})?(?:{"|".join(NAMED)})(?:{_QUOTE})?{_BLANK}*+[:=]\s*+"""
+_VALUE_MEMBER = rf"""(?:{_QUOTE})?(?P<member>{"|".join(NAMED)})(?:{_QUOTE})?{_BLANK}*+[:=]\s*+"""
 
 _ELEMENT_VALUE = r"(?P<string>(?:<!\[CDATA\[)?[^<]+)"
-_MEMBER = rf"(?<!\\)(?P<opened>{_QUOTE})(?P<name>(?:[\w .$/:-]|{_CODE}){{1,100}}+)(?P=opened)\s*+[:\uff1a]\s*+"
-_LABELED = rf"{_LABEL}(?:[^{{}}<>]|{{[^{{}}]{{0,200}}}}){{0,200}}?(?<![\w\\]){_VALUE_MEMBER}"
-_LABELED_BEHIND = rf"""(?<![\w\\]){_VALUE_MEMBER}(?=\\*+["'](?P<first>[^"'\r\n]{{0,1000}})\\*+["']\s*+,?\s*+{_LABEL})"""
+_MEMBER = (
+    rf"(?<!\\)(?P<opened>{_QUOTE})(?P<name>(?:[\w .$/:-]|{_CODE}){{1,100}}+)(?P=opened)\s*+(?:[:\uff1a]|=>?(?!=))\s*+"
+)
+_LABELED = rf"{_LABEL}(?:[^{{}}<>]|{_OF_OBJECT}){{0,200}}?(?<![\w\\]){_VALUE_MEMBER}"
+_LABELED_BEHIND = (
+    rf"""(?<![\w\\]){_VALUE_MEMBER}(?=(?:\\*+["'][^"'\r\n]{{0,1000}}\\*+["']|(?!{_TYPE})[^\s"'\\,;{{}}\[\]]{{1,1000}}+)"""
+    rf"""\s*+,?\s*+{_LABEL})"""
+)
 _PARAMETER = (
     rf"<(?:parameter|param|arg|property)(?:=|\s++name=(?:{_QUOTE})?)(?P<name>[\w.-]{{1,100}})[^<>]{{0,200}}>\s*+"
 )
 _ELEMENT = r"<(?P<name>[A-Za-z][\w.:-]{0,99}+)(?:\s[^<>]{0,200}+)?>(?=(?:<!\[CDATA\[)?[^<]++</(?P=name)>)"
 _PAIR = (
-    rf"""(?<!required":)(?<!required": )[\[(]\s*+(?P<opened>{_QUOTE})(?P<name>[\w.-]{{1,100}}+)(?P=opened)\s*+,\s*+"""
+    rf"""{_NO_LIST_OF_NAMES}[\[(]\s*+(?P<opened>{_QUOTE})(?={_JOINED})(?P<name>[\w.-]{{1,100}}+)(?P=opened)\s*+,\s*+"""
     r"""(?=[bfru]{0,2}\\*+["'][^"'\r\n]*+["']\s*+[\])])"""
 )
 _FLAG = rf"(?<!\\)(?P<opened>{_QUOTE})-++(?P<name>[\w.-]{{1,100}}+)(?P=opened)\s*+,\s*+"
@@ -160,14 +175,15 @@ _ASSIGNMENT = (
     r"(?:(?P<before>\w{1,30}+)[ ])?(?P<dashes>-++)?(?P<name>\w[\w.-]{0,99}+)"
     rf"(?=(?P<separator>{_SEPARATOR}|(?(dashes)[ \t]++(?!-)|(?!))))"
 )
+_CALL = r"[A-Za-z_][\w.]*+\((?:[^()\r\n]{0,200}+[()]|[^()\r\n]{0,200}+(?<=[(,])[ \t]*+[\r\n])"
 _ASSIGNED = (
-    rf"(?!{_TYPE}|[A-Za-z_][\w.]*+(?:\(|\[[\"']))(?:{_STRING}|{_OPENING}|{_BELOW}|(?:(?i:basic|bearer) )?+{_BARE})"
+    rf"(?!{_TYPE}|{_CALL}|[A-Za-z_][\w.]*+\[[\"'])(?:{_STRING}|{_OPENING}|{_BELOW}|(?:(?i:basic|bearer) )?+{_BARE})"
 )
 _HEADER = rf"(?P<name>(?i:authorization|cookie)[\w.-]{{0,50}}+){_SEPARATOR}"
 _PLACES = (
     (_MEMBER, _MEMBER_VALUE),
     (_LABELED, rf"{_MEMBER_VALUE}|(?P<bare>[^\s,;}}\]>]++)"),
-    (_LABELED_BEHIND, _STRING),
+    (_LABELED_BEHIND, rf"{_STRING}|(?P<number>-?\d[\w.+-]*+)(?=[\s,])|(?P<bare>[^\s,;]++)"),
     (_PARAMETER, _ELEMENT_VALUE),
     (_ELEMENT, _ELEMENT_VALUE),
     (_PAIR, _STRING),
@@ -190,7 +206,10 @@ _PLACES = (
 _AFTER_VALUE = ".,;:)]}&|*"
 """Characters after a value that belong to the text around it."""
 
-_BRACKET = r"[\[{(\])}]"
+_BRACKET_OR_STRING = (
+    r"""(?P<bracket>[\[{(\])}])|(?<=[\[{(,:=\s])(?P<quote>\\*+["'])(?:(?!(?<!\\)(?P=quote))[^\r\n]){0,300}+(?P=quote)"""
+    r"(?=\s{0,100}+[,:\])}])"
+)
 
 _LONGEST_URL = 120
 
@@ -214,6 +233,13 @@ def is_secret_member(name: str) -> bool:
     """Whether a member of this name is a secret, in data of others, whose names are not mistyped ones of ours."""
     name = re.sub(_CODE, lambda code: chr(int(code[1], 16)), name)
     return _is_secret(name) and not re.search(_OF_TEXTS, name)
+
+
+def is_secret_beside(name: str, member: str = "") -> bool:
+    """Whether what stands beside a name is a secret: a member of `NAMED`, or else the second of two in a list."""
+    if member == "text":  # then a header is a part of a page
+        name = re.sub(r"(?i)[\W_]{0,9}headers?$", "", name)
+    return is_secret_member(name) and bool(member or re.match(_JOINED, name))
 
 
 def _is_secret(name: str) -> bool:
@@ -262,14 +288,16 @@ def _found(text: str) -> Iterator[tuple[int, int, str]]:
     for pattern, value_pattern in _PLACES:
         at = 0
         while (name := re.compile(pattern).search(text, at)) is not None:
-            at, parts = name.end(), name.groupdict()
+            parts = name.groupdict()
+            at = name.end("name" if parts.get("member") else 0)  # between a label and its value may be others
             if not _is_secret_word(parts):
                 continue
-            start = name.end("separator") if "separator" in parts else at
+            start = name.end("separator" if "separator" in parts else 0)
             value = re.compile(value_pattern).match(text, start)
             if value is not None and value[0] != parts["name"] and not _is_code(parts, value.groupdict()):
                 hidden = _hidden(text, value, parts.get("opened") or '"')
-                at = max(at, hidden[1])  # what is in a value is not searched again
+                if not parts.get("member"):
+                    at = max(at, hidden[1])  # what is in a value is not searched again
                 yield hidden
 
 
@@ -292,6 +320,8 @@ def _is_code(name: Mapping[str, str | None], value: Mapping[str, str | None]) ->
 
 def _is_secret_word(name: Mapping[str, str]) -> bool:
     """Whether a name, of one word or two, is that of a secret."""
+    if name.get("member"):
+        return is_secret_beside(name["name"], name["member"])
     names = [name["name"]]
     if name.get("escaped"):  # a line break, or the first letter of a name after a backslash
         names.append(name["escaped"] + name["name"])
@@ -301,12 +331,13 @@ def _is_secret_word(name: Mapping[str, str]) -> bool:
 
 
 def _end_of_brackets(text: str, start: int) -> int:
-    """Return where a list or object ends, or may end at the latest: brackets in its strings count as well."""
+    """Return where a list or object ends, or may end at the latest; brackets in its strings are none."""
     depth = 0
-    for bracket in re.compile(_BRACKET).finditer(text, start):
-        depth += 1 if bracket[0] in "[{(" else -1
+    for found in re.compile(_BRACKET_OR_STRING).finditer(text, start):
+        if found["bracket"]:
+            depth += 1 if found[0] in "[{(" else -1
         if not depth:
-            return bracket.end()
+            return found.end()
     return len(text)
 
 

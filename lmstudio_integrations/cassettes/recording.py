@@ -71,7 +71,7 @@ class Recording:
     Args:
         path: The cassette, which must not exist yet.
         server: The address of LM Studio, or of an emulator. Clients that have another one are not recorded; all names
-            of this machine are one.
+            of this machine's loopback are one.
         before_record: Called with each request before it is written, see `use_cassette`.
 
     Raises:

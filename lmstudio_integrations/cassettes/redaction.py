@@ -5,11 +5,23 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from lmstudio_integrations._support.secrets import HIDDEN, NAMED, NAMING, is_secret_member, redact_received
+from lmstudio_integrations._support.secrets import (
+    HIDDEN,
+    NAMED,
+    NAMING,
+    is_secret_beside,
+    is_secret_member,
+    redact_received,
+)
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.types.files import INLINE
+
+T = TypeVar("T")
+
+_PASSES = 5
+"""How often a value is redacted at most. The second time, almost none changes any more."""
 
 HOME = "~"
 """Replaces the folder of a user."""
@@ -26,8 +38,26 @@ _LABELS = {"type", "key"}
 """Members of a plugin's settings that say what a value is, and hold none themselves."""
 
 
-def redact(value: Any, *, is_secret: bool = False) -> Any:
+def redact(value: Any) -> Any:
     """Return a JSON value without secrets, folders of users and contents of files; anything else stays what it is.
+
+    What it returns it would not change again: so a request that is replayed equals the recorded one, also if it has a
+    response of the cassette in it.
+    """
+    return _settled(_redact, value)
+
+
+def _settled(change: Callable[[T], T], value: T) -> T:
+    """Return a value, changed until nothing changes any more."""
+    for _ in range(_PASSES):
+        before, value = value, change(value)
+        if value == before:
+            break
+    return value
+
+
+def _redact(value: Any, *, is_secret: bool = False) -> Any:
+    """Redact a JSON value once.
 
     Args:
         value: The value.
@@ -35,16 +65,17 @@ def redact(value: Any, *, is_secret: bool = False) -> Any:
     """
     if is_list(value):
         is_pair = len(value) == 2
-        names = ["", *(each if isinstance(each, str) and (is_pair or each.startswith("-")) else "" for each in value)]
-        after = [is_secret_member(name) and isinstance(each, str) for name, each in zip(names, value, strict=False)]
-        return [redact(each, is_secret=is_secret or follows) for each, follows in zip(value, after, strict=True)]
+        texts = [each if isinstance(each, str) else "" for each in value]
+        says = [is_secret_member(each) if each[:1] == "-" else is_pair and is_secret_beside(each) for each in texts]
+        after = zip(value, [False, *says], texts, strict=False)
+        return [_redact(each, is_secret=is_secret or (follows and bool(text))) for each, follows, text in after]
     if is_object(value):
-        return {_redact_text(name): _redact_member(value, name, is_secret=is_secret) for name in value}
+        return {_redact_text_once(name): _redact_member(value, name, is_secret=is_secret) for name in value}
     if is_secret and type(value) in {str, int, float} and value != "":
         return HIDDEN
     if isinstance(value, str) and value.startswith(INLINE):
         return INLINE + _hash_of(value.removeprefix(INLINE))
-    return _redact_text(value) if isinstance(value, str) else value
+    return _redact_text_once(value) if isinstance(value, str) else value
 
 
 def _redact_member(parent: dict[str, Any], name: str, *, is_secret: bool) -> Any:
@@ -57,7 +88,8 @@ def _redact_member(parent: dict[str, Any], name: str, *, is_secret: bool) -> Any
         return list(value)
     # A setting, a header or a variable has its name beside it.
     labels = [str(parent[each]) for each in NAMING if each in parent] if name in NAMED else []
-    return redact(value, is_secret=is_secret or any(map(is_secret_member, labels or [name])))
+    says = any(is_secret_beside(each, name) for each in labels) if labels else is_secret_member(name)
+    return _redact(value, is_secret=is_secret or says)
 
 
 def _redact_settings(value: Any) -> Any:
@@ -65,11 +97,15 @@ def _redact_settings(value: Any) -> Any:
     if is_list(value):
         return [_redact_settings(each) for each in value]
     if is_object(value):
-        return {name: redact(each) if name in _LABELS else _redact_settings(each) for name, each in value.items()}
-    return redact(value, is_secret=True)
+        return {name: _redact(each) if name in _LABELS else _redact_settings(each) for name, each in value.items()}
+    return _redact(value, is_secret=True)
 
 
 def _redact_text(text: str) -> str:
+    return _settled(_redact_text_once, text)
+
+
+def _redact_text_once(text: str) -> str:
     home = str(Path.home())
     own = rf"|(?<![\w.-]){re.escape(home)}(?![\w.-])" if len(home) > 1 else ""
     return re.sub(_HOMES + own, HOME, redact_received(text))

@@ -787,6 +787,10 @@ def test_the_name_of_a_model_is_shown(server: Server, model: str) -> None:
         ('{"password": "cut o\\', '{"password": "**********\\'),
         ('{"password": null, "token": {"n": 1}}', '{"password": null, "token": "**********"}'),
         ("{'password': {'type': 'string'}}", "{'password': {'type': 'string'}}"),
+        ('{"headers": [":)"], "rows": 1}', '{"headers": "**********", "rows": 1}'),
+        ('{"headers": ["Qty (pcs"], "rows": 1}', '{"headers": "**********", "rows": 1}'),
+        ('{"value": 5, "name": "password"}', '{"value": "**********", "name": "password"}'),
+        ('{"value": null, "name": "password"}', '{"value": null, "name": "password"}'),
     ],
 )
 def test_what_a_model_wrote_is_shown_without_the_values_of_secret_members(text: str, shown: str) -> None:
@@ -794,6 +798,7 @@ def test_what_a_model_wrote_is_shown_without_the_values_of_secret_members(text: 
 
 
 UNITS = [
+    *("{'", "['a' ", "password=['", "password=a(", "value=a ", 'name="password" {{', '"password" = '),
     *("a", " ", "\n", "\\", "-", "`", "é", "a ", "a.", "a-", "a=", "=", "- ", "\\n", "<", "<a", "{", "&"),
     *("password", "password ", "password=", "password: ", "--password ", "password: str[", "Authorization: \\"),
     *("password=,", "password=a,", "password=a&b", "password={", "password=<a", "password=\\", "password=`\\"),

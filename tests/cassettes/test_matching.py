@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.cassettes.cassette import ABSENT, Interaction
+from lmstudio_integrations.cassettes.cassette import ABSENT, Interaction, recorded
 from lmstudio_integrations.cassettes.matching import MAX_LISTED, Matcher
 from lmstudio_integrations.emulator.errors import WireError
 
@@ -177,3 +177,20 @@ def test_an_endpoint_that_was_never_asked_is_named() -> None:
 def test_many_differences_are_counted() -> None:
     *lines, rest = cause_of(matcher(dict.fromkeys("abcdefghijkl", 1)), "llm.predict", {}).splitlines()
     assert (len(lines), rest) == (1 + MAX_LISTED, "  and 5 further differences")  # with that of the whole
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        'cookies = {"session": "abc"}',
+        "cookies = []",
+        "authorization: {mode: rbac}",
+        "Send `Bearer sk-abcdefgh12` there.",
+    ],
+)
+def test_a_request_with_a_secret_equals_its_recording(prompt: str) -> None:
+    kept = recorded(Interaction(1, "call", "llm", "applyPromptTemplate", {"text": prompt}))
+    assert kept is not None
+    assert kept.parameter != {"text": prompt}
+    assert Matcher([kept]).find(kept.name, {"text": prompt}) is kept
+    assert Matcher([kept]).find(kept.name, kept.parameter) is kept

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lmstudio_integrations._support.secrets import ENDS, IN_NAMES, KEYS, LAST_WORDS
 from lmstudio_integrations._support.secrets import HIDDEN as HIDDEN_TEXT
@@ -39,6 +41,13 @@ KEPT = [
     'A schema has "required": ["password", "city"].',
     {"modelKey": "a", "cache_key": "b", "primary_key": "c", "first_pass": True, "pass_rate": 0.5, "author": "me"},
     {"role": "user", "name": "city", "text": "Oslo", "value": "x"},
+    {"tags": ["secret", "public"], "results": ["pass", "fail"], "parts": ["header", "footer"]},
+    '{"tags": ["secret", "public"], "results": ["pass", "fail"]}',
+    {"id": "header", "text": "Welcome"},
+    '{"element": "header", "text": "Welcome"}, {"id": "page-header", "text": "Hi"}',
+    'x in ("pass", "fail") and assertEqual("token", "x")',
+    'A schema has {"enum": ["api_key", "text"]}.',
+    "password=read(\n  file)\ntoken = read(a,\n  b)\n",
     "See https://host:1234/a@b and https://x.org/@me.",
 ]
 
@@ -51,6 +60,9 @@ HIDDEN = {
     "of a schema": {"parameters": {"properties": {"password": {"type": "string", "default": "hunter2"}}}},
     "beside a label": {"text": "hunter2", "selector": "#password"},
     "in the arguments of a command": {"command": ["mysql", "--password", "hunter2", "-v"]},
+    "beside a header": {"header": "Accept", "element": "X-Auth-Header", "text": "hunter2"},
+    "beside a header in a text": {"text": '{"name": "header", "value": "hunter2"}'},
+    "in a pair of a header": {"own": [["Authorization", "hunter2"], ["--password", "hunter2"]]},
     "in a pair": {"own": [["X-Api-Key", "hunter2"], ["Accept", "all"]]},
     "of a type": {"password": {"type": "hunter2"}},
     "in JSON": TEXT,
@@ -82,6 +94,24 @@ HIDDEN = {
 def test_a_secret_is_hidden_wherever_it_stands(value: object) -> None:
     hidden = redact(value)
     assert not re.search("hunter|4711", json.dumps(hidden))
+    assert redact(hidden) == hidden
+
+
+SOME_TEXTS = st.sampled_from(
+    [
+        *ASSIGNED,
+        *(text for text in KEPT if isinstance(text, str) and len(text) < 500),
+        *("cookies = {", "authorization: {", "`Bearer sk-abcdefgh12`", " = ", ": ", ", ", "\n", "[", "}"),
+        *("'", '"', "`", "\\"),
+        *("token", "password", "Cookie", "name", "value", "/home/me/x", HIDDEN_TEXT),
+    ]
+)
+
+
+@given(texts=st.lists(SOME_TEXTS, max_size=8), member=st.sampled_from(["text", "token"]))
+def test_what_is_redacted_stays_as_it_is(texts: list[str], member: str) -> None:
+    """A replayed request has responses of the cassette in it."""
+    hidden = redact({"name": "".join(texts), member: [" ".join(texts), *texts]})
     assert redact(hidden) == hidden
 
 

@@ -65,6 +65,12 @@ ASSIGNED = (
     'Send [["X-Api-Key", "hunter2"]] there',
     'Run ["mysql", "--password", "hunter2", "-v"] there',
     "postgres://u:p/hunter2@h",
+    "['password' => 'hunter2']",
+    '"password" = "hunter2"',
+    "password=hunter2(hunter2",
+    "env:\n- value: hunter2\n  name: DB_PASSWORD\n",
+    'Use {"name": "password", "meta": {"a": {"b": 1}}, "value": "hunter2"} now',
+    'Use {"password": ["]", "hunter2"]} now',
 )
 """Texts that give a secret its value: the name and its value, in each form that the page on cassettes lists."""
 
