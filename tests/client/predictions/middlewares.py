@@ -6,17 +6,18 @@ from typing import Any
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
-from lmstudio_integrations.client.predictions.plan import Plan
+from lmstudio_integrations.client.predictions.plan import Plan, PredictionOptions
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.chat import WireHistory
 
 
-def plan_with(tools: Sequence[Any] = (), *, keeps_misfits: bool = False) -> Plan:
+def plan_with(tools: Sequence[Any] = (), *, keeps_misfits: bool = False, repairs: bool = False) -> Plan:
     """Return the plan of a prediction that offers tools."""
+    options = PredictionOptions(repair_tool_calls=repairs)
     settings = lms.LlmPredictionConfig(raw_tools={"type": "toolArray", "tools": list(tools)})
-    return Plan(settings, history=WireHistory.of_prompt("hi"), keeps_misfits=keeps_misfits)
+    return Plan(settings, history=WireHistory.of_prompt("hi"), options=options, keeps_misfits=keeps_misfits)
 
 
 def end() -> lms.PredictionEnd:

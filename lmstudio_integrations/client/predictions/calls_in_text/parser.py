@@ -298,10 +298,9 @@ class ToolParser:
             problem = tool.problem(arguments, only_known=not self._is_marked)
             if problem is not None:
                 # Arguments that only the schema does not name are a doubt, and nothing that could be mended.
-                is_misfit = (self._is_marked and not self._is_strict) or (
-                    self._reports_misfits and tool.problem(arguments) is not None
-                )
-                return ParseResult(self.text, fitting, family, problem, tool.name) if is_misfit else None
+                is_misfit = self._is_marked or (self._reports_misfits and tool.problem(arguments) is not None)
+                is_reported = is_misfit and not self._is_strict
+                return ParseResult(self.text, fitting, family, problem, tool.name) if is_reported else None
         return ParseResult(self.text, fitting, family)
 
     def begins_call(self) -> bool:
@@ -319,8 +318,9 @@ class ToolParser:
         return self._failure(format_at(self.text), "the call cannot be read")
 
     def _failure(self, family: str, problem: str) -> ParseResult | None:
-        is_broken = self._begun is not None and not self._is_strict
-        return None if not is_broken else ParseResult(self.text, (), family, problem, self._begun.name)
+        if self._begun is None or self._is_strict:
+            return None
+        return ParseResult(self.text, (), family, problem, self._begun.name)
 
     def _calls(self, *, is_final: bool) -> list[ParsedCall]:
         text, is_marked = TextCursor(with_usual_tags(self.text, is_final=is_final)), self._is_marked
@@ -549,9 +549,8 @@ class StreamingToolParser:
         """Whether a text, up to the next marker, only mentions the marker that it begins with and that ends here."""
         if not self._surroundings.are_mentioning(text, at) or _SHOWN.match(text, at) is not None:
             return False
-        parser = ToolParser(text, self._tools, is_marked=True)
         has_name = text[at - 1] == "="  # in the marker
-        return has_name or not parser.begins_call()
+        return has_name or not ToolParser(text, self._tools, is_marked=True).begins_call()
 
     def _begin_candidate(self, at: int, marker: str) -> int:
         self._candidate, self._marker = at, marker

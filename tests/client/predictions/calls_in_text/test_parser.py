@@ -16,9 +16,9 @@ _BARE = '{"name": "delete_file", "arguments": {"path": "/data"}}'
 _DEFINITION = '{"name": "list_models", "description": "Lists", "parameters": {"type": "object", "properties": {}}}'
 
 
-def read(text: str, tools: list[Any] | None = None) -> tuple[list[Any], int]:
+def read(text: str, tools: list[Any] | None = None, *, repairs: bool = False) -> tuple[list[Any], int]:
     """Return the arguments of the calls in a text, and how many calls failed."""
-    plan = plan_with(tools or offered({"tools": _TOOLS}))
+    plan = plan_with(tools or offered({"tools": _TOOLS}), repairs=repairs)
     batches: list[list[lms.PredictionEvent]] = [[lms.LlmPredictionFragment(each)] for each in text]
     whole: list[list[lms.PredictionEvent]] = [[lms.LlmPredictionFragment(text)], [end()]]
     _, delivered = passed(ReadCalls(plan), [*batches, [end()]])
@@ -229,7 +229,10 @@ _LEFT = "left 1 tool call in the text that may be an example"
 def test_a_call_behind_a_mention_that_may_be_shown_stays_text_with_a_log_record(
     text: str, call: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert read(f"{_MENTIONING}\n\n{text.format(call)}") == ([], 0)
+    shown = f"{_MENTIONING}\n\n{text.format(call)}"
+    assert read(shown, repairs=True) == ([], 0)
+    caplog.clear()
+    assert read(shown) == ([], 0)
     has_call_at_end = not text.endswith('"""')
     assert sum(_LEFT in message for message in caplog.messages) == (2 if has_call_at_end else 0)  # whole, and in pieces
 
@@ -243,10 +246,12 @@ def test_a_call_behind_a_mention_that_may_be_shown_stays_text_with_a_log_record(
     ],
 )
 def test_a_call_behind_a_mention_is_not_mended(text: str, caplog: pytest.LogCaptureFixture) -> None:
-    assert read(f"{_MENTIONING}\n\n{text}\n\nThat deletes it. It ends with </tool_call>") == ([], 0)
-    caplog.clear()
-    assert read(f"{_MENTIONING}\n\n{text}") == ([], 0)
-    assert sum(_LEFT in message for message in caplog.messages) == 2  # whole, and in pieces
+    for repairs in (False, True):
+        shown = f"{_MENTIONING}\n\n{text}"
+        assert read(f"{shown}\n\nThat deletes it. It ends with </tool_call>", repairs=repairs) == ([], 0)
+        caplog.clear()
+        assert read(shown, repairs=repairs) == ([], 0)
+        assert sum(_LEFT in message for message in caplog.messages) == 2  # whole, and in pieces
 
 
 @pytest.mark.parametrize(
