@@ -293,8 +293,12 @@ _Jobs: TypeAlias = "SimpleQueue[_Job | None]"
 
 def _start(jobs: _Jobs, stream: "weakref.ref[CancellableStream[Any]]") -> None:
     thread = Thread(target=_work, args=[jobs], name="lmstudio-cancel-on-close", daemon=True)
-    thread.start()
-    _threads[jobs] = thread, stream
+    _threads[jobs] = thread, stream  # before it may end
+    try:
+        thread.start()
+    except RuntimeError:  # at the end of the process, no thread can be started any more
+        _threads.pop(jobs)
+        raise
 
 
 def _work(jobs: _Jobs) -> None:

@@ -18,7 +18,7 @@ from tests.faults.proxy import Proxy
 from tests.faults.stage import LIMIT, Simulation, Stage, Threads
 from tests.faults.tool_call_table import TABLE, TIMEOUT, ToolFault
 
-SHORT = 5.0
+SHORT = 60.0
 """Seconds of the timeout that is to expire."""
 
 WARNING = lms.LMStudioToolSessionWarning
