@@ -34,8 +34,8 @@ from tests.support.tqdm_bars import drawn
 
 __all__ = ["drawn"]
 
-collect_ignore_glob = ["conformance/*"]
-"""It needs software of others, and has a command of its own."""
+collect_ignore_glob = ["conformance/*", "neighbours/*"]
+"""They need software of others, and have commands of their own."""
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Shells start background jobs like this, and the programs that the tests start and interrupt would inherit it.
