@@ -65,7 +65,11 @@ class Socket(ClientConnection):
     def rejected_size(self) -> int | None:
         """How large the message is for which the connection was closed; `None` if it was not for one."""
         problem = self.protocol.parser_exc
-        return (problem.size or 0) + (problem.current_size or 0) if isinstance(problem, PayloadTooBig) else None
+        if not isinstance(problem, PayloadTooBig):
+            return None
+        fields = vars(problem)
+        read = fields.get("current_size", fields.get("cur_size"))  # before websockets 16, its name was shorter
+        return (problem.size or 0) + (read or 0)
 
     def quiet_for(self) -> float:
         """Return the seconds since anything was received, including those in which the machine slept."""

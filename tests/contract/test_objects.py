@@ -1,0 +1,45 @@
+"""What becomes of our objects in the hands of other programs; the table has the peers beside them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.llama_index import LMStudio
+from tests.contract.objects import LANGCHAIN, LLAMA_INDEX, PROMPT, SECRET, TEXT, outcome
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[str]:
+    model = ModelEntry(key="m", context_length=4096, rules=({"then": [{"text": TEXT}]},))
+    with Emulator([model, ModelEntry(key="other")], tokens=[SECRET]) as server:
+        yield server.address
+
+
+@pytest.fixture
+def chat(host: str) -> ChatLMStudio:
+    model = ChatLMStudio(model="m", temperature=0.5, host=host, api_token=SECRET)
+    model.invoke(PROMPT)
+    return model
+
+
+@pytest.fixture
+def llm(host: str) -> LMStudio:
+    model = LMStudio(model="m", temperature=0.5, host=host, api_token=SECRET)
+    model.complete(PROMPT)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+@pytest.mark.parametrize("name", LANGCHAIN)
+def test_an_object_of_langchain(name: str, chat: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LM_API_TOKEN", SECRET)
+    assert outcome(LANGCHAIN[name], chat) == LANGCHAIN[name].ours
+
+
+@pytest.mark.parametrize("name", LLAMA_INDEX)
+def test_an_object_of_llama_index(name: str, llm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LM_API_TOKEN", SECRET)
+    assert outcome(LLAMA_INDEX[name], llm) == LLAMA_INDEX[name].ours
