@@ -47,6 +47,7 @@ class Program:
     Attributes:
         file: Where it is.
         packages: The distributions that it needs, of which the first is the package.
+        group: The table of the page to which it belongs.
         job: What it does.
         settings: What a user has to set.
         environment: The variables that it runs with.
@@ -54,6 +55,7 @@ class Program:
 
     file: Path
     packages: tuple[str, ...]
+    group: str
     job: str
     settings: str
     environment: dict[str, str]
@@ -62,6 +64,11 @@ class Program:
     def name(self) -> str:
         """The name of the package."""
         return self.packages[0]
+
+    @property
+    def key(self) -> str:
+        """The environment and the file, by which `passed.json` knows it."""
+        return f"{self.file.parent.name}/{self.file.stem}"
 
 
 def programs() -> list[Program]:
@@ -75,7 +82,7 @@ def _read(file: Path) -> Program:
             case ast.Assign(targets=[ast.Name("pytestmark")], value=ast.Call(args=packages, keywords=keywords)):
                 values: dict[str, Any] = {str(each.arg): ast.literal_eval(each.value) for each in keywords}
                 names = tuple(ast.literal_eval(each) for each in packages)
-                return Program(file, names, values["job"], values.get("settings", ""), values.get("environment", {}))
+                return Program(file, names, **{"settings": "", "environment": {}, **values})
     raise SystemExit(f"{file} has no row: pytestmark = pytest.mark.neighbour(…)")
 
 
@@ -197,26 +204,66 @@ def _record(results: list[tuple[Program, bool, float]]) -> None:
     today = datetime.now(UTC).date().isoformat()
     noted: dict[str, Any] = json.loads(PASSED.read_text(encoding="utf-8")) if PASSED.exists() else {}
     for program, passed, _ in results:
-        key = f"{program.file.parent.name}/{program.file.stem}"
         if passed:
-            since = noted.get(key, {}).get("since", today)
+            since = noted.get(program.key, {}).get("since", today)
             version = versions(program.file.parent)[program.name.lower()]
-            noted[key] = {"version": version, "since": since, "passed": today}
+            noted[program.key] = {"version": version, "since": since, "passed": today}
         else:
-            noted.pop(key, None)
-    there = {f"{each.file.parent.name}/{each.file.stem}" for each in programs()}
+            noted.pop(program.key, None)
+    there = {each.key for each in programs()}
     kept = {key: noted[key] for key in sorted(noted) if key in there}
     PASSED.write_text(f"{json.dumps(kept, indent=1)}\n", encoding="utf-8")
 
 
 # The page -----------------------------------------------------------------------------------------------------------
 
-_TABLE = re.compile(r"(<!-- packages -->\n)[^§]*?(<!-- end of packages -->)")
+GROUPS = {
+    "agents": "Agents and graphs",
+    "retrieval": "Chains, stores and retrieval",
+    "llama-index": "LlamaIndex",
+    "evaluation": "Evaluation",
+    "applications": "Applications and guards",
+    "tracing": "Tracing",
+    "others": "Packages with models of their own",
+}
+"""The headings of the tables, by the `group` of a row."""
+
+_BLOCKS = re.compile(r"(<!-- (\w+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
 def page_text() -> str:
-    """Return the page with the tables of the packages."""
-    raise NotImplementedError
+    """Return the page with the tables that are made of the rows, of what passed, and of what was held back."""
+    blocks = {"packages": _tables(), "held_back": _held_back()}
+    return _BLOCKS.sub(lambda match: f"{match[1]}\n{blocks[match[2]]}\n", PAGE.read_text(encoding="utf-8"))
+
+
+def _tables() -> str:
+    passed = json.loads(PASSED.read_text(encoding="utf-8"))
+    lines: list[str] = []
+    for group, heading in GROUPS.items():
+        lines += [f"### {heading}", "", "| package | what was run | what to set | passes since | last passed |"]
+        lines += ["| --- | --- | --- | --- | --- |"]
+        for program in programs():
+            if program.group == group:
+                noted = passed[program.key]
+                settings = [program.settings, *(f"`{name}={value}`" for name, value in program.environment.items())]
+                cells = [
+                    f"{program.name} {noted['version']}",
+                    program.job,
+                    "; ".join(filter(None, settings)),
+                    noted["since"],
+                    noted["passed"],
+                ]
+                lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _held_back() -> str:
+    held_back: dict[str, str] = json.loads(HELD_BACK.read_text(encoding="utf-8"))
+    return "\n".join(
+        ["| package | why |", "| --- | --- |", *(f"| {name} | {reason} |" for name, reason in held_back.items()), ""]
+    )
 
 
 def main() -> None:

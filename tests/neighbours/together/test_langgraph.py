@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 from servers import CHAT, Serve
 
-pytestmark = pytest.mark.neighbour("langgraph", job="a graph calls a tool, waits for approval, and goes on")
+pytestmark = pytest.mark.neighbour(
+    "langgraph", group="agents", job="a graph calls a tool, waits for approval, and goes on"
+)
 
 
 @pytest.mark.parametrize("answer", ["yes", "no"])

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.neighbour(
     "langchain-ollama",
     "llama-index-llms-ollama",
     "llama-index-llms-openai-like",
+    group="others",
     job="the peers of this package: copied, pickled, dumped, configured, traced",
 )
 
