@@ -135,6 +135,17 @@ def token_counts(end: PredictionEnd) -> tuple[int, int, int]:
     return prompt, predicted, stats.get("totalTokensCount") or prompt + predicted
 
 
+def openai_usage(result: PredictionResult) -> dict[str, Any]:
+    """Return the token counts under OpenAI's names; those from the cache and of reasoning are parts of them."""
+    prompt, predicted, total = token_counts(result.end)
+    usage: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": predicted, "total_tokens": total}
+    if result.cached_tokens is not None:
+        usage["prompt_tokens_details"] = {"cached_tokens": result.cached_tokens}
+    if result.reasoning_tokens:
+        usage["completion_tokens_details"] = {"reasoning_tokens": result.reasoning_tokens}
+    return usage
+
+
 def new_call_id() -> str:
     """Return an identifier for a tool call that the server gave none."""
     return f"call_{uuid4().hex}"

@@ -27,7 +27,12 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call
 from langchain_core.outputs import ChatGenerationChunk
 
 from lmstudio_integrations._adapters.conversation import TAGS, tags_of
-from lmstudio_integrations._adapters.finished_response import FinishedResponse, new_call_id, token_counts
+from lmstudio_integrations._adapters.finished_response import (
+    FinishedResponse,
+    new_call_id,
+    openai_usage,
+    token_counts,
+)
 from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._support.typeguards import is_number
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix, invalidator
@@ -50,9 +55,6 @@ PROVIDER = "lmstudio"
 
 FIRST_TOOL_INDEX = 1000
 """The index of the first tool call: higher than that of any block of text or reasoning before it."""
-
-_TOKEN_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
-"""OpenAI's names of the token counts."""
 
 
 # The whole message --------------------------------------------------------------------------------------------------
@@ -115,7 +117,7 @@ def response_metadata(response: FinishedResponse) -> dict[str, Any]:
     Times are in whole milliseconds. `predictions` has one dict, with the speed and the times, in seconds, as the server
     measured them, and the confidence of fields.
     """
-    counts, stats = token_counts(response.result.end), response.stats
+    stats = response.stats
     exact: dict[str, Any] = {name: value for name, value in stats.items() if name in _EXACT and is_number(value)}
     if response.confidence is not None:
         exact["confidence"] = response.confidence
@@ -124,7 +126,7 @@ def response_metadata(response: FinishedResponse) -> dict[str, Any]:
         "finish_reason": finish_reason(response.result),
         "normalized_finish_reason": normalized_finish_reason(response.result),
         "tool_call_errors": [reason for _, reason in response.failed] or None,
-        "token_usage": dict(zip(_TOKEN_USAGE, counts, strict=True)) if counts[-1] else None,
+        "token_usage": openai_usage(response.result) if token_counts(response.result.end)[-1] else None,
         **response.model,
         **dict([_without_float(name, value) for name, value in stats.items()]),
         "predictions": [exact],
@@ -173,7 +175,12 @@ def _logprob(token: Mapping[str, Any]) -> dict[str, Any]:
 
 def llm_output_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of the metadata of one prediction that `combined_output` reads."""
-    return {name: metadata[name] for name in ("token_usage", "model_name") if name in metadata}
+    return {name: metadata[name] for name in ("token_usage", "model_name", "model_provider") if name in metadata}
+
+
+def generation_info_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of the metadata of a whole response, or of the last chunk, that tracers read apart from it."""
+    return {name: metadata[name] for name in ("finish_reason", "model_name") if name in metadata}
 
 
 def combined_output(metadata: Iterable[Mapping[str, Any] | None], model: str | None) -> dict[str, Any]:
@@ -184,10 +191,21 @@ def combined_output(metadata: Iterable[Mapping[str, Any] | None], model: str | N
         model: The model, if no metadata names it.
     """
     present = [each for each in metadata if each]
-    usages = [each["token_usage"] for each in present if "token_usage" in each]
-    summed = {name: sum(usage[name] for usage in usages) for name in _TOKEN_USAGE} if usages else {}
+    usage = _summed([each["token_usage"] for each in present if "token_usage" in each])
     names = [each["model_name"] for each in present if "model_name" in each]
-    return {"token_usage": summed, "model_name": names[-1] if names else model}
+    return {"token_usage": usage, "model_name": names[-1] if names else model, "model_provider": PROVIDER}
+
+
+def _summed(usages: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the sums of token counts, some of which are in dicts of their own."""
+    sums: dict[str, Any] = {}
+    for usage in usages:
+        for name, value in usage.items():
+            if isinstance(value, Mapping):
+                sums[name] = _summed([sums.get(name, {}), value])
+            else:
+                sums[name] = sums.get(name, 0) + value
+    return sums
 
 
 # Chunks -------------------------------------------------------------------------------------------------------------
@@ -305,14 +323,15 @@ class ChunkStream:
         result = self._result()
         response = FinishedResponse(result, self._tool_use, include_confidence=self._include_confidence)
         response.log_anomalies()
+        metadata = response_metadata(response)
         message = AIMessageChunk(
             content="",
             additional_kwargs=_tags_of(result),
-            response_metadata=response_metadata(response),
+            response_metadata=metadata,
             usage_metadata=usage_metadata(result),
             chunk_position="last",
         )
-        return ChatGenerationChunk(message=message)
+        return ChatGenerationChunk(message=message, generation_info=generation_info_of(metadata))
 
     def _tool_chunks(self, event: ToolCallEvent) -> list[ToolCallChunk]:
         if self._has_call and not self._tool_use.parallel:

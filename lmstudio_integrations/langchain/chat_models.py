@@ -113,6 +113,10 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
                     kwargs["stream"] = given if is_checked else self._validated({"streaming": given})["streaming"]
         return super()._should_stream(async_api=async_api, run_manager=run_manager, **kwargs)
 
+    def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+        """Return the settings of a call that tracers get; core's own have the object's `stop` as `None`."""
+        return super()._get_invocation_params(stop or self.stop or None, **kwargs)
+
     # Non-streaming --------------------------------------------------------------------------------------------------
 
     @with_signature
@@ -144,8 +148,9 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             call.alternatives,
             include_confidence=call.include_confidence,
         )
-        generations = [ChatGeneration(message=message)]
-        return ChatResult(generations=generations, llm_output=_responses.llm_output_of(message.response_metadata))
+        metadata = message.response_metadata
+        generation = ChatGeneration(message=message, generation_info=_responses.generation_info_of(metadata))
+        return ChatResult(generations=[generation], llm_output=_responses.llm_output_of(metadata))
 
     def _combine_llm_outputs(self, _llm_outputs: list[dict[str, Any] | None], /) -> dict[str, Any]:
         return _responses.combined_output(_llm_outputs, self.model)

@@ -31,7 +31,7 @@ from llama_index.core.base.llms.types import (
 )
 
 from lmstudio_integrations._adapters.conversation import TAGS, tags_of
-from lmstudio_integrations._adapters.finished_response import FinishedResponse, new_call_id, token_counts
+from lmstudio_integrations._adapters.finished_response import FinishedResponse, new_call_id, openai_usage, token_counts
 from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._support.secrets import redact_members
 from lmstudio_integrations._support.text import shortened
@@ -178,14 +178,9 @@ def _completion_kwargs(result: PredictionResult) -> dict[str, Any]:
 def _raw(response: FinishedResponse) -> dict[str, Any]:
     """Return what is known of a finished prediction: token counts, finish reason, model, the server's statistics."""
     result, model = response.result, response.model
-    usage: dict[str, Any] = _usage(result)
-    if usage and result.cached_tokens is not None:
-        usage["prompt_tokens_details"] = {"cached_tokens": result.cached_tokens}
-    if usage and result.reasoning_tokens:
-        usage["completion_tokens_details"] = {"reasoning_tokens": result.reasoning_tokens}
     metadata = {
         "model": model.pop("model_name"),
-        "usage": usage or None,
+        "usage": openai_usage(result) if result.end.has_stats else None,
         "finish_reason": finish_reason(response.result),
         "confidence": response.confidence,
         "only_reasoning": response.only_reasoning,

@@ -94,6 +94,26 @@ def test_a_trace_has_the_provider_of_the_response_and_the_settings_of_the_call(
     expected = {"ls_provider": message.response_metadata["model_provider"], "ls_model_type": "chat", **traced}
     expected |= {f"ls_{name}": value for name, value in settings.items()}
     assert {name: metadata.get(name) for name in expected} == expected
+    started = recorder.calls[0][3]
+    sent = settings.get("stop") or given.get("stop")
+    assert (started["invocation_params"]["stop"], metadata.get("ls_stop")) == (sent, sent)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_tracers_find_the_finish_reason_and_the_usage_beside_the_message(server: Server, way: str) -> None:
+    recorder = Recorder()
+    WAYS[way](server.chat(), "think", config={"callbacks": [recorder]})
+    ((result,),) = [args for name, _, args, _ in recorder.calls if name == "end"]
+    ((generation,),) = result.generations
+    metadata = generation.message.response_metadata
+    assert generation.generation_info == {"finish_reason": "stop", "model_name": CHAT}
+    assert {name: metadata[name] for name in generation.generation_info} == generation.generation_info
+    usage = metadata["token_usage"]
+    assert usage["completion_tokens_details"] == {
+        "reasoning_tokens": generation.message.usage_metadata["output_token_details"]["reasoning"]
+    }
+    if result.llm_output:
+        assert result.llm_output == {"token_usage": usage, "model_name": CHAT, "model_provider": "lmstudio"}
 
 
 def test_the_tags_and_metadata_of_a_config_reach_the_callbacks(server: Server) -> None:

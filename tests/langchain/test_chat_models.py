@@ -55,10 +55,16 @@ def test_generating_for_several_conversations_sums_their_tokens(server: Server, 
         "prompt_tokens": sum(usage["input_tokens"] for usage in usages),
         "completion_tokens": sum(usage["output_tokens"] for usage in usages),
         "total_tokens": sum(usage["total_tokens"] for usage in usages),
+        "prompt_tokens_details": {"cached_tokens": sum(usage["input_token_details"]["cache_read"] for usage in usages)},
+        "completion_tokens_details": {"reasoning_tokens": usages[1]["output_token_details"]["reasoning"]},
     }
     assert result.llm_output["token_usage"]["prompt_tokens"] > 0
     assert messages[0].response_metadata["token_usage"]["completion_tokens"] == 31
-    assert generate("count", stream=True)[0].llm_output == {"token_usage": {}, "model_name": CHAT}
+    assert generate("count", stream=True)[0].llm_output == {
+        "token_usage": {},
+        "model_name": CHAT,
+        "model_provider": "lmstudio",
+    }
 
 
 def test_chunks_of_a_stream_share_the_identifier_of_the_run(server: Server) -> None:

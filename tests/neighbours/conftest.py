@@ -28,7 +28,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from servers import CHAT, EMBEDDING, REAL_CHAT, REAL_EMBEDDING, Collector, Received, Serve
+from neighbour_servers import CHAT, EMBEDDING, REAL_CHAT, REAL_EMBEDDING, Collector, Received, Serve
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from servers import CHAT, Serve
+from neighbour_servers import CHAT, Serve
 
 pytestmark = pytest.mark.neighbour(
     "browser-use",

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from objects import LANGCHAIN, LLAMA_INDEX, PROMPT, SECRET, TEXT, outcome
-from servers import Collector, Received
+from neighbour_servers import Collector, Received
 
 pytestmark = pytest.mark.neighbour(
     "langchain-openai",
