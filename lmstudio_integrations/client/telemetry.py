@@ -149,7 +149,7 @@ if TYPE_CHECKING:
 SCOPE = "lmstudio_integrations"
 """The name of the instrumentation scope."""
 
-PROVIDER = {"gen_ai.provider.name": "lm_studio"}
+PROVIDER = {"gen_ai.provider.name": "lmstudio"}
 """The provider. The conventions have no name for LM Studio; this one has the form of theirs."""
 
 CONTENT_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"

@@ -46,7 +46,7 @@ async def test_a_response_is_a_span(traced: Any, server: Emulator, telemetry: Te
     assert telemetry.names == ["chat chatty"]
     assert attributes_of(span) == {
         "gen_ai.operation.name": "chat",
-        "gen_ai.provider.name": "lm_studio",
+        "gen_ai.provider.name": "lmstudio",
         "gen_ai.request.model": "chatty",
         "gen_ai.request.temperature": 0.0,
         "gen_ai.request.max_tokens": 50,
@@ -142,7 +142,7 @@ async def test_an_embedding_is_one_span(client: Any, server: Emulator, telemetry
     await model.embed([f"text {number}" for number in range(130)], show_progress=True)
     assert attributes_of(telemetry.span("embeddings vectors")) == {
         "gen_ai.operation.name": "embeddings",
-        "gen_ai.provider.name": "lm_studio",
+        "gen_ai.provider.name": "lmstudio",
         "gen_ai.request.model": "vectors",
         "gen_ai.response.model": "vectors",
         "gen_ai.embeddings.dimension.count": 16,
@@ -177,7 +177,7 @@ async def test_a_load_and_its_connection_are_children_of_the_prediction_that_cau
     for name, more in (("connect", {}), ("load chatty", {"gen_ai.request.model": "chatty"})):
         span = telemetry.span(name)
         assert is_child(span, chat)
-        assert attributes_of(span) == {"gen_ai.provider.name": "lm_studio", **more, **server_of(server)}
+        assert attributes_of(span) == {"gen_ai.provider.name": "lmstudio", **more, **server_of(server)}
         assert span.kind == SpanKind.CLIENT
         assert span.start_time is not None
         assert span.end_time is not None
@@ -285,7 +285,7 @@ async def test_durations_and_tokens_are_histograms(traced: Any, server: Emulator
     results = [await traced.respond("hi") for _ in range(3)]
     labels = {
         "gen_ai.operation.name": "chat",
-        "gen_ai.provider.name": "lm_studio",
+        "gen_ai.provider.name": "lmstudio",
         "gen_ai.request.model": "chatty",
         "gen_ai.response.model": "chatty",
         **server_of(server),

@@ -134,7 +134,7 @@ async def test_a_connection_is_reported_once(telemetry: Telemetry) -> None:
     report.end(ConnectionError)
     report.report(None)
     report.report(None)
-    assert attributes_of(telemetry.span("connect")) == {"gen_ai.provider.name": "lm_studio"}
+    assert attributes_of(telemetry.span("connect")) == {"gen_ai.provider.name": "lmstudio"}
 
 
 def test_a_span_is_ended_once_by_many_who_close_the_stream_at_the_same_time(
