@@ -125,7 +125,7 @@ def _compile(requirements: str, into: Path | str) -> subprocess.CompletedProcess
 
 
 def lock() -> None:
-    """Move all versions to the newest, none of a package that is run to an older one; look at what was held back."""
+    """Move all versions to the newest, none of a package that is run to an older one; try again what was held back."""
     for folder in _folders():
         known = versions(folder) if (folder / "requirements.txt").exists() else {}
         names = [f"{name}>={known[key]}" if (key := name.split("[")[0]) in known else name for name in _named(folder)]
@@ -136,7 +136,7 @@ def lock() -> None:
     for name, reason in json.loads(HELD_BACK.read_text(encoding="utf-8")).items():
         done = _compile(name, BUILD / "held_back.txt")
         if not done.returncode:
-            sys.exit(f"{name} can be installed now: give it a program, and take it out of {HELD_BACK.name}: {reason}")
+            print(f"{name} can be installed now ({reason}): give it a program, and take it out of {HELD_BACK.name}")
 
 
 # The run ------------------------------------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ SCOPE = "lmstudio_integrations"
 """The name of the instrumentation scope."""
 
 PROVIDER = {"gen_ai.provider.name": "lmstudio"}
-"""The provider. The conventions have no name for LM Studio; this one has the form of theirs."""
+"""The provider. The conventions have no name for LM Studio; this is the one that LangChain and LlamaIndex trace."""
 
 CONTENT_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 _WITH_CONTENT = {"true", "span_only", "span_and_event"}

@@ -17,7 +17,7 @@ What langchain-core does with chunks decides their form:
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk, ToolCallChunk
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
@@ -202,7 +202,7 @@ def _summed(usages: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     for usage in usages:
         for name, value in usage.items():
             if isinstance(value, Mapping):
-                sums[name] = _summed([sums.get(name, {}), value])
+                sums[name] = _summed([sums.get(name, {}), cast("Mapping[str, Any]", value)])
             else:
                 sums[name] = sums.get(name, 0) + value
     return sums

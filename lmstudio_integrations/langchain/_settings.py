@@ -260,6 +260,11 @@ class BaseLMStudio(GenerationSettings):
         return {name: fields[name].to_dict() for name in _CONFIGS if fields[name] is not None}
 
     @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """The public module, so that what is saved does not depend on where a class is written."""
+        return ["lmstudio_integrations", "langchain"]
+
+    @classmethod
     def is_lc_serializable(cls) -> bool:
         """`dumpd` and `load` work."""
         return True

@@ -118,6 +118,11 @@ LANGCHAIN = {
     "pickle": Row(_same(lambda model: pickle.loads(pickle.dumps(model))), True, ("TypeError", "TypeError")),
     "model_copy": Row(lambda model: model.model_copy(update={"temperature": 0.2}).temperature, 0.2, (0.2, 0.2)),
     "dumpd": Row(lambda model: dumpd(model)["type"], "constructor", ("not_implemented", "constructor")),
+    "lc_id": Row(
+        lambda model: model.lc_id(),
+        ["lmstudio_integrations", "langchain", "ChatLMStudio"],
+        (["langchain_ollama", "chat_models", "ChatOllama"], ["langchain", "chat_models", "openai", "ChatOpenAI"]),
+    ),
     "loads": Row(
         _same(
             lambda model: load(
