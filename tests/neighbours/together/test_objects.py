@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from objects import LANGCHAIN, LLAMA_INDEX, PROMPT, SECRET, TEXT, outcome
 from neighbour_servers import Collector, Received
+from objects import LANGCHAIN, LLAMA_INDEX, PROMPT, SECRET, TEXT, outcome
 
 pytestmark = pytest.mark.neighbour(
     "langchain-openai",
