@@ -382,12 +382,28 @@ class _Connection:
 def _start_span(name: str, context: "Context | None", attributes: Attributes, start_time: int | None = None) -> "Span":
     from opentelemetry import trace  # noqa: PLC0415 - the program has imported it
 
-    tracer = _tracer_of(trace.get_tracer_provider())
+    tracer = _tracer_of(_Provider(trace.get_tracer_provider()))
     return tracer.start_span(name, context, trace.SpanKind.CLIENT, attributes, start_time=start_time)
 
 
+class _Provider:
+    """A provider as the key of a cache: equal to itself only. Those of other packages, such as logfire, have no hash."""
+
+    def __init__(self, provider: Any) -> None:
+        self.provider = provider
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Provider) and self.provider is other.provider
+
+    @override
+    def __hash__(self) -> int:
+        return id(self.provider)
+
+
 @lru_cache(maxsize=1)
-def _tracer_of(provider: "TracerProvider") -> "Tracer":
+def _tracer_of(key: _Provider) -> "Tracer":
+    provider: TracerProvider = key.provider
     return provider.get_tracer(SCOPE)
 
 
@@ -459,25 +475,27 @@ def _captures_content() -> bool:
 def _histogram(name: str) -> "Histogram":
     from opentelemetry import metrics  # noqa: PLC0415 - the program has imported it
 
-    return _histogram_of(metrics.get_meter_provider(), name)
+    return _histogram_of(_Provider(metrics.get_meter_provider()), name)
 
 
 def _warm_again_counter() -> "Counter":
     from opentelemetry import metrics  # noqa: PLC0415 - the program has imported it
 
-    return _counter_of(metrics.get_meter_provider())
+    return _counter_of(_Provider(metrics.get_meter_provider()))
 
 
 @lru_cache(maxsize=2)
-def _counter_of(provider: "MeterProvider") -> "Counter":
+def _counter_of(key: _Provider) -> "Counter":
+    provider: MeterProvider = key.provider
     return provider.get_meter(SCOPE).create_counter(
         "lmstudio.client.warm_again", unit="{prefix}", description="Prefixes processed again on a new instance."
     )
 
 
 @lru_cache(maxsize=2 * len(_HISTOGRAMS))
-def _histogram_of(provider: "MeterProvider", name: str) -> "Histogram":
+def _histogram_of(key: _Provider, name: str) -> "Histogram":
     # Cached, because the SDK warns of an instrument that is made twice.
+    provider: MeterProvider = key.provider
     meter = provider.get_meter(SCOPE)
     try:
         return meter.create_histogram(name, **_HISTOGRAMS[name])

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -333,6 +334,25 @@ async def test_metrics_and_traces_do_not_need_each_other(
         await model.respond("hi")
         assert recorded.names == ["chat chatty"] * spans
         assert [point.count for point in recorded.points(DURATION)] == [1] * durations
+
+
+@dataclass
+class Forwarding:
+    """A provider of another package: it forwards to one, and has no hash, as those of logfire."""
+
+    provider: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.provider, name)
+
+
+async def test_providers_need_no_hash(model: Any, monkeypatch: pytest.MonkeyPatch, telemetry: Telemetry) -> None:
+    monkeypatch.setattr(TRACER_PROVIDER, Forwarding(telemetry.traces))
+    monkeypatch.setattr(METER_PROVIDER, Forwarding(telemetry.metrics))
+    for _ in range(2):
+        await model.respond("hi")
+    assert telemetry.names == ["chat chatty"] * 2
+    assert [point.count for point in telemetry.points(DURATION)] == [2]
 
 
 async def test_a_stream_is_traced_if_the_provider_is_configured_before_it_is_read(
