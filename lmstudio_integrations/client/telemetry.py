@@ -387,7 +387,7 @@ def _start_span(name: str, context: "Context | None", attributes: Attributes, st
 
 
 class _Provider:
-    """A provider as the key of a cache: equal to itself only. Those of other packages, such as logfire, have no hash."""
+    """A provider as the key of a cache: equal to itself only. Those of logfire, for instance, have no hash."""
 
     def __init__(self, provider: Any) -> None:
         self.provider = provider
