@@ -1,13 +1,14 @@
 """Runs the programs with other people's packages, moves their versions, writes the page about them.
 
-    python -m tools.neighbours run [--record] [PART_OF_A_NAME...]
+    python -m tools.neighbours run [--record] [--each-change] [PART_OF_A_NAME...]
     python -m tools.neighbours lock
     python -m tools.neighbours page
 
 `tests/neighbours` has a folder for each environment: `requirements.in` names the packages, `requirements.txt` is what
 `lock` made of it, and each other file is a program. `run` makes the environments in `build/neighbours`, with a wheel of
-this package, and needs uv and a network for that. `--record` notes in `tests/neighbours/passed.json` what passed, and
-since when, of which `page` makes `docs/guides/other-packages.md`.
+this package, and needs uv and a network for that. With `--each-change`, it leaves out what is `weekly`. `--record`
+notes in `tests/neighbours/passed.json` what passed, and since when, of which `page` makes
+`docs/guides/other-packages.md`.
 """
 
 import ast
@@ -51,6 +52,7 @@ class Program:
         job: What it does.
         settings: What a user has to set.
         environment: The variables that it runs with.
+        weekly: Whether it runs each week and before a release, but not for each change.
     """
 
     file: Path
@@ -59,6 +61,7 @@ class Program:
     job: str
     settings: str
     environment: dict[str, str]
+    weekly: bool
 
     @property
     def name(self) -> str:
@@ -82,7 +85,7 @@ def _read(file: Path) -> Program:
             case ast.Assign(targets=[ast.Name("pytestmark")], value=ast.Call(args=packages, keywords=keywords)):
                 values: dict[str, Any] = {str(each.arg): ast.literal_eval(each.value) for each in keywords}
                 names = tuple(ast.literal_eval(each) for each in packages)
-                return Program(file, names, **{"settings": "", "environment": {}, **values})
+                return Program(file, names, **{"settings": "", "environment": {}, "weekly": False, **values})
     raise SystemExit(f"{file} has no row: pytestmark = pytest.mark.neighbour(…)")
 
 
@@ -182,9 +185,11 @@ def _run(program: Program) -> tuple[Program, bool, float]:
     return program, passed, seconds
 
 
-def run(parts: list[str], *, record: bool) -> None:
+def run(parts: list[str], options: set[str]) -> None:
     """Run the programs whose files have one of these in their names, or all; fail if one does."""
     chosen = [each for each in programs() if not parts or any(part in each.file.stem for part in parts)]
+    if "--each-change" in options:
+        chosen = [each for each in chosen if not each.weekly]
     if _uv("build", "--quiet", "--wheel", "--clear", "--out-dir", BUILD / "wheel").returncode:
         sys.exit("the wheel cannot be built")
     (wheel,) = (BUILD / "wheel").glob("*.whl")
@@ -192,7 +197,7 @@ def run(parts: list[str], *, record: bool) -> None:
         _make_environment(folder, wheel)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(_run, chosen))
-    if record:
+    if "--record" in options:
         _record(results)
     failed = [program.name for program, passed, _ in results if not passed]
     print(f"{len(results) - len(failed)} of {len(results)} programs passed")
@@ -270,7 +275,8 @@ def main() -> None:
     """Run the command."""
     match sys.argv[1:]:
         case ["run", *rest]:
-            run([each for each in rest if each != "--record"], record="--record" in rest)
+            options = {"--record", "--each-change"}
+            run([each for each in rest if each not in options], options & {*rest})
         case ["lock"]:
             lock()
         case ["page"]:

@@ -26,7 +26,11 @@ from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.suggestions import NAME_CUTOFF, closest_names, counterpart, explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_list, is_mapping
 from lmstudio_integrations.client.support.arguments import TIMEOUTS, checked_timeouts
-from lmstudio_integrations.client.transport.connect.addresses import servers_of_environment
+from lmstudio_integrations.client.transport.connect.addresses import (
+    public_candidates,
+    resolved_hosts,
+    servers_of_environment,
+)
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._config_base import Settings, wire_keys
 from lmstudio_integrations.types._numbers import parsed_number
@@ -67,6 +71,17 @@ class InputAlias(Protocol[AcceptedT_contra]):
 ModelName = TypedDescriptor[str | None, str | None]
 MODEL_NAME: Any = property(attrgetter("model"), lambda adapter, name: setattr(adapter, "model", name))
 """`model_name`, another name of `model`, which programs for other integrations read."""
+
+
+def _base_url(adapter: Any) -> str:
+    first = resolved_hosts(adapter.host)[0] or str(public_candidates()[0])
+    return f"http{first.removeprefix('ws')}/v1"
+
+
+BaseUrl = TypedDescriptor[str | None, str]
+BASE_URL: Any = property(_base_url, lambda adapter, host: setattr(adapter, "host", host))
+"""`base_url`, another name of `host`, read as the first server's address for OpenAI's clients. A program that takes a
+model apart, such as CrewAI, would otherwise send its prompts to OpenAI."""
 
 Secret = TypedDescriptor[SecretStr | str | Mapping[str, SecretStr] | Mapping[str, str] | None, SecretStr | None]
 StopStrings = TypedDescriptor[str | Sequence[str] | None, list[str] | None]

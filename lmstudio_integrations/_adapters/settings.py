@@ -28,9 +28,11 @@ from typing_extensions import TypedDict
 import lmstudio_integrations as lms
 from lmstudio_integrations._adapters import field_types
 from lmstudio_integrations._adapters.field_types import (
+    BASE_URL,
     DECLARED,
     PACKAGE,
     ApiToken,
+    BaseUrl,
     InputAlias,
     Secret,
     describe,
@@ -94,9 +96,10 @@ class ServerSettings(ExplainedModel):
     if TYPE_CHECKING:
         api_token: Secret = DECLARED
         api_key: InputAlias[SecretStr | str | None] = DECLARED
-        base_url: InputAlias[str | None] = DECLARED
+        base_url: BaseUrl = DECLARED
     else:
         api_token: ApiToken
+        base_url = BASE_URL
 
     headers: Mapping[str, str | SecretStr] | None = Field(
         default=None,

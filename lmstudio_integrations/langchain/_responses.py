@@ -180,7 +180,7 @@ def llm_output_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def generation_info_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of the metadata of a whole response, or of the last chunk, that tracers read apart from it."""
-    return {name: metadata[name] for name in ("finish_reason", "model_name") if name in metadata}
+    return {name: metadata[name] for name in ("finish_reason", "model_name", "model_provider") if name in metadata}
 
 
 def combined_output(metadata: Iterable[Mapping[str, Any] | None], model: str | None) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def test_tracers_find_the_finish_reason_and_the_usage_beside_the_message(server:
     ((result,),) = [args for name, _, args, _ in recorder.calls if name == "end"]
     ((generation,),) = result.generations
     metadata = generation.message.response_metadata
-    assert generation.generation_info == {"finish_reason": "stop", "model_name": CHAT}
+    assert generation.generation_info == {"finish_reason": "stop", "model_name": CHAT, "model_provider": "lmstudio"}
     assert {name: metadata[name] for name in generation.generation_info} == generation.generation_info
     usage = metadata["token_usage"]
     assert usage["completion_tokens_details"] == {

@@ -7,13 +7,14 @@ Each file is a program with one package, in a process of its own. It begins with
         "ragas",
         group="evaluation",
         job="scores answers for faithfulness",
-        settings="`load_config={'context_length': 8192}`: its prompts have 5,000 tokens",
+        settings="`context_length=8192` for contexts of more than 2,500 tokens",
         environment={"RAGAS_DO_NOT_TRACK": "true"},
+        weekly=True,
     )
 
 These are the name of the distribution, and of others that the program needs; its table on the page; what was run, as
 the package's own README shows it; what a user has to set, and why; and variables, such as those that switch telemetry
-off, which are set while the tests run.
+off, which are set while the tests run. What is `weekly` is left out of `.ci/run`, for its time.
 
 The packages are imported inside of the tests, when the environment is set.
 """

@@ -14,7 +14,7 @@ CHAT = "qwen2.5-7b-instruct"
 EMBEDDING = "text-embedding-nomic-embed-text-v1.5"
 """The scripted embedding model of each server. Texts with like words have like vectors."""
 
-REAL_CHAT, REAL_EMBEDDING = "smollm2-135m-instruct", "all-minilm-l6-v2"
+REAL_CHAT, REAL_EMBEDDING = "smollm2-135m-instruct", "text-embedding-all-minilm-l6-v2"
 """The bundled models, which are real, and small."""
 
 

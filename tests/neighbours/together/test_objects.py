@@ -11,7 +11,7 @@ pytestmark = pytest.mark.neighbour(
     "langchain-ollama",
     "llama-index-llms-ollama",
     "llama-index-llms-openai-like",
-    group="others",
+    group="peers",
     job="the peers of this package: copied, pickled, dumped, configured, traced",
 )
 
