@@ -90,7 +90,7 @@ class ServerSettings(ExplainedModel):
         description="Address of the server: `host:port` or a URL, with or without `/v1`. With a list, each call runs "
         "on a server with a free slot; a pair in it, `(address, device)`, is a linked device of a server. If unset, "
         "`LMSTUDIO_HOST` applies (commas separate several), else LM Studio on "
-        "this machine. `base_url` is an alias.",
+        "this machine. `base_url` is an alias; read, it is the first server's address for clients of OpenAI.",
     )
 
     if TYPE_CHECKING:

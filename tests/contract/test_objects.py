@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.langchain import ChatLMStudio
-from lmstudio_integrations.llama_index import LMStudio
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
+from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from tests.contract.objects import LANGCHAIN, LLAMA_INDEX, PROMPT, SECRET, TEXT, outcome
 
 
@@ -43,3 +43,27 @@ def test_an_object_of_langchain(name: str, chat: Any, monkeypatch: pytest.Monkey
 def test_an_object_of_llama_index(name: str, llm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LM_API_TOKEN", SECRET)
     assert outcome(LLAMA_INDEX[name], llm) == LLAMA_INDEX[name].ours
+
+
+@pytest.mark.parametrize("make", [ChatLMStudio, LMStudioLLM, LMStudioEmbeddings, LMStudio, LMStudioEmbedding])
+@pytest.mark.parametrize(
+    ("host", "variable", "address"),
+    [
+        (None, None, "http://127.0.0.1:1234/v1"),
+        (None, "box", "http://box:1234/v1"),
+        ("box:1", "other", "http://box:1/v1"),
+        ("http://box:1/v1", None, "http://box:1/v1"),
+        ("https://box/team", None, "https://box:443/team/v1"),
+        (["box:1", "box:2"], None, "http://box:1/v1"),
+    ],
+)
+def test_who_reads_the_address_for_clients_of_openai_finds_the_server(
+    make: Any, host: Any, variable: str | None, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LMSTUDIO_HOST", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("LMSTUDIO_HOST", variable)
+    model = make(model="m", host=host)
+    assert model.base_url == address
+    model.base_url = "elsewhere:2"
+    assert (model.host, model.base_url) == ("elsewhere:2", "http://elsewhere:2/v1")
