@@ -233,6 +233,9 @@ GROUPS = {
 }
 """The headings of the tables, by the `group` of a row."""
 
+BAR = r"\|"
+"""A bar within a cell."""
+
 _BLOCKS = re.compile(r"(<!-- (\w+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
@@ -259,7 +262,7 @@ def _tables() -> str:
                     noted["since"],
                     noted["passed"],
                 ]
-                lines.append(f"| {' | '.join(cells)} |")
+                lines.append(f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |")
         lines.append("")
     return "\n".join(lines)
 

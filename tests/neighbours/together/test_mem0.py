@@ -16,7 +16,7 @@ pytestmark = pytest.mark.neighbour(
     "the vectors, `embedding_model_dims`. It embeds memories as queries: if the model has prefixes, "
     '`LMStudioEmbeddings(query_prefix="")`. It asks for JSON in words only. Its default store, Qdrant, downloads '
     "`Qdrant/bm25` if `fastembed` is installed; FAISS downloads nothing",
-    environment={"MEM0_TELEMETRY": "false"},
+    environment={"MEM0_TELEMETRY": "false", "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
 )
 
 FACTS = ["User takes the ferry to Oslo on Mondays", "User is allergic to peanuts"]

@@ -1,5 +1,6 @@
 """Rails check what a user writes, find the flow by embeddings, and answer."""
 
+import re
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ pytestmark = pytest.mark.neighbour(
     settings="After `register()`, `engine: lmstudio` in `config.yml`, with settings such as `context_length` under "
     "`parameters`; or `LLMRails(config, llm=ChatLMStudio(…))`. It downloads an embedding model of FastEmbed: to use "
     "`LMStudioEmbeddings` instead, register a subclass of its `EmbeddingModel` with `register_embedding_provider`. It "
-    "sets `temperature=0.001`, and `max_tokens` for checks. Its log names the model, but `core` as the provider, "
-    "which it takes from the name of the module",
+    "sets `temperature=0.001`, and `max_tokens` for checks. Its log names the model and the address, but `core` "
+    "as the provider, which it takes from the name of the module",
     environment={"NEMOGUARDRAILS_LLM_FRAMEWORK": "langchain", "NEMO_GUARDRAILS_NO_USAGE_STATS": "1"},
 )
 
@@ -104,13 +105,14 @@ async def test_rails_check_and_answer(serve: Serve) -> None:
     assert [(each.prompt_tokens, each.completion_tokens) for each in logged] == stats
 
 
-async def test_an_error_names_the_model(serve: Serve) -> None:
+async def test_an_error_names_the_model_and_the_address(serve: Serve) -> None:
     from nemoguardrails import LLMRails, RailsConfig
     from nemoguardrails.exceptions import LLMCallException
 
     from lmstudio_integrations.langchain import ChatLMStudio
 
-    serve({"then": [{"error": "the engine stopped"}]})
+    server = serve({"then": [{"error": "the engine stopped"}]})
+    named = re.escape(f"(model={CHAT}, provider=core, endpoint=http://{server.address}/v1)")
     rails = LLMRails(RailsConfig.from_content(yaml_content="models: []"), llm=ChatLMStudio(model=CHAT, max_retries=0))
-    with pytest.raises(LLMCallException, match=rf"\(model={CHAT}, provider=core\): .*the engine stopped"):
+    with pytest.raises(LLMCallException, match=f"{named}: .*the engine stopped"):
         await rails.generate_async(messages=[{"role": "user", "content": "Hello"}])

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.neighbour(
     "langchain-ollama",
     group="tracing",
     job="the tracer records spans, beside those of ChatOpenAI and ChatOllama",
-    settings='`OpikTracer(provider="lmstudio")`: it looks for the model and its usage only in runs of a list of '
-    "providers, without ours and Ollama. The model is in the metadata as `ls_model_name`, the usage in the output",
+    settings="[an extractor](#opik): it looks for model and usage only in runs of a list of providers, which names "
+    "neither LM Studio nor Ollama",
     environment={
         "OPIK_WORKSPACE": "default",
         "OPIK_PROJECT_NAME": "ferries",
@@ -24,11 +24,25 @@ pytestmark = pytest.mark.neighbour(
 )
 
 
+def answer_either(request: Received) -> tuple[int, Any]:
+    """Answer as Opik or as a peer's server."""
+    return (200, {}) if request.path.startswith("/opik") else answer(request)
+
+
+def spans_of(collector: Collector) -> list[dict[str, Any]]:
+    """Return the spans of models that Opik has received, in the order of their starts."""
+    spans: dict[str, dict[str, Any]] = {}
+    for request in collector.requests:
+        if request.path.endswith("/spans/batch"):
+            zipped = request.headers.get("content-encoding") == "gzip"
+            for span in json.loads(gzip.decompress(request.body) if zipped else request.body)["spans"]:
+                if span.get("type") == "llm" and span.get("end_time"):
+                    spans[span["id"]] = span
+    return sorted(spans.values(), key=lambda span: span["start_time"])
+
+
 def test_spans_are_recorded(serve: Serve, collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     from opik.integrations.langchain import OpikTracer
-
-    def answer_either(request: Received) -> tuple[int, Any]:
-        return (200, {}) if request.path.startswith("/opik") else answer(request)
 
     server = serve(*RULES)
     collector.answer = answer_either
@@ -38,16 +52,9 @@ def test_spans_are_recorded(serve: Serve, collector: Collector, monkeypatch: pyt
     for name, model in models.items():
         for way in WAYS:
             call_langchain(model, way, [tracers[name]])
-    spans: dict[str, dict[str, Any]] = {}
     for tracer in tracers.values():
         tracer.flush()
-    for request in collector.requests:
-        if request.path.endswith("/spans/batch"):
-            zipped = request.headers.get("content-encoding") == "gzip"
-            for span in json.loads(gzip.decompress(request.body) if zipped else request.body)["spans"]:
-                if span.get("type") == "llm" and span.get("end_time"):
-                    spans[span["id"]] = span
-    found = sorted(spans.values(), key=lambda span: span["start_time"])
+    found = spans_of(collector)
     assert [span["name"] for span in found] == ["ChatLMStudio"] * 4 + ["ChatOpenAI"] * 4 + ["ChatOllama"] * 4
     assert [span.get("provider") for span in found] == [*["lmstudio"] * 3, None, *["openai"] * 3, *[None] * 5]
     assert [span.get("model") for span in found] == [*[None] * 4, *["gpt-4o"] * 3, *[None] * 5]
@@ -57,3 +64,18 @@ def test_spans_are_recorded(serve: Serve, collector: Collector, monkeypatch: pyt
         usage = span["output"]["generations"][0][0]["message"]["kwargs"]["usage_metadata"]
         assert usage["total_tokens"] == sent.stats["totalTokensCount"]
     assert "LangChainPredictionError('Chat response error: it broke')" in found[3]["error_info"]["traceback"]
+
+    import opik_extractor
+
+    collector.requests.clear()
+    seen = len(server.predictions)
+    tracer = OpikTracer()
+    for way in WAYS:
+        call_langchain(models["lmstudio"], way, [tracer])
+    tracer.flush()
+    *answered, failed = spans_of(collector)
+    assert {(span["provider"], span["model"]) for span in answered} == {(opik_extractor.LMStudioUsage.PROVIDER, CHAT)}
+    assert [span["usage"]["total_tokens"] for span in answered] == [
+        sent.stats["totalTokensCount"] for sent in server.predictions[seen : seen + 3]
+    ]
+    assert "it broke" in failed["error_info"]["traceback"]

@@ -109,7 +109,7 @@ def test_the_values_are_those_that_were_sent(serve: Serve, collector: Collector)
         }
         assert run["serialized"]["name"] == "ChatLMStudio"
         assert run["invocation_params"]["stop"] == ["END"] == sent.config["stopStrings"]
-        assert generation.generation_info == {"finish_reason": finish, "model_name": CHAT}
+        assert generation.generation_info == {"finish_reason": finish, "model_name": CHAT, "model_provider": "lmstudio"}
         metadata = generation.message.response_metadata
         assert (metadata["model_provider"], metadata["model_name"], metadata["finish_reason"]) == (
             "lmstudio",
