@@ -11,6 +11,7 @@ pytestmark = pytest.mark.neighbour(
     "fastapi",
     group="agents",
     job="an agent is served over AG-UI: its reasoning, calls and texts are streamed as events",
+    weekly=True,
 )
 
 

@@ -10,6 +10,7 @@ pytestmark = pytest.mark.neighbour(
     "agentevals",
     group="evaluation",
     job="the calls of an agent are compared with the expected ones, and judged by a model",
+    weekly=True,
 )
 
 

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.neighbour(
     job="a `LangGraphAgent` whose graph has `ChatLMStudio`; an `Agent` with tools on Agno's own `LMStudio`",
     settings="`agno.models.lmstudio.LMStudio(id='KEY', base_url='http://HOST:1234/v1')`: our object itself is rejected",
     environment={"AGNO_TELEMETRY": "false"},
+    weekly=True,
 )
 
 

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.neighbour(
     job="an `AssistantAgent` with `LangChainToolAdapter`, on `OpenAIChatCompletionClient`",
     settings="`OpenAIChatCompletionClient(model='KEY', base_url='http://HOST:1234/v1', api_key='lm-studio', "
     "model_info={…})`: our object itself fails at its first run",
+    weekly=True,
 )
 
 

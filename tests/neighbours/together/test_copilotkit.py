@@ -6,7 +6,10 @@ import pytest
 from neighbour_servers import CHAT, Serve
 
 pytestmark = pytest.mark.neighbour(
-    "copilotkit", group="agents", job="an agent calls a tool of the browser, and goes on with its result"
+    "copilotkit",
+    group="agents",
+    job="an agent calls a tool of the browser, and goes on with its result",
+    weekly=True,
 )
 
 

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.neighbour(
         "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
         "DD_REMOTE_CONFIGURATION_ENABLED": "false",
     },
+    weekly=True,
 )
 
 

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.neighbour(
     settings="`dspy.LM('openai/KEY', api_base='http://HOST:1234/v1', api_key='lm-studio')`, or the engine: our object "
     "itself is rejected. `dspy.LM('lm_studio/KEY')` without `api_base` goes to OpenAI, see litellm",
     environment={"LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+    weekly=True,
 )
 
 ANSWER = "[[ ## reasoning ## ]]\nFerries.\n\n[[ ## answer ## ]]\nPier 7\n\n[[ ## completed ## ]]"

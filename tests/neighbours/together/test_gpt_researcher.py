@@ -20,6 +20,7 @@ pytestmark = pytest.mark.neighbour(
     "address of yours. It counts tokens with tiktoken, which downloads `o200k_base`: without internet, "
     "`TIKTOKEN_CACHE_DIR` is the folder `litellm_core_utils/tokenizers` of litellm",
     environment={"RETRIEVER": "custom"},
+    weekly=True,
 )
 
 

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.neighbour(
     "model_json_schema())`, and an `EmbedderClient`: subclasses of a few lines. `EMBEDDING_DIM` is the length of the "
     "vectors. Pass a `cross_encoder`, too: its default needs a key of OpenAI",
     environment={"GRAPHITI_TELEMETRY_ENABLED": "false", "EMBEDDING_DIM": "384"},
+    weekly=True,
 )
 
 

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.neighbour(
     settings="`OpenAIChatGenerator(model='KEY', api_base_url='http://HOST:1234/v1', "
     "api_key=Secret.from_token('lm-studio'))`, or the component: our object itself is rejected",
     environment={"HAYSTACK_TELEMETRY_ENABLED": "False"},
+    weekly=True,
 )
 
 

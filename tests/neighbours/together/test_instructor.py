@@ -12,6 +12,7 @@ pytestmark = pytest.mark.neighbour(
     job="`create` with a `response_model`, which asks again for an answer that does not fit",
     settings="`instructor.from_openai(OpenAI(base_url='http://HOST:1234/v1', api_key='lm-studio'), "
     "mode=instructor.Mode.JSON_SCHEMA)`: LM Studio has no JSON mode; our object itself is rejected",
+    weekly=True,
 )
 
 

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.neighbour(
     group="retrieval",
     job="LangChain's store fills and searches a table in a folder",
     settings="with a filter, `prefilter=True`: else it filters what it has found, and may return nothing",
+    weekly=True,
 )
 
 FERRY, POOL, LIBRARY = TEXTS = (

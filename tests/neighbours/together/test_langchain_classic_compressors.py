@@ -8,6 +8,7 @@ pytestmark = pytest.mark.neighbour(
     "langchain-community",
     group="retrieval",
     job="filters, cuts and sorts what a search found, by the model and by embeddings",
+    weekly=True,
 )
 
 FERRY, POOL, LIBRARY = TEXTS = (

@@ -7,6 +7,7 @@ pytestmark = pytest.mark.neighbour(
     "langchain-classic",
     group="retrieval",
     job="summarizes a long text in parts, and a conversation beyond a number of the model's tokens; caches embeddings",
+    weekly=True,
 )
 
 

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.neighbour(
     "usearch",
     group="retrieval",
     job="DuckDB and USearch store and find documents",
+    weekly=True,
 )
 
 FERRY, POOL, LIBRARY = TEXTS = (

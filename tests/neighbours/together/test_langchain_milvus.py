@@ -12,6 +12,7 @@ pytestmark = pytest.mark.neighbour(
     "milvus-lite",
     group="retrieval",
     job="a file of Milvus Lite is filled, opened again, and searched with a filter",
+    weekly=True,
 )
 
 FERRY, POOL, LIBRARY = TEXTS = (

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.neighbour(
     group="retrieval",
     job="a table with pgvector is filled and searched, and another keeps a conversation",
     settings='the vectors\' size, where the table is made: `len(embeddings.embed_query("size"))`',
+    weekly=True,
 )
 
 FERRY, POOL, LIBRARY = TEXTS = (

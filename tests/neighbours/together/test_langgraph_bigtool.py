@@ -15,6 +15,7 @@ pytestmark = pytest.mark.neighbour(
         "`ToolNode.inject_tool_args = lambda self, call, state, store: call`: "
         "it calls a method that LangGraph 1 renamed, whatever the model"
     ),
+    weekly=True,
 )
 
 

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.neighbour(
     group="agents",
     job="an agent waits for approval in Postgres, goes on in another connection, and searches the store by meaning",
     environment={"LANGGRAPH_STRICT_MSGPACK": "true"},
+    weekly=True,
 )
 
 

@@ -10,6 +10,7 @@ pytestmark = pytest.mark.neighbour(
     group="agents",
     job="a judge criticizes the answer of an agent, until it approves",
     settings="`create_reflection_graph(…, state_schema=MessagesState)`: the default needs an older LangGraph",
+    weekly=True,
 )
 
 

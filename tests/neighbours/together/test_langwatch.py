@@ -14,6 +14,7 @@ pytestmark = pytest.mark.neighbour(
     job="spans with provider, model, settings, usage and errors, beside those of ChatOpenAI and ChatOllama",
     settings="streams have no usage, of any model",
     environment={"LANGWATCH_API_KEY": "key"},
+    weekly=True,
 )
 
 

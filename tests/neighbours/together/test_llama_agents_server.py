@@ -6,7 +6,10 @@ import pytest
 from neighbour_servers import CHAT, Serve
 
 pytestmark = pytest.mark.neighbour(
-    "llama-agents-server", group="llama-index", job="a workflow with an agent, as a service over HTTP"
+    "llama-agents-server",
+    group="llama-index",
+    job="a workflow with an agent, as a service over HTTP",
+    weekly=True,
 )
 
 

@@ -9,6 +9,7 @@ pytestmark = pytest.mark.neighbour(
     "llama-index-retrievers-bm25",
     group="llama-index",
     job="search by words (BM25) and by vectors together, answered by the model",
+    weekly=True,
 )
 
 TEXTS = (

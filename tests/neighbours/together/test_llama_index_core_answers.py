@@ -7,6 +7,7 @@ pytestmark = pytest.mark.neighbour(
     "llama-index-core",
     group="llama-index",
     job="answers with citations, tree and document summary indexes, and reranking by the model",
+    weekly=True,
 )
 
 TEXTS = ("The ferry takes twenty minutes.", "The pool costs four euros.", "The museum is closed on Mondays.")

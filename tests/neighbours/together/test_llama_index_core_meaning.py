@@ -14,6 +14,7 @@ pytestmark = pytest.mark.neighbour(
     settings="with uv, `UV_LINK_MODE=copy` when the package is installed (afterwards, with `--reinstall`), or "
     "`NLTK_DATA` with the path of a copy of its `_static/nltk_cache`: nltk refuses to read hard links, which uv makes, "
     "and each text that is split into sentences fails with `PermissionError`",
+    weekly=True,
 )
 
 FERRY = "The ferry to the island takes twenty minutes. The ferry leaves from the pier at noon. "

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.neighbour(
     "`Settings.embed_model = LMStudioEmbeddings(…)` is an `AssertionError`. Rather use `LMStudioEmbedding`: the "
     "wrapper's async methods send each text in a request of its own. `LlamaIndexRetriever(index=…)` takes a query "
     "engine, which also writes an answer for each question",
+    weekly=True,
 )
 
 TEXTS = ["Ferries leave from pier 7.", "The museum opens at noon."]

@@ -6,7 +6,10 @@ import pytest
 from neighbour_servers import CHAT, REAL_EMBEDDING, Serve
 
 pytestmark = pytest.mark.neighbour(
-    "llama-index-vector-stores-faiss", group="llama-index", job="documents in FAISS, found, saved and loaded"
+    "llama-index-vector-stores-faiss",
+    group="llama-index",
+    job="documents in FAISS, found, saved and loaded",
+    weekly=True,
 )
 
 TEXTS = {

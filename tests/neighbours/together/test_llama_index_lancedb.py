@@ -6,7 +6,10 @@ import pytest
 from neighbour_servers import CHAT, REAL_EMBEDDING, Serve
 
 pytestmark = pytest.mark.neighbour(
-    "llama-index-vector-stores-lancedb", group="llama-index", job="documents in LanceDB, found and filtered"
+    "llama-index-vector-stores-lancedb",
+    group="llama-index",
+    job="documents in LanceDB, found and filtered",
+    weekly=True,
 )
 
 TEXTS = {

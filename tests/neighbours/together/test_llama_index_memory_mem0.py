@@ -15,6 +15,7 @@ pytestmark = pytest.mark.neighbour(
     settings='in the configuration of Mem0, the providers `"langchain"` with `ChatLMStudio(context_length=16384)` (its '
     "prompt has 8,600 tokens) and `LMStudioEmbeddings`; Mem0 takes no LlamaIndex objects",
     environment={"MEM0_TELEMETRY": "false", "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+    weekly=True,
 )
 
 

@@ -4,7 +4,10 @@ import pytest
 from neighbour_servers import CHAT, REAL_EMBEDDING, Serve
 
 pytestmark = pytest.mark.neighbour(
-    "llama-index-vector-stores-qdrant", group="llama-index", job="documents in Qdrant, found and filtered"
+    "llama-index-vector-stores-qdrant",
+    group="llama-index",
+    job="documents in Qdrant, found and filtered",
+    weekly=True,
 )
 
 TEXTS = {

@@ -8,6 +8,7 @@ pytestmark = pytest.mark.neighbour(
     group="llama-index",
     job="the model splits a document into nodes by topic",
     settings='one call for each statement of a document: choose a fast model, or `similarity_method="embedding"`',
+    weekly=True,
 )
 
 TEXT = "The ferry takes twenty minutes, and leaves from pier 7.\n\nThe pool costs four euros."

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.neighbour(
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false",
     },
+    weekly=True,
 )
 
 

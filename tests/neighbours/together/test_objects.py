@@ -13,6 +13,7 @@ pytestmark = pytest.mark.neighbour(
     "llama-index-llms-openai-like",
     group="peers",
     job="the peers of this package: copied, pickled, dumped, configured, traced",
+    weekly=True,
 )
 
 

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.neighbour(
     "LM Studio. It counts tokens with tiktoken, which downloads `cl100k_base`: without internet, "
     "`TIKTOKEN_CACHE_DIR` is the folder `litellm_core_utils/tokenizers` of litellm",
     environment={"LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+    weekly=True,
 )
 
 PAPERS = {

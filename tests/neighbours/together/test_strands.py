@@ -12,6 +12,7 @@ pytestmark = pytest.mark.neighbour(
     job="an `Agent` with a tool, on `OpenAIModel`",
     settings="`OpenAIModel(client_args={'base_url': 'http://HOST:1234/v1', 'api_key': 'lm-studio'}, model_id='KEY')`: "
     "our object itself fails at its first call; without a model, Strands calls Amazon Bedrock",
+    weekly=True,
 )
 
 

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.neighbour(
     settings="`st.write_stream(chunk.text for chunk in model.stream(question))`. Only `ChatLMStudio(streaming=True)` "
     "shows tokens in `StreamlitCallbackHandler`; LangGraph runs tools in threads, of which the handler shows nothing",
     environment={"STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false"},
+    weekly=True,
 )
 
 CHAT_PAGE = f"""

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.neighbour(
     job="an agent answers questions about data with queries of a database",
     settings="It takes an `LlmService`: a subclass that turns its messages and tools into those of LangChain, about 40 "
     "lines. It asks for `temperature=0.7`",
+    weekly=True,
 )
 
 

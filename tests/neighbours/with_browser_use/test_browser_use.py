@@ -12,6 +12,7 @@ pytestmark = pytest.mark.neighbour(
     settings="it takes no model of LangChain: a class around `ChatLMStudio` as in the program; its prompt alone "
     "has 3,700 words: `context_length=16384`",
     environment={"ANONYMIZED_TELEMETRY": "false", "BROWSER_USE_CLOUD_SYNC": "false"},
+    weekly=True,
 )
 
 STEP = """{

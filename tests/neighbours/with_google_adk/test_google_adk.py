@@ -15,6 +15,7 @@ pytestmark = pytest.mark.neighbour(
     settings="`LiteLlm('lm_studio/KEY', api_base='http://HOST:1234/v1')`: our object itself is rejected, and "
     "`lm_studio/…` without an address goes to OpenAI, see litellm",
     environment={"LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+    weekly=True,
 )
 
 

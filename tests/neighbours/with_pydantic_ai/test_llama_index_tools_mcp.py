@@ -7,7 +7,10 @@ import pytest
 from neighbour_servers import CHAT, Serve
 
 pytestmark = pytest.mark.neighbour(
-    "llama-index-tools-mcp", group="llama-index", job="an agent calls a tool of an MCP server"
+    "llama-index-tools-mcp",
+    group="llama-index",
+    job="an agent calls a tool of an MCP server",
+    weekly=True,
 )
 
 SERVER = '''

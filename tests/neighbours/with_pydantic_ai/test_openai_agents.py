@@ -13,6 +13,7 @@ pytestmark = pytest.mark.neighbour(
     settings="`OpenAIChatCompletionsModel('KEY', AsyncOpenAI(base_url='http://HOST:1234/v1', api_key='lm-studio'))`: "
     "our object itself is rejected. With tracing on and `OPENAI_API_KEY` set, traces with the prompts go to OpenAI",
     environment={"OPENAI_AGENTS_DISABLE_TRACING": "1"},
+    weekly=True,
 )
 
 

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.neighbour(
     job="an agent with `tool_from_langchain` and `output_type`, on `OpenAIChatModel` and a `FunctionModel` over ours",
     settings="`OpenAIChatModel('KEY', provider=OpenAIProvider(base_url='http://HOST:1234/v1', api_key='lm-studio'))`, "
     "or the `FunctionModel`: our object itself is rejected. Without `api_key`, LM Studio gets `OPENAI_API_KEY`",
+    weekly=True,
 )
 
 

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.neighbour(
     group="agents",
     job="`langgraph dev` serves an agent, whose run waits for approval; no call blocks its event loop",
     environment={"LANGGRAPH_CLI_NO_ANALYTICS": "1", "LANGGRAPH_NO_VERSION_CHECK": "true"},
+    weekly=True,
 )
 
 AGENT = '''

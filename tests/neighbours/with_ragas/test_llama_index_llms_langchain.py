@@ -10,6 +10,7 @@ pytestmark = pytest.mark.neighbour(
     settings="`langchain-community<0.4.2`: with 0.4.2, each call is an `ImportError`. Rather use `LMStudio`: the "
     "wrapper says `context_window=3900` whatever the model has, calls no tools, fails at a tool's result, and drops "
     "usage and `raw`; `stream_complete` sets `callbacks` and `streaming` of the model that it got",
+    weekly=True,
 )
 
 

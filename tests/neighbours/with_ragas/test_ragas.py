@@ -18,6 +18,7 @@ pytestmark = pytest.mark.neighbour(
     "temperature to 0.01, and may leave it so. For `ragas.metrics.collections`, a subclass of "
     "`InstructorBaseRagasLLM` that calls `with_structured_output`: `llm_factory` takes no model of LangChain",
     environment={"RAGAS_DO_NOT_TRACK": "true"},
+    weekly=True,
 )
 
 FERRY, QUESTION = "The ferry takes twenty minutes.", "How long does the ferry take?"

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.neighbour(
     job="judges relevance, the context and groundedness",
     settings="`groundedness_configs=GroundednessConfigs(use_sent_tokenize=False, filter_trivial_statements=False)` "
     "without internet: else it downloads a tokenizer of nltk, `punkt_tab`",
+    weekly=True,
 )
 
 QUESTION, ANSWER, CONTEXT = "How long is the crossing?", "Twenty minutes. It is red.", "The ferry takes twenty minutes."
