@@ -236,7 +236,7 @@ GROUPS = {
 BAR = r"\|"
 """A bar within a cell."""
 
-_BLOCKS = re.compile(r"(<!-- (\w+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
+_BLOCKS = re.compile(r"(<!-- (packages|held_back) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
 def page_text() -> str:
