@@ -34,7 +34,7 @@ from tests.support.tqdm_bars import drawn
 
 __all__ = ["drawn"]
 
-collect_ignore_glob = ["conformance/*", "neighbours/*"]
+collect_ignore_glob = ["conformance/*", "neighbours"]
 """They need software of others, and have commands of their own."""
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
