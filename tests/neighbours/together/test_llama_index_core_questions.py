@@ -54,9 +54,9 @@ async def test_a_question_is_asked_in_parts(serve: Serve) -> None:
     )
     response = await engine.aquery("Compare the ferry and the pool.")
     assert str(response) == "Twenty minutes, four euros."
-    assert [each.text for each in server.predictions][1:3] == ["Twenty minutes.", "Four euros."]
-    assert len(server.predictions) == 4
-    assert [each.text for each in server.embedded_texts][3:] == [each["sub_question"] for each in parts]
+    _, *answers, last = [each.text for each in server.predictions]  # two at once
+    assert (sorted(answers), last) == (["Four euros.", "Twenty minutes."], "Twenty minutes, four euros.")
+    assert sorted(each.text for each in server.embedded_texts[3:]) == sorted(each["sub_question"] for each in parts)
 
 
 def test_a_question_is_asked_in_steps(serve: Serve) -> None:
