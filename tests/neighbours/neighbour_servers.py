@@ -1,8 +1,10 @@
 """What the programs with other people's packages are run on: servers, and a collector of HTTP requests."""
 
+import asyncio
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,6 +32,27 @@ class Serve(Protocol):
             fields: More fields of the chat model, such as `context_length`.
         """
         ...
+
+
+@asynccontextmanager
+async def served(app: Any) -> AsyncIterator[str]:
+    """Serve an ASGI application with uvicorn on this event loop; the address is that of its server."""
+    import uvicorn
+
+    started = asyncio.Event()
+
+    class Web(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            started.set()
+
+    web = Web(uvicorn.Config(app, port=0, log_level="warning"))
+    serving = asyncio.create_task(web.serve())
+    async with asyncio.timeout(60):
+        await started.wait()
+        yield f"http://127.0.0.1:{web.servers[0].sockets[0].getsockname()[1]}"
+        web.should_exit = True
+        await serving
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from neighbour_servers import CHAT, Serve
+from neighbour_servers import CHAT, Serve, served
 
 pytestmark = pytest.mark.neighbour(
     "chainlit",
@@ -40,13 +40,12 @@ async def test_a_chat_application_streams(serve: Serve, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CHAINLIT_APP_ROOT", str(tmp_path))
     import socketio
-    import uvicorn
     from chainlit.utils import mount_chainlit
     from fastapi import FastAPI
 
     server = serve({"then": "Twenty minutes."})
     (tmp_path / "app.py").write_text(APP)
-    app, started, ended = FastAPI(), asyncio.Event(), asyncio.Event()
+    app, ended = FastAPI(), asyncio.Event()
     mount_chainlit(app, str(tmp_path / "app.py"), "/chat")
     events: list[tuple[str, Mapping[str, Any]]] = []
     browser = socketio.AsyncClient()
@@ -57,16 +56,7 @@ async def test_a_chat_application_streams(serve: Serve, tmp_path: Path, monkeypa
         if event == "task_end" and any(name == "stream_start" for name, _ in events):
             ended.set()
 
-    class Web(uvicorn.Server):
-        async def startup(self, sockets: Any = None) -> None:
-            await super().startup(sockets)
-            started.set()
-
-    web = Web(uvicorn.Config(app, port=0, log_level="warning"))
-    serving = asyncio.create_task(web.serve())
-    async with asyncio.timeout(60):
-        await started.wait()
-        address = f"http://127.0.0.1:{web.servers[0].sockets[0].getsockname()[1]}"
+    async with served(app) as address:
         auth = {"sessionId": str(uuid4()), "clientType": "webapp", "userEnv": "{}"}
         await browser.connect(address, auth=auth, transports=["websocket"], socketio_path="/chat/ws/socket.io")
         message = {"id": str(uuid4()), "threadId": str(uuid4()), "createdAt": "2026-01-01T00:00:00Z"}
@@ -74,8 +64,6 @@ async def test_a_chat_application_streams(serve: Serve, tmp_path: Path, monkeypa
         await browser.emit("client_message", {"message": asked, "fileReferences": []})
         await ended.wait()
         await browser.disconnect()
-        web.should_exit = True
-        await serving
     (begun,) = [data["output"] for name, data in events if name == "stream_start"]
     tokens = [data["token"] for name, data in events if name == "stream_token"]
     assert [begun, *tokens] == ["Twenty", " minutes."]

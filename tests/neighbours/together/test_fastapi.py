@@ -2,10 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
-from neighbour_servers import CHAT, Serve
+from neighbour_servers import CHAT, Serve, served
 
 pytestmark = pytest.mark.neighbour(
     "fastapi",
@@ -18,7 +17,6 @@ pytestmark = pytest.mark.neighbour(
 
 async def test_a_service_streams(serve: Serve) -> None:
     import httpx
-    import uvicorn
     from fastapi import FastAPI
     from fastapi.responses import StreamingResponse
 
@@ -40,26 +38,13 @@ async def test_a_service_streams(serve: Serve) -> None:
     async def ask(question: str) -> StreamingResponse:
         return StreamingResponse(events(question), media_type="text/event-stream")
 
-    started = asyncio.Event()
-
-    class Web(uvicorn.Server):
-        async def startup(self, sockets: Any = None) -> None:
-            await super().startup(sockets)
-            started.set()
-
-    web = Web(uvicorn.Config(app, port=0, log_level="warning"))
-    serving = asyncio.create_task(web.serve())
-    async with asyncio.timeout(60):
-        await started.wait()
-        address = f"http://127.0.0.1:{web.servers[0].sockets[0].getsockname()[1]}"
+    async with served(app) as address:
         async with httpx.AsyncClient(base_url=address) as client:
             answered = await client.get("/ask", params={"question": "How long is the trip?"})
             async with client.stream("GET", "/ask", params={"question": "Tell a story."}) as response:
                 lines = response.aiter_lines()
                 assert await anext(lines) == "data: once"
         await asyncio.to_thread(server.wait_for, lambda: server.predictions[1].state == "ended")
-        web.should_exit = True
-        await serving
     assert answered.headers["content-type"].startswith("text/event-stream")
     assert answered.text == "data: Twenty\n\ndata:  minutes.\n\n"
     assert [each.stop_reason for each in server.predictions] == ["eosFound", "userStopped"]
