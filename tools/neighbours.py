@@ -157,7 +157,7 @@ def _make_environment(folder: Path, wheel: Path) -> None:
             sys.exit(f"the environment {folder.name} cannot be made:\n{done.stderr}")
 
 
-def _run(program: Program) -> tuple[Program, bool, float]:
+def _run(program: Program) -> tuple[Program, bool]:
     started = time.monotonic()
     home = BUILD / "homes" / program.file.stem
     home.mkdir(parents=True, exist_ok=True)
@@ -178,11 +178,10 @@ def _run(program: Program) -> tuple[Program, bool, float]:
         passed, output = done.returncode == 0, done.stdout + done.stderr
     except subprocess.TimeoutExpired as error:
         passed, output = False, f"ended after {SECONDS} s\n{(error.stdout or b'').decode(errors='replace')}"
-    seconds = time.monotonic() - started
-    print(f"{'passed' if passed else 'FAILED'} {program.name} ({seconds:.0f} s)", flush=True)
+    print(f"{'passed' if passed else 'FAILED'} {program.name} ({time.monotonic() - started:.0f} s)", flush=True)
     if not passed:
         print(output, flush=True)
-    return program, passed, seconds
+    return program, passed
 
 
 def run(parts: list[str], options: set[str]) -> None:
@@ -199,19 +198,19 @@ def run(parts: list[str], options: set[str]) -> None:
         results = list(pool.map(_run, chosen))
     if "--record" in options:
         _record(results)
-    failed = [program.name for program, passed, _ in results if not passed]
+    failed = [program.name for program, passed in results if not passed]
     print(f"{len(results) - len(failed)} of {len(results)} programs passed")
     sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
 
 
-def _record(results: list[tuple[Program, bool, float]]) -> None:
+def _record(results: list[tuple[Program, bool]]) -> None:
     """Note what passed; what fails passes "since" its next success."""
     today = datetime.now(UTC).date().isoformat()
     noted: dict[str, Any] = json.loads(PASSED.read_text(encoding="utf-8")) if PASSED.exists() else {}
-    for program, passed, _ in results:
+    for program, passed in results:
         if passed:
             since = noted.get(program.key, {}).get("since", today)
-            version = versions(program.file.parent)[program.name.lower()]
+            version = versions(program.file.parent)[program.name]
             noted[program.key] = {"version": version, "since": since, "passed": today}
         else:
             noted.pop(program.key, None)
@@ -246,12 +245,12 @@ def page_text() -> str:
 
 
 def _tables() -> str:
-    passed = json.loads(PASSED.read_text(encoding="utf-8"))
+    passed, listed = json.loads(PASSED.read_text(encoding="utf-8")), programs()
     lines: list[str] = []
     for group, heading in GROUPS.items():
         lines += [f"### {heading}", "", "| package | what was run | what to set | passes since | last passed |"]
         lines += ["| --- | --- | --- | --- | --- |"]
-        for program in programs():
+        for program in listed:
             if program.group == group:
                 noted = passed[program.key]
                 settings = [program.settings, *(f"`{name}={value}`" for name, value in program.environment.items())]

@@ -117,7 +117,7 @@ def response_metadata(response: FinishedResponse) -> dict[str, Any]:
     Times are in whole milliseconds. `predictions` has one dict, with the speed and the times, in seconds, as the server
     measured them, and the confidence of fields.
     """
-    stats = response.stats
+    usage, stats = openai_usage(response.result), response.stats
     exact: dict[str, Any] = {name: value for name, value in stats.items() if name in _EXACT and is_number(value)}
     if response.confidence is not None:
         exact["confidence"] = response.confidence
@@ -126,7 +126,7 @@ def response_metadata(response: FinishedResponse) -> dict[str, Any]:
         "finish_reason": finish_reason(response.result),
         "normalized_finish_reason": normalized_finish_reason(response.result),
         "tool_call_errors": [reason for _, reason in response.failed] or None,
-        "token_usage": openai_usage(response.result) if token_counts(response.result.end)[-1] else None,
+        "token_usage": usage if usage["total_tokens"] else None,
         **response.model,
         **dict([_without_float(name, value) for name, value in stats.items()]),
         "predictions": [exact],
