@@ -507,13 +507,17 @@ def _instants(code: CodeType) -> set[int]:
     return before
 
 
+# Finalizers, and the callbacks of weak sets and dictionaries: Python prints what is raised in one, and goes on.
+IGNORES_ERRORS = {"__del__", "_remove", "remove"}
+
+
 def _interrupted(at: int, function: Callable[[], None]) -> bool:
     """Call a function, and interrupt it at such an instant; return whether there are so many."""
     count, previous = 0, sys.gettrace()
 
     def trace_call(frame: FrameType, event: str, _: object) -> Any:
         outer: FrameType | None = frame
-        while outer is not None and outer.f_code.co_name != "__del__":  # Python ignores what is raised in one
+        while outer is not None and outer.f_code.co_name not in IGNORES_ERRORS:
             outer = outer.f_back
         if outer is not None or frame.f_code.co_filename == __file__:
             return None
