@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import pytest
 
 from lmstudio_integrations.client.transport import io_thread
-from lmstudio_integrations.client.transport.io_thread import IOThread, uninterrupted
+from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread, uninterrupted
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 
 
@@ -101,13 +101,15 @@ def test_it_runs_although_no_thread_can_be_started(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_fresh_thread_ends_with_its_block_and_then_the_earlier_one_is_back() -> None:
-    earlier = IOThread.current()
+    earlier, ran = IOThread.current(), threading.Event()
     earlier.shared["x"] = 1
     try:
         with IOThread.fresh():
             own = IOThread.current()
             assert own is not earlier
             assert own.shared == {}
+            earlier.submit(on_io_thread(ran.set))  # its clients may close meanwhile
+            assert ran.wait(30)
         assert own.stopped
         assert not own.thread.is_alive()
         assert IOThread.current() is earlier
