@@ -33,7 +33,7 @@ def sync_calls():
     assert all(job.value.text for job in jobs)
     assert len(model.batch(["hi"] * 3)) == 3
     with lms.Client(host) as client:
-        stream = client.llm.model("chatty").respond_stream("count")
+        stream = client.llm.model("chatty").respond_stream("for ever")
         next(stream)
         stream.cancel()
         assert stream.wait_for_result().stats.stop_reason == "userStopped"
@@ -49,7 +49,7 @@ def async_calls():
 
 
 def open_streams():
-    streams = [model.stream("count"), LMStudio(model="chatty", host=host).stream_complete("count")]
+    streams = [model.stream("for ever"), LMStudio(model="chatty", host=host).stream_complete("for ever")]
     return [stream for stream in streams if next(stream)]
 
 
