@@ -135,10 +135,15 @@ def token_counts(end: PredictionEnd) -> tuple[int, int, int]:
     return prompt, predicted, stats.get("totalTokensCount") or prompt + predicted
 
 
+def openai_counts(end: PredictionEnd) -> dict[str, int]:
+    """Return the token counts under OpenAI's names."""
+    prompt, predicted, total = token_counts(end)
+    return {"prompt_tokens": prompt, "completion_tokens": predicted, "total_tokens": total}
+
+
 def openai_usage(result: PredictionResult) -> dict[str, Any]:
     """Return the token counts under OpenAI's names; those from the cache and of reasoning are parts of them."""
-    prompt, predicted, total = token_counts(result.end)
-    usage: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": predicted, "total_tokens": total}
+    usage: dict[str, Any] = {**openai_counts(result.end)}
     if result.cached_tokens is not None:
         usage["prompt_tokens_details"] = {"cached_tokens": result.cached_tokens}
     if result.reasoning_tokens:

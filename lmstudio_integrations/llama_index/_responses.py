@@ -31,7 +31,7 @@ from llama_index.core.base.llms.types import (
 )
 
 from lmstudio_integrations._adapters.conversation import TAGS, tags_of
-from lmstudio_integrations._adapters.finished_response import FinishedResponse, new_call_id, openai_usage, token_counts
+from lmstudio_integrations._adapters.finished_response import FinishedResponse, new_call_id, openai_counts, openai_usage
 from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._support.secrets import redact_members
 from lmstudio_integrations._support.text import shortened
@@ -164,10 +164,7 @@ def _unique_id(call_id: str | None, calls: Sequence[ToolCallBlock]) -> str:
 
 def _usage(result: PredictionResult) -> dict[str, int]:
     """Return the token counts; none if the server has sent no statistics."""
-    if not result.end.has_stats:
-        return {}
-    prompt, predicted, total = token_counts(result.end)
-    return {"prompt_tokens": prompt, "completion_tokens": predicted, "total_tokens": total}
+    return openai_counts(result.end) if result.end.has_stats else {}
 
 
 def _completion_kwargs(result: PredictionResult) -> dict[str, Any]:
