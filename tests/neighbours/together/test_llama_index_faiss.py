@@ -1,9 +1,10 @@
-"""Documents are embedded into FAISS, and an engine answers from those that fit, also with a filter."""
+"""Documents are embedded into FAISS, and an engine answers from those that fit, also once they are loaded again."""
 
 from pathlib import Path
 
 import pytest
-from neighbour_servers import CHAT, REAL_EMBEDDING, Serve
+from neighbour_servers import REAL_EMBEDDING, Serve
+from neighbour_town import QUESTION, TEXTS, ask, check_sent, index_in, serve_town
 
 pytestmark = pytest.mark.neighbour(
     "llama-index-vector-stores-faiss",
@@ -12,45 +13,24 @@ pytestmark = pytest.mark.neighbour(
     weekly=True,
 )
 
-TEXTS = {
-    "ferry": "The ferry to the island takes twenty minutes.",
-    "pool": "The swimming pool costs four euros.",
-    "museum": "The museum is closed on Mondays.",
-}
-
 
 async def test_the_right_document_is_found(serve: Serve, tmp_path: Path) -> None:
     import faiss
-    from llama_index.core import Document, StorageContext, VectorStoreIndex, load_index_from_storage
+    from llama_index.core import StorageContext, load_index_from_storage
     from llama_index.vector_stores.faiss import FaissVectorStore
 
-    from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+    from lmstudio_integrations.llama_index import LMStudioEmbedding
 
-    server = serve(
-        {"when": {"last": "four euros[\\s\\S]*swimming cost"}, "then": "Four euros."},
-        models=[f"{REAL_EMBEDDING}={REAL_EMBEDDING}"],
-    )
-    llm, embed_model = LMStudio(model=CHAT).load(), LMStudioEmbedding(model=REAL_EMBEDDING)
-    store = FaissVectorStore(faiss_index=faiss.IndexFlatL2(len(embed_model.get_query_embedding("size"))))
-    documents = [Document(text=text, id_=name, metadata={"topic": name}) for name, text in TEXTS.items()]
-    index = VectorStoreIndex.from_documents(
-        documents, storage_context=StorageContext.from_defaults(vector_store=store), embed_model=embed_model
-    )
-    engine = index.as_query_engine(llm=llm, similarity_top_k=1)
-    response = engine.query("What does swimming cost?")
-    assert str(response) == "Four euros."
-    assert [node.text for node in response.source_nodes] == [TEXTS["pool"]]
+    server = serve_town(serve)
+    embed_model = LMStudioEmbedding(model=REAL_EMBEDDING)
+    index = index_in(FaissVectorStore(faiss_index=faiss.IndexFlatL2(len(embed_model.get_query_embedding("size")))))
+    ask(index)
     index.storage_context.persist(persist_dir=str(tmp_path))
     saved = FaissVectorStore.from_persist_dir(str(tmp_path))
     loaded = load_index_from_storage(
         StorageContext.from_defaults(vector_store=saved, persist_dir=str(tmp_path)), embed_model=embed_model
     )
-    (found,) = await loaded.as_retriever(similarity_top_k=1).aretrieve("Which day is the museum shut?")
+    shut = "Which day is the museum shut?"
+    (found,) = await loaded.as_retriever(similarity_top_k=1).aretrieve(shut)
     assert found.text == TEXTS["museum"]
-    (asked,) = server.predictions
-    assert TEXTS["pool"] in str(asked.messages)
-    assert TEXTS["ferry"] not in str(asked.messages)
-    assert [each.text for each in server.embedded_texts][4:] == [
-        "What does swimming cost?",
-        "Which day is the museum shut?",
-    ]
+    check_sent(server, QUESTION, shut, earlier=4)
