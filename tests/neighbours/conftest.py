@@ -111,6 +111,18 @@ def real(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 
 
 @pytest.fixture
+def tracing() -> tuple[Any, Any]:
+    """A provider of OpenTelemetry's traces, and the exporter that keeps its spans."""
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    provider, exporter = TracerProvider(), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return provider, exporter
+
+
+@pytest.fixture
 def collector() -> Iterator[Collector]:
     """An HTTP server that keeps what it receives."""
 

@@ -1,6 +1,7 @@
 """LangWatch's tracer records the calls of a LangChain model."""
 
 import json
+from typing import Any
 
 import pytest
 from neighbour_peers import RULES, WAYS, answer, call_langchain, langchain_models
@@ -18,17 +19,13 @@ pytestmark = pytest.mark.neighbour(
 )
 
 
-def test_spans_are_made(serve: Serve, collector: Collector) -> None:
+def test_spans_are_made(serve: Serve, collector: Collector, tracing: tuple[Any, Any]) -> None:
     import langwatch
     from langwatch.langchain import LangChainTracer  # noqa: F401 - what `get_langchain_callback` needs
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     server = serve(*RULES)
     collector.answer = lambda request: answer(request) if "chat" in request.path else (200, {})
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    provider, exporter = tracing
     langwatch.setup(endpoint_url=collector.address, tracer_provider=provider)
     for model in langchain_models(collector.address).values():
         for way in WAYS:

@@ -1,6 +1,7 @@
 """OpenInference's instrumentation of LangChain makes spans, as Phoenix shows them."""
 
 import json
+from typing import Any
 
 import pytest
 from neighbour_peers import RULES, WAYS, answer, call_langchain, langchain_models
@@ -17,17 +18,13 @@ pytestmark = pytest.mark.neighbour(
 )
 
 
-def test_spans_are_made(serve: Serve, collector: Collector) -> None:
+def test_spans_are_made(serve: Serve, collector: Collector, tracing: tuple[Any, Any]) -> None:
     from openinference.instrumentation.langchain import LangChainInstrumentor
     from opentelemetry import trace
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     server = serve(*RULES)
     collector.answer = answer
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    provider, exporter = tracing
     trace.set_tracer_provider(provider)
     LangChainInstrumentor().instrument(tracer_provider=provider)
     for model in langchain_models(collector.address).values():

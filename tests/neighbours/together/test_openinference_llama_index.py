@@ -1,6 +1,7 @@
 """OpenInference's instrumentation of LlamaIndex makes spans, as Phoenix shows them."""
 
 import json
+from typing import Any
 
 import pytest
 from neighbour_peers import RULES, WAYS, answer, call_llama_index, llama_index_models
@@ -18,17 +19,13 @@ pytestmark = pytest.mark.neighbour(
 )
 
 
-def test_spans_are_made(serve: Serve, collector: Collector) -> None:
+def test_spans_are_made(serve: Serve, collector: Collector, tracing: tuple[Any, Any]) -> None:
     from openinference.instrumentation import using_attributes
     from openinference.instrumentation.llama_index import LlamaIndexInstrumentor
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     server = serve(*RULES)
     collector.answer = answer
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    provider, exporter = tracing
     LlamaIndexInstrumentor().instrument(tracer_provider=provider)
     for name, model in llama_index_models(collector.address).items():
         with using_attributes(metadata={"provider": name}):

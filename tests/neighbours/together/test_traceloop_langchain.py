@@ -1,6 +1,7 @@
 """OpenLLMetry's instrumentation of LangChain makes spans, in the list of whose providers ours is missing."""
 
 import json
+from typing import Any
 
 import pytest
 from neighbour_peers import RULES, WAYS, answer, call_langchain, langchain_models
@@ -18,16 +19,12 @@ pytestmark = pytest.mark.neighbour(
 )
 
 
-def test_spans_are_made(serve: Serve, collector: Collector) -> None:
+def test_spans_are_made(serve: Serve, collector: Collector, tracing: tuple[Any, Any]) -> None:
     from opentelemetry.instrumentation.langchain import LangchainInstrumentor
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     server = serve(*RULES)
     collector.answer = answer
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    provider, exporter = tracing
     LangchainInstrumentor().instrument(tracer_provider=provider)
     for model in langchain_models(collector.address).values():
         for way in WAYS:

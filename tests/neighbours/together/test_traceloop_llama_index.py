@@ -1,5 +1,7 @@
 """OpenLLMetry's instrumentation of LlamaIndex makes spans."""
 
+from typing import Any
+
 import pytest
 from neighbour_peers import RULES, answer, call_llama_index, llama_index_models
 from neighbour_servers import CHAT, Collector, Serve
@@ -14,16 +16,12 @@ pytestmark = pytest.mark.neighbour(
 )
 
 
-def test_spans_are_made(serve: Serve, collector: Collector) -> None:
+def test_spans_are_made(serve: Serve, collector: Collector, tracing: tuple[Any, Any]) -> None:
     from opentelemetry.instrumentation.llamaindex import LlamaIndexInstrumentor
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     server = serve(*RULES)
     collector.answer = answer
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    provider, exporter = tracing
     LlamaIndexInstrumentor().instrument(tracer_provider=provider)
     models = llama_index_models(collector.address)
     for name in ("lmstudio", "ollama"):
