@@ -5,17 +5,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from neighbour_replies import reply
 from neighbour_servers import CHAT, Received
 
 TEXT = "Piers 5 and 7."
 """The text of each answer."""
 
-TOOL = {"name": "ferry", "arguments": {"pier": 7}}
+CALL: Mapping[str, Any] = {"tool": "ferry", "arguments": {"pier": 7}}
 """The call of each answer to a request with tools."""
 
 RULES: Sequence[Mapping[str, Any]] = (
     {"when": {"last": "fail"}, "then": [{"error": "it broke"}]},
-    {"when": {"role": "user", "tools": ["ferry"]}, "then": [{"tool": "ferry", "arguments": {"pier": 7}}]},
+    {"when": {"role": "user", "tools": ["ferry"]}, "then": [CALL]},
     {"then": TEXT},
 )
 """The rules by which our scripted model gives the same answers."""
@@ -110,41 +111,16 @@ def answer(request: Received) -> tuple[int, Any]:
     body = request.json
     if body["messages"][-1]["content"] == "fail":
         return 400, {"error": {"message": "it broke"}}
-    return 200, (_of_ollama if request.path == "/api/chat" else _of_openai)(body)
-
-
-def _of_openai(body: Any) -> Any:
-    message: dict[str, Any] = {"role": "assistant", "content": TEXT}
-    if calls := body.get("tools"):
-        function = {**TOOL, "arguments": json.dumps(TOOL["arguments"])}
-        call = {"index": 0, "id": "call_1", "type": "function", "function": function}
-        message = {"role": "assistant", "content": None, "tool_calls": [call]}
-    usage = {
-        "prompt_tokens": 11,
-        "completion_tokens": 7,
-        "total_tokens": 18,
-        "prompt_tokens_details": {"cached_tokens": 3},
-    }
-    common = {"id": "chatcmpl-1", "created": 1, "model": body["model"]}
-    finish = "tool_calls" if calls else "stop"
-    if not body.get("stream"):
-        choice = {"index": 0, "message": message, "finish_reason": finish}
-        return {**common, "object": "chat.completion", "choices": [choice], "usage": usage}
-    chunk = {**common, "object": "chat.completion.chunk"}
-    parts = [
-        {**chunk, "choices": [{"index": 0, "delta": message, "finish_reason": None}]},
-        {**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]},
-        {**chunk, "choices": [], "usage": usage},
-    ]
-    return "".join(f"data: {part}\n\n" for part in [*map(json.dumps, parts), "[DONE]"]).encode()
+    if request.path == "/api/chat":
+        return 200, _of_ollama(body)
+    return 200, reply(CALL if body.get("tools") else TEXT, body)
 
 
 def _of_ollama(body: Any) -> Any:
-    message = (
-        {"role": "assistant", "content": "", "tool_calls": [{"function": TOOL}]}
-        if body.get("tools")
-        else {"role": "assistant", "content": TEXT}
-    )
+    message: dict[str, Any] = {"role": "assistant", "content": TEXT}
+    if body.get("tools"):
+        function = {"name": CALL["tool"], "arguments": CALL["arguments"]}
+        message = {"role": "assistant", "content": "", "tool_calls": [{"function": function}]}
     common = {"model": body["model"], "created_at": "2026-01-01T00:00:00Z"}
     times = {"total_duration": 9, "load_duration": 1, "prompt_eval_duration": 2, "eval_duration": 3}
     counts = {"prompt_eval_count": 11, "eval_count": 7}

@@ -1,10 +1,18 @@
-"""Answers of the OpenAI-compatible address of LM Studio, `http://HOST:1234/v1`, for the collector."""
+"""Answers of servers with OpenAI's address, such as `http://HOST:1234/v1` of LM Studio, for the collector."""
 
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from neighbour_servers import CHAT, Received
+
+USAGE = {
+    "prompt_tokens": 11,
+    "completion_tokens": 7,
+    "total_tokens": 18,
+    "prompt_tokens_details": {"cached_tokens": 3},
+}
+"""The token counts of each answer."""
 
 
 def replies(*steps: str | Mapping[str, Any]) -> Callable[[Received], tuple[int, Any]]:
@@ -18,41 +26,31 @@ def replies(*steps: str | Mapping[str, Any]) -> Callable[[Received], tuple[int, 
     def answer(request: Received) -> tuple[int, Any]:
         if not request.path.endswith("/chat/completions"):
             return 200, {"object": "list", "data": [{"id": CHAT, "object": "model", "owned_by": "organization_owner"}]}
-        step = left.pop(0) if len(left) > 1 else left[0]
-        stream = bool(request.json.get("stream"))
-        return 200, _events(_choice(step), request) if stream else _completion(_choice(step), request)
+        return 200, reply(left.pop(0) if len(left) > 1 else left[0], request.json)
 
     return answer
 
 
-def _choice(step: str | Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(step, str):
-        return {"role": "assistant", "content": step}
-    function = {"name": step["tool"], "arguments": json.dumps(step["arguments"])}
-    return {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": function}]}
+def reply(step: str | Mapping[str, Any], body: Any) -> dict[str, Any] | bytes:
+    """Return the answer to a request for a chat completion: whole, or the events of a stream.
 
-
-def _envelope(kind: str, choices: list[dict[str, Any]], request: Received) -> dict[str, Any]:
-    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
-    return {
-        "id": "chatcmpl-1",
-        "object": kind,
-        "created": 1,
-        "model": request.json["model"],
-        "choices": choices,
-        "usage": usage,
-    }
-
-
-def _completion(message: dict[str, Any], request: Received) -> dict[str, Any]:
-    reason = "tool_calls" if "tool_calls" in message else "stop"
-    return _envelope("chat.completion", [{"index": 0, "finish_reason": reason, "message": message}], request)
-
-
-def _events(message: dict[str, Any], request: Received) -> bytes:
-    calls = [{"index": at, **call} for at, call in enumerate(message.get("tool_calls", ()))]
-    delta = {**message, "tool_calls": calls} if calls else message
-    reason = "tool_calls" if calls else "stop"
-    chunks = [{"index": 0, "delta": delta, "finish_reason": None}, {"index": 0, "delta": {}, "finish_reason": reason}]
-    sent = [_envelope("chat.completion.chunk", [chunk], request) for chunk in chunks]
-    return "".join(f"data: {each}\n\n" for each in [*map(json.dumps, sent), "[DONE]"]).encode()
+    Args:
+        step: See `replies`.
+        body: The request.
+    """
+    reason, message = "stop", dict[str, Any](role="assistant", content=step)
+    if not isinstance(step, str):
+        function = {"name": step["tool"], "arguments": json.dumps(step["arguments"])}
+        call = {"index": 0, "id": "1", "type": "function", "function": function}
+        reason, message = "tool_calls", {"role": "assistant", "content": None, "tool_calls": [call]}
+    common = {"id": "chatcmpl-1", "created": 1, "model": body["model"]}
+    if not body.get("stream"):
+        choice = {"index": 0, "message": message, "finish_reason": reason}
+        return {**common, "object": "chat.completion", "choices": [choice], "usage": USAGE}
+    chunk = {**common, "object": "chat.completion.chunk"}
+    chunks = [
+        {**chunk, "choices": [{"index": 0, "delta": message, "finish_reason": None}]},
+        {**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]},
+        {**chunk, "choices": [], "usage": USAGE},
+    ]
+    return "".join(f"data: {each}\n\n" for each in [*map(json.dumps, chunks), "[DONE]"]).encode()
