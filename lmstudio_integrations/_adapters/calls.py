@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from lmstudio_integrations._adapters.runtime import Calling, LoadedModelInfo, Runtime, UsedModel
+from lmstudio_integrations._adapters.runtime import Calling, Runtime, UsedModel
 from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings
 from lmstudio_integrations._support.leaves import door
-from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.client.predictions.language_model import LanguageModel, Prefix
 from lmstudio_integrations.client.predictions.plan import Callbacks, Plan, PredictionOptions
+from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.support.arguments import check_callbacks, checked_string, flag_of, optional_text
 from lmstudio_integrations.client.transport.flows import Flow, arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
@@ -23,7 +23,7 @@ from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.models import ChatTemplateInfo
 from lmstudio_integrations.types.reasoning import ReasoningOptions, RequestedEffort
-from lmstudio_integrations.types.results import PredictionEnd
+from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
 from lmstudio_integrations.types.structured import response_settings
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -119,7 +119,7 @@ def with_signature(function: FunctionT) -> FunctionT:
 
 
 class CallSettings(NamedTuple):
-    """The settings of one call, resolved. `stream` makes its `Plan` of them.
+    """The settings of one call, resolved. `prediction` makes its `Plan` of them.
 
     Attributes:
         values: The settings by the names of the adapters' fields.
@@ -151,14 +151,23 @@ class CallSettings(NamedTuple):
         assert isinstance(model, LanguageModel), "the kind of the adapter is that of its model"
         return model
 
-    def stream(self, history: WireHistory | PendingHistory | None, prompt: str = "") -> PredictionStream:
-        """Return a prediction for threads, which begins when it is read: of a conversation, or of a text."""
-        return PredictionStream(self.model().predict(self._plan(history, prompt)))
+    def prediction(
+        self,
+        history: WireHistory | PendingHistory | None,
+        prompt: str = "",
+        mailbox_type: type[Mailbox] = ThreadMailbox,
+    ) -> Prediction:
+        """Return a prediction, which begins when it is read: of a conversation, or of a text."""
+        plan = self._plan(history, prompt, is_async=mailbox_type is LoopMailbox)
+        return self.model(mailbox_type).predict(plan)
 
-    def astream(self, history: WireHistory | PendingHistory | None, prompt: str = "") -> AsyncPredictionStream:
-        """Return a prediction for coroutines; see `stream`."""
-        model = self.model(LoopMailbox)
-        return AsyncPredictionStream(model.predict(self._plan(history, prompt, is_async=True)))
+    def respond(self, history: WireHistory | PendingHistory | None, prompt: str = "") -> PredictionResult:
+        """Return the result of a prediction, waiting in this thread."""
+        return run(self.prediction(history, prompt).to_end())
+
+    async def arespond(self, history: WireHistory | PendingHistory | None, prompt: str = "") -> PredictionResult:
+        """Return the result of a prediction, waiting in this task."""
+        return await arun(self.prediction(history, prompt, LoopMailbox).to_end())
 
     def _plan(
         self, history: WireHistory | PendingHistory | None = None, prompt: str = "", *, is_async: bool = False
@@ -171,11 +180,8 @@ class CallSettings(NamedTuple):
         checked_string(prompt, "the prompt")
         return Plan(self.settings, self.options, history, prompt, callbacks=callbacks, effort=self.effort)
 
-    def record_info(self, end: PredictionEnd) -> LoadedModelInfo:
-        """Record what the end of a prediction reports about the loaded model, see `UsedModel.record`.
-
-        Warns once if the call offers tools to a model that was not trained for them.
-        """
+    def check_model(self, end: PredictionEnd) -> None:
+        """Warn once if the call offers tools to a model that was not trained for them."""
         info = end.model_info
         if self.settings.raw_tools and info.get("trainedForToolUse") is False:
             self.runtime.warn_once(
@@ -183,7 +189,6 @@ class CallSettings(NamedTuple):
                 f"{info.get('modelKey')} was not trained for tool use; its calls may be wrong or missing; "
                 "`lmsi ls` shows which models were",
             )
-        return self.used.record(end.host, info, end.load_model_config)
 
     def load(self, warm: Prefix | None = None, *, keep_warm: bool = False) -> Loaded:
         """Load the model if it is not loaded; return its info in wire form, and what is known of its chat template.
@@ -204,8 +209,8 @@ class CallSettings(NamedTuple):
         template = yield from model.get_chat_template_info()
         info = yield from model.get_info(load=True)
         wire = info.to_dict()
-        # Of several hosts, it has the smallest context length, which a response of one of them must not replace.
-        self.used.record(str(model.context.target) if len(self.used.states) == 1 else None, wire, {})
+        if len(self.used.states) > 1:
+            self.used.info_of_hosts = wire
         if warm is not None:
             plan = self._plan(is_async=model.context.is_async)
             yield from model.prefill(warm, plan, keep_warm=keep_warm)

@@ -277,8 +277,7 @@ def _with_effort(call: CallSettings) -> CallSettings:
     effort, model = values["reasoning_effort"], values["model"]
     key: str | None = model
     if not is_catalog_key(key):
-        reported = call.used.loaded
-        key = key if reported is None else reported.info.get("modelKey", key)
+        key = call.used.info.get("modelKey", key)
     sent = sent_effort(effort, values["enable_thinking"], key)
     changes: dict[str, Any] = {"raw": sent.fields} if sent.fields else {}
     if sent.enable_thinking is not None:

@@ -10,7 +10,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Hashable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 from pydantic import SecretStr
@@ -147,30 +146,6 @@ def places_of(values: Mapping[str, Any]) -> tuple[tuple[Target, str | None], ...
     return tuple([(targets[host], own if device is None else device) for host, device in places])
 
 
-@dataclass(slots=True)
-class LoadedModelInfo:
-    """What the servers reported about a loaded model.
-
-    Attributes:
-        instances: The instances that responded last, by host, in wire form (`docs/protocol.md#model-info`). If several
-            are used, by host, device and identifier.
-        load_config: How the last one was loaded, in wire form; empty if it has not responded yet.
-    """
-
-    instances: Mapping[Hashable, Mapping[str, Any]]
-    load_config: Mapping[str, Any]
-
-    @property
-    def info(self) -> Mapping[str, Any]:
-        """The instance with the smallest context length, in which every prompt fits."""
-        return min(self.instances.values(), key=lambda info: info.get("contextLength") or math.inf)
-
-    def has(self, place: Hashable, info: Mapping[str, Any]) -> bool:
-        """Whether `info` is of the same load; a model may be loaded again with another context length."""
-        get, known = info.get, self.instances.get(place, {}).get
-        return known("instanceReference") == get("instanceReference") and known("contextLength") == get("contextLength")
-
-
 class UsedModel:
     """A model that an adapter uses: what is known of it, for all ways to call it.
 
@@ -180,13 +155,13 @@ class UsedModel:
 
     Attributes:
         states: The model on each of its servers, for threads and coroutines: `new_instance` loads only one instance.
-        loaded: What the servers reported last; `None` if they have not yet.
+        info_of_hosts: What several hosts have in common, once `load` has asked them; otherwise empty.
     """
 
     def __init__(self, spec: ModelSpec, runtime: "Runtime") -> None:
         self.spec = spec
         self.states: list[ModelState] = [spec.new_state(device) for _, device in spec.places]
-        self.loaded: LoadedModelInfo | None = None
+        self.info_of_hosts: Mapping[str, Any] = {}
         self._runtime = runtime
         self._models: BoundedCache[tuple[Calling, type[Mailbox]], Model] = BoundedCache(_CACHE_SIZE)
 
@@ -212,20 +187,14 @@ class UsedModel:
         """Return the hosts of the model."""
         return hosts_of_model(self.model(calling, mailbox_type))
 
-    def record(self, host: str | None, info: Mapping[str, Any], load_config: Mapping[str, Any]) -> LoadedModelInfo:
-        """Record what a server reported about the model.
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """What the servers reported last, in wire form: the instance with the smallest context, in which all fit.
 
-        Args:
-            host: The server; `None` for what several hosts have in common.
-            info: The instance, in wire form.
-            load_config: How it was loaded, in wire form; empty if that is not known.
+        Empty before they have.
         """
-        known = self.loaded
-        place = host if len(self.states) == 1 else (host, info.get("deviceIdentifier"), info.get("identifier"))
-        if known is None or not known.has(place, info):
-            known = LoadedModelInfo({**(known.instances if known else {}), place: info}, load_config)
-            self.loaded = known
-        return known
+        infos = [*(state.instance.info for state in self.states if state.instance is not None), self.info_of_hosts]
+        return min(infos, key=lambda info: info.get("contextLength") or math.inf)
 
     @property
     def template_info(self) -> dict[str, Any]:
@@ -280,8 +249,6 @@ class Runtime(BaseRuntime):
         self._contexts: BoundedCache[tuple[Target, type[Mailbox]], ClientContext] = BoundedCache(_CACHE_SIZE)
         self.resolved: Any = None
         """What the fields of the adapter resolve to, with their values; `None` if nothing was resolved yet."""
-        self.reported: tuple[tuple[object, object], Mapping[str, Any], UsedModel] | None = None
-        """What was reported last about the adapter's own model: its key and host, the info, and the model."""
         self._warned: dict[Hashable, object] = {}
 
     def used(self, spec: ModelSpec) -> UsedModel:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 from lmstudio_integrations._adapters.generation_settings import MERGED_WITH_BOUND, GenerationSettings
 from lmstudio_integrations._adapters.input_checks import ALIASES
 from lmstudio_integrations._adapters.reasoning_effort import reasoning_profile
-from lmstudio_integrations._adapters.runtime import Calling, LoadedModelInfo, UsedModel
+from lmstudio_integrations._adapters.runtime import Calling, UsedModel
 from lmstudio_integrations._support.environment import __version__
 from lmstudio_integrations._support.installation import NAME
 from lmstudio_integrations.client.support.arguments import checked_string
@@ -30,6 +30,7 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER
 from lmstudio_integrations.types.config import LlmLoadModelConfig, slots_of
+from lmstudio_integrations.types.results import settings_by_key
 
 PACKAGE = NAME, __version__
 """Name and version of this package in traces."""
@@ -102,13 +103,9 @@ def concurrency(used: UsedModel, calling: Calling, values: Mapping[str, Any]) ->
     """
     if len(used.states) > 1:
         return used.hosts(calling, ThreadMailbox).parallel
-    loaded, config = used.loaded, values["load_config"]
+    instance, config = used.states[0].instance, values["load_config"]
     configured = config.set_fields() if isinstance(config, LlmLoadModelConfig) else {}
-    return slots_of("llm", {**configured, **_reported_fields(loaded)} if loaded else configured)
-
-
-def _reported_fields(loaded: LoadedModelInfo) -> dict[str, object]:
-    return {field["key"]: field.get("value") for field in loaded.load_config.get("fields", ())}
+    return slots_of("llm", {**configured, **(settings_by_key(instance.load_config) if instance else {})})
 
 
 # Cache keys -----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """`ChatLMStudio`: a LangChain chat model over LM Studio's native protocol."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
@@ -23,17 +23,18 @@ from lmstudio_integrations._adapters.calls import (
 )
 from lmstudio_integrations._adapters.conversation import for_upload
 from lmstudio_integrations._adapters.generation_settings import ChatSettings
-from lmstudio_integrations._adapters.runtime import AdapterNames, Runtime
+from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._adapters.settings import load_config_of
 from lmstudio_integrations._adapters.tool_settings import tool_settings, wire_tools
 from lmstudio_integrations._support.text import shortened
-from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.files.uploads import PendingHistory
+from lmstudio_integrations.client.predictions.async_readers import AsyncBatches
 from lmstudio_integrations.client.predictions.language_model import Prefix
 from lmstudio_integrations.client.predictions.plan import PromptParameters
+from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.support.arguments import flag_of, list_of, whole_number
-from lmstudio_integrations.client.transport.mailboxes import callers_loop
-from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError, LMStudioValueError
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, callers_loop
+from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain import (
     _batches,
     _messages,
@@ -127,8 +128,9 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - only streams report tokens
         **kwargs: Any,
     ) -> ChatResult:
-        with translating_errors(), _Calling(self, stop, kwargs) as call:
-            return self._result(call, call.stream(_history(call, messages)).wait_for_result())
+        with translating_errors():
+            call = self._resolve_call(_settings.arguments(stop, kwargs))
+            return self._result(call, call.respond(_history(call, messages)))
 
     @with_signature
     async def _agenerate(
@@ -138,12 +140,14 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002 - only streams report tokens
         **kwargs: Any,
     ) -> ChatResult:
-        with translating_errors(), _Calling(self, stop, kwargs) as call:
-            return self._result(call, await call.astream(_history(call, messages)).wait_for_result())
+        with translating_errors():
+            call = self._resolve_call(_settings.arguments(stop, kwargs))
+            return self._result(call, await call.arespond(_history(call, messages)))
 
     def _result(self, call: CallSettings, result: PredictionResult) -> ChatResult:
+        call.check_model(result.end)
         message = _responses.to_message(
-            self._record(call, result),
+            result,
             call.tool_use,
             call.alternatives,
             include_confidence=call.include_confidence,
@@ -164,13 +168,11 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        with (
-            translating_errors(),
-            _Calling(self, stop, kwargs) as call,
-            call.stream(_history(call, messages)) as source,
-        ):
-            stream = self._chunk_stream(call, source)
-            for batch in source.batches():
+        with translating_errors():
+            call = self._resolve_call(_settings.arguments(stop, kwargs))
+            prediction = call.prediction(_history(call, messages))
+            stream = _chunk_stream(call, prediction)
+            for batch in prediction.batches():
                 for chunk in stream.chunks(batch):
                     if run_manager is not None:
                         run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -183,46 +185,27 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        with translating_errors(), _Calling(self, stop, kwargs) as call:
-            async with call.astream(_history(call, messages)) as source:
-                stream = self._chunk_stream(call, source)
-                async for batch in source.batches():
+        with translating_errors():
+            call = self._resolve_call(_settings.arguments(stop, kwargs))
+            prediction = call.prediction(_history(call, messages), mailbox_type=LoopMailbox)
+            stream = _chunk_stream(call, prediction)
+            with closing(prediction):  # not when the iterator is collected: a task may still hold that
+                async for batch in AsyncBatches(prediction):
                     for chunk in stream.chunks(batch):
                         if run_manager is not None:
                             await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                         yield chunk
 
-    def _chunk_stream(self, call: CallSettings, source: PredictionStream | AsyncPredictionStream) -> ChunkStream:
-        return _responses.ChunkStream(
-            call.tool_use,
-            lambda: self._record(call, source.result()),
-            call.alternatives,
-            include_confidence=call.include_confidence,
-        )
-
     # Model profile --------------------------------------------------------------------------------------------------
-
-    def _record(self, call: CallSettings, result: PredictionResult) -> PredictionResult:
-        """Record what a prediction reports about the model, also for the profile of this object; return it."""
-        self._record_profile(call, call.record_info(result.end).info)
-        return result
-
-    def _record_limit(self, call: CallSettings, context_length: int) -> None:
-        self._record_profile(call, {**self._reported, "contextLength": context_length})
-
-    def _record_profile(self, call: CallSettings, info: Mapping[str, Any]) -> None:
-        """Record the info of a call's model if it is that of this object. It is no field, so no setting changes."""
-        if (call.values["model"], call.values["host"]) == (self.model, self.host):
-            self._runtime.reported = (self.model, self.host), info, call.used
 
     @property
     def _reported(self) -> Mapping[str, Any]:
         """What the server has reported about the model of this object."""
-        runtime: Runtime | None = vars(self).get("_runtime")
-        if runtime is None or runtime.reported is None or runtime.reported[0] != (self.model, self.host):
-            return {}
-        _, info, used = runtime.reported
-        return {**info, **used.template_info}
+        if "_runtime" in vars(self):  # there was a call
+            with suppress(LMStudioError):  # of the settings; the next call raises it
+                used, _ = self._resolve_model(vars(self))
+                return {**used.info, **used.template_info}
+        return {}
 
     def _resolve_profile(self) -> ModelProfile:
         """Return the profile: the user's entries, over what the model reported, over what the settings say."""
@@ -254,7 +237,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         """
         with translating_errors():
             call, prefix = self._warming(warm, tools)
-            self._record_profile(call, call.load(prefix, keep_warm=keep_warm)[0])
+            call.load(prefix, keep_warm=keep_warm)
         return self
 
     async def aload(
@@ -267,7 +250,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         """Load the model if it is not loaded, and complete `profile`; see `load`."""
         with translating_errors():
             call, prefix = self._warming(warm, tools)
-            self._record_profile(call, (await call.aload(prefix, keep_warm=keep_warm))[0])
+            await call.aload(prefix, keep_warm=keep_warm)
         return self
 
     def _warming(
@@ -515,20 +498,13 @@ def _history(call: CallSettings, messages: Sequence[BaseMessage]) -> WireHistory
     return for_upload(_messages.convert(messages), call.values)
 
 
-class _Calling(AbstractContextManager[CallSettings, None]):
-    """Resolves a call. An error about the context window also completes the profile of the model."""
+def _chunk_stream(call: CallSettings, prediction: Prediction) -> ChunkStream:
+    def result() -> PredictionResult:
+        result = prediction.result()
+        call.check_model(result.end)
+        return result
 
-    def __init__(self, model: ChatLMStudio, stop: list[str] | None, kwargs: Mapping[str, Any]) -> None:
-        self._model = model
-        self._given = _settings.arguments(stop, kwargs)
-
-    def __enter__(self) -> CallSettings:
-        self._call = self._model._resolve_call(self._given)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
-        return self._call
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, LMStudioContextOverflowError) and error.limit is not None:
-            self._model._record_limit(self._call, error.limit)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
+    return ChunkStream(call.tool_use, result, call.alternatives, include_confidence=call.include_confidence)
 
 
 class _ResolvedProfile:

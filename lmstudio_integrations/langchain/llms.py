@@ -1,6 +1,7 @@
 """`LMStudioLLM`: raw completion, without a chat template, over LM Studio's native protocol."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
@@ -15,7 +16,9 @@ from lmstudio_integrations._adapters.field_types import DECLARED, Secret, StopSt
 from lmstudio_integrations._adapters.finished_response import FinishedResponse
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._adapters.tool_settings import ToolUse
-from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
+from lmstudio_integrations.client.predictions.async_readers import AsyncBatches
+from lmstudio_integrations.client.predictions.prediction import Prediction
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 from lmstudio_integrations.langchain import _batches, _responses, _settings
 from lmstudio_integrations.langchain._errors import AUXILIARY_ADAPTERS, translating_errors
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PredictionResult
@@ -160,12 +163,12 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
     ) -> Iterator[GenerationChunk]:
         with translating_errors():
             call = self._resolve_call(_settings.arguments(stop, kwargs))
-            with call.stream(None, prompt) as stream:
-                for events in stream.batches():
-                    for chunk in self._chunks(call, events, stream):
-                        if run_manager is not None:
-                            run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                        yield chunk
+            prediction = call.prediction(None, prompt)
+            for events in prediction.batches():
+                for chunk in self._chunks(events, prediction):
+                    if run_manager is not None:
+                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
 
     async def _astream(
         self,
@@ -176,36 +179,31 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
     ) -> AsyncIterator[GenerationChunk]:
         with translating_errors():
             call = self._resolve_call(_settings.arguments(stop, kwargs))
-            async with call.astream(None, prompt) as stream:
-                async for events in stream.batches():
-                    for chunk in self._chunks(call, events, stream):
+            prediction = call.prediction(None, prompt, LoopMailbox)
+            with closing(prediction):  # not when the iterator is collected: a task may still hold that
+                async for events in AsyncBatches(prediction):
+                    for chunk in self._chunks(events, prediction):
                         if run_manager is not None:
                             await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                         yield chunk
 
     def _complete(self, call: CallSettings, prompt: str) -> GenerationChunk:
-        result = call.stream(None, prompt).wait_for_result()
-        return self._generation(call, result.raw_content, result)
+        result = call.respond(None, prompt)
+        return self._generation(result.raw_content, result)
 
     async def _acomplete(self, call: CallSettings, prompt: str) -> GenerationChunk:
-        result = await call.astream(None, prompt).wait_for_result()
-        return self._generation(call, result.raw_content, result)
+        result = await call.arespond(None, prompt)
+        return self._generation(result.raw_content, result)
 
-    def _chunks(
-        self,
-        call: CallSettings,
-        events: Iterable[PredictionEvent],
-        stream: PredictionStream | AsyncPredictionStream,
-    ) -> Iterator[GenerationChunk]:
+    def _chunks(self, events: Iterable[PredictionEvent], prediction: Prediction) -> Iterator[GenerationChunk]:
         """Yield the chunks of events; the last one has the metadata."""
         for event in events:
             if type(event) is LlmPredictionFragment:
                 yield GenerationChunk(text=event.content)
             elif type(event) is PredictionEnd:
-                yield self._generation(call, "", stream.result())
+                yield self._generation("", prediction.result())
 
-    def _generation(self, call: CallSettings, text: str, result: PredictionResult) -> GenerationChunk:
-        call.record_info(result.end)
+    def _generation(self, text: str, result: PredictionResult) -> GenerationChunk:
         metadata = _responses.response_metadata(FinishedResponse(result, ToolUse()))
         return GenerationChunk(
             text=text, generation_info={**metadata, "usage_metadata": _responses.usage_metadata(result)}

@@ -18,8 +18,8 @@ from llama_index.core.prompts import BasePromptTemplate
 from lmstudio_integrations._adapters.calls import with_signature
 from lmstudio_integrations._adapters.generation_settings import GenerationSettings
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.predictions.async_readers import AsyncBatches
+from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.support.arguments import checked_string
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index._responses import ResponseBuilder, Step
@@ -32,18 +32,18 @@ Watch = AbstractContextManager[None, None]
 
 
 def chunks(
-    stream: PredictionStream, builder: ResponseBuilder, make: MakeChunk[ChunkT], watch: Watch
+    prediction: Prediction, builder: ResponseBuilder, make: MakeChunk[ChunkT], watch: Watch
 ) -> Generator[ChunkT]:
     """Yield the chunks of a response. An error about its tool calls is raised after the last one.
 
     Args:
-        stream: The prediction.
+        prediction: The prediction.
         builder: Builds the response from its events.
         make: Makes a chunk of what is new.
         watch: Gets the errors of the prediction.
     """
-    with watch, stream:
-        for batch in stream.batches():
+    with watch:
+        for batch in prediction.batches():
             for event in batch:
                 step = builder.add(event)
                 if step is not None:
@@ -54,10 +54,8 @@ def chunks(
 class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
     """The chunks of a response; see `chunks`."""
 
-    def __init__(
-        self, stream: AsyncPredictionStream, builder: ResponseBuilder, make: MakeChunk[ChunkT], watch: Watch
-    ) -> None:
-        self._source: AsyncBatches | None = stream.batches()
+    def __init__(self, prediction: Prediction, builder: ResponseBuilder, make: MakeChunk[ChunkT], watch: Watch) -> None:
+        self._source: AsyncBatches | None = AsyncBatches(prediction)
         self._builder = builder
         self._make = make
         self._watch = watch

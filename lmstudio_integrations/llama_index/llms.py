@@ -29,9 +29,9 @@ from lmstudio_integrations._adapters.input_checks import ALIASES, with_effect
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.client.predictions.language_model import Prefix
+from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.support.arguments import checked_string, flag_of
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
@@ -255,9 +255,8 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         return cast("list[int]", await arun(self._resolve_call({}).model(LoopMailbox).tokenize(text)))
 
     def _record(self, call: CallSettings, result: PredictionResult) -> PredictionResult:
-        context_length = call.record_info(result.end).info.get("contextLength")
-        if isinstance(context_length, int):
-            _settings.record(_settings.key_of(call.values), context_length)
+        call.check_model(result.end)
+        _record_context_window(call)
         return result
 
     # Chat -----------------------------------------------------------------------------------------------------------
@@ -355,29 +354,29 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
     def _generate(self, request: _Request, make: Callable[..., ChunkT]) -> ChunkT:
         call = request.call
         with _recording_overflow(call):
-            result = self._record(call, call.stream(request.history, request.prompt).wait_for_result())
+            result = self._record(call, call.respond(request.history, request.prompt))
         return make(result, call.tool_use, include_confidence=call.include_confidence)
 
     async def _agenerate(self, request: _Request, make: Callable[..., ChunkT]) -> ChunkT:
         call = request.call
         with _recording_overflow(call):
-            result = self._record(call, await call.astream(request.history, request.prompt).wait_for_result())
+            result = self._record(call, await call.arespond(request.history, request.prompt))
         return make(result, call.tool_use, include_confidence=call.include_confidence)
 
     def _chunks(self, request: _Request, make: MakeChunk[ChunkT]) -> Generator[ChunkT]:
-        stream = request.call.stream(request.history, request.prompt)
-        return _callbacks.chunks(stream, self._builder(request.call, stream), make, _recording_overflow(request.call))
+        call = request.call
+        prediction = call.prediction(request.history, request.prompt)
+        return _callbacks.chunks(prediction, self._builder(call, prediction), make, _recording_overflow(call))
 
     def _achunks(self, request: _Request, make: MakeChunk[ChunkT]) -> AsyncChunks[ChunkT]:
-        stream = request.call.astream(request.history, request.prompt)
-        return _callbacks.AsyncChunks(
-            stream, self._builder(request.call, stream), make, _recording_overflow(request.call)
-        )
+        call = request.call
+        prediction = call.prediction(request.history, request.prompt, LoopMailbox)
+        return _callbacks.AsyncChunks(prediction, self._builder(call, prediction), make, _recording_overflow(call))
 
-    def _builder(self, call: CallSettings, stream: PredictionStream | AsyncPredictionStream) -> ResponseBuilder:
+    def _builder(self, call: CallSettings, prediction: Prediction) -> ResponseBuilder:
         return _responses.ResponseBuilder(
             call.tool_use,
-            lambda: self._record(call, stream.result()),
+            lambda: self._record(call, prediction.result()),
             include_confidence=call.include_confidence,
         )
 
@@ -447,8 +446,14 @@ class _recording_overflow:  # noqa: N801 - a context manager is named like a fun
         """Begin the block."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, LMStudioContextOverflowError) and error.limit is not None:
-            _settings.record(_settings.key_of(self._call.values), error.limit)
+        if isinstance(error, LMStudioContextOverflowError):
+            _record_context_window(self._call)
+
+
+def _record_context_window(call: CallSettings) -> None:
+    context_length = call.used.info.get("contextLength")
+    if isinstance(context_length, int):
+        _settings.record(_settings.key_of(call.values), context_length)
 
 
 def _partial_arguments(arguments: dict[str, Any] | str) -> dict[str, Any]:

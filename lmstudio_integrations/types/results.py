@@ -330,12 +330,12 @@ class PredictionResult:
     @cached_property
     def load_config(self) -> LlmLoadModelConfig:
         """The configuration that the instance was loaded with."""
-        return LlmLoadModelConfig.from_fields(_by_key(self.end.load_model_config))
+        return LlmLoadModelConfig.from_fields(settings_by_key(self.end.load_model_config))
 
     @cached_property
     def prediction_config(self) -> LlmPredictionConfig:
         """The configuration of the prediction."""
-        return LlmPredictionConfig.from_fields(_by_key(self.end.prediction_config))
+        return LlmPredictionConfig.from_fields(settings_by_key(self.end.prediction_config))
 
     @cached_property
     def confidence(self) -> "dict[str, lms.FieldConfidence] | None":
@@ -347,7 +347,7 @@ class PredictionResult:
         ends = [call.end for call in self.tool_calls if call.end]
         if ends:
             return ends[0].confidence
-        structured = _by_key(self.end.prediction_config).get("llm.prediction.structured")
+        structured = settings_by_key(self.end.prediction_config).get("llm.prediction.structured")
         schema = structured.get("jsonSchema") if is_object(structured) else None
         tokens = self.response_tokens
         if not tokens:
@@ -418,7 +418,8 @@ def _fragments() -> TypeAdapter[LlmPredictionFragment]:
     return TypeAdapter(LlmPredictionFragment)
 
 
-def _by_key(config: Mapping[str, Any]) -> dict[str, Any]:
+def settings_by_key(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a server has reported, by their wire keys."""
     fields = config.get("fields")
     return {
         field["key"]: field.get("value")

@@ -10,9 +10,7 @@ from langchain_core.load import dumpd, load
 from langchain_core.messages import AIMessage, AIMessageChunk, message_chunk_to_message
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from lmstudio_integrations._adapters.runtime import LoadedModelInfo
 from lmstudio_integrations.langchain._responses import FIRST_TOOL_INDEX
-from lmstudio_integrations.langchain._settings import _reported_fields
 from lmstudio_integrations.types.config import DEFAULT_PARALLEL, slots_of
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -21,6 +19,7 @@ from lmstudio_integrations.types.results import (
     PromptProgress,
     ToolCallFailed,
     ToolCallStart,
+    settings_by_key,
 )
 from tests.langchain.replay import (
     FORMATS,
@@ -470,7 +469,5 @@ def test_only_a_valid_number_of_parallel_predictions_is_read_from_the_load_confi
     value: Any, parallel: int | None
 ) -> None:
     fields = [{"key": "llm.load.seed"}, {"key": "llm.load.numParallelSessions", "value": value}]
-    assert slots_of("llm", _reported_fields(LoadedModelInfo({}, {"fields": fields}))) == (
-        parallel or DEFAULT_PARALLEL["llm"]
-    )
-    assert _reported_fields(LoadedModelInfo({}, {})) == {}
+    assert slots_of("llm", settings_by_key({"fields": fields})) == (parallel or DEFAULT_PARALLEL["llm"])
+    assert settings_by_key({}) == {}

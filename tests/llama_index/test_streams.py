@@ -9,6 +9,7 @@ from llama_index.core.base.llms.types import ChatResponse
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._adapters.tool_settings import ToolUse
+from lmstudio_integrations.client.api.base import model_of
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.llama_index._callbacks import AsyncChunks
 from lmstudio_integrations.llama_index._responses import ResponseBuilder
@@ -24,9 +25,9 @@ async def begin(server: Server) -> AsyncIterator[Begin]:
     async with lms.AsyncClient(server.address) as client:
 
         def begin(text: str) -> AsyncChunks[ChatResponse]:
-            stream = client.llm.lazy_model(CHAT).respond_stream(text)
-            builder = ResponseBuilder(ToolUse(), stream.result)
-            return AsyncChunks(stream, builder, ResponseBuilder.chat_chunk, nullcontext())
+            prediction = model_of(client.llm.lazy_model(CHAT)).prepare_response(text, {})
+            builder = ResponseBuilder(ToolUse(), prediction.result)
+            return AsyncChunks(prediction, builder, ResponseBuilder.chat_chunk, nullcontext())
 
         yield begin
 

@@ -71,15 +71,8 @@ class PredictionStream(BaseStream):
         return run(self._prediction.advance())
 
     def batches(self) -> Generator[list[PredictionEvent]]:
-        """Yield all events in the batches in which they arrived; cheaper than one by one."""
-        ready = self._prediction.ready
-        try:
-            while ready or self._fill():
-                batch = list(ready)
-                ready.clear()
-                yield batch
-        finally:
-            self._prediction.close_unless_reading()
+        """Return all events in the batches in which they arrived; cheaper than one by one."""
+        return self._prediction.batches()
 
     def events(self) -> Iterator[PredictionEvent]:
         """Yield all events in order: fragments, tool calls, progress, and the end."""

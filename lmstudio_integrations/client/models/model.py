@@ -19,7 +19,6 @@ from lmstudio_integrations.client.models.state import (
     KeptWarm,
     ModelState,
     ServerModels,
-    WireInfo,
     device_of,
     identifier_of,
     reference_of,
@@ -44,7 +43,7 @@ from lmstudio_integrations.protocol.errors import details_of, means_unloaded
 from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.types.config import slots_of
 from lmstudio_integrations.types.models import InstanceProcessingState, ModelInstanceInfo
-from lmstudio_integrations.types.results import PredictionResult
+from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -193,22 +192,23 @@ class ModelOperation(Operation):
                 raise
             logger.info("the prefix of %r was not processed again: %s", self.state.name, error)
 
-    def recognize(self, instance: Instance, info: WireInfo) -> Instance:
+    def recognize(self, instance: Instance, end: PredictionEnd) -> Instance:
         """Return the instance that has responded: another program may have loaded the model again in the meantime.
 
         Args:
             instance: The instance that the request was for.
-            info: The info of the one that responded, which may lack anything.
+            end: The end of the response; what it reports of the one that responded may lack anything.
         """
-        reference = reference_of(info)
+        info = end.model_info
+        reference, responding = reference_of(info), instance
         is_other = None not in {reference, instance.reference} and reference != instance.reference
-        if not is_other or info.get("identifier") != instance.identifier:
-            return instance
-        server_models = self.context.shared(ServerModels)
-        server_models.record(self.state.kind, self.state.key, info)
-        responding = server_models.instance_of(info)
-        if self.state.instance is instance:
-            self.state.instance = responding
+        if is_other and info.get("identifier") == instance.identifier:
+            server_models = self.context.shared(ServerModels)
+            server_models.record(self.state.kind, self.state.key, info)
+            responding = server_models.instance_of(info)
+            if self.state.instance is instance:
+                self.state.instance = responding
+        responding.info, responding.load_config = {**responding.info, **info}, end.load_model_config
         return responding
 
     def should_retry(self, error: LMStudioError, *, seen: bool = False) -> bool:

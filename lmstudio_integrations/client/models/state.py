@@ -109,6 +109,8 @@ class Instance:
         device: How requests name the device that it is on; empty if the server has reported none.
         names_device: Whether requests name the device: the identifier may also match an instance on another one.
         by_reference: Whether requests name it by its reference, because the device may go away.
+        info: What the server has reported of it last.
+        load_config: How it was loaded, in wire form, as the last response said; empty before one has.
     """
 
     identifier: str
@@ -123,6 +125,8 @@ class Instance:
     device: OnDevice = field(default_factory=OnDevice)
     names_device: bool = False
     by_reference: bool = False
+    info: WireInfo = field(default_factory=dict[str, Any])
+    load_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @classmethod
     def of(cls, info: WireInfo) -> "Instance":
@@ -135,7 +139,7 @@ class Instance:
         window = ContextWindow(length, max_context_length(info)) if is_count(length) else None
         vision = info.get("vision")
         sees_images = vision if isinstance(vision, bool) else None
-        return cls(identifier_of(info), reference_of(info), window, sees_images, device=device_of(info))
+        return cls(identifier_of(info), reference_of(info), window, sees_images, device=device_of(info), info=info)
 
     @property
     def specifier(self) -> Specifier:

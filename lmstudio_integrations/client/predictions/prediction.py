@@ -25,7 +25,7 @@ least one of them sees the other. And the first outcome stays.
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -39,7 +39,7 @@ from lmstudio_integrations.client.predictions.middleware import Ask, Events, Mid
 from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.support.suggestions import context_overflow, for_draft_model
 from lmstudio_integrations.client.transport.cancel_scope import add_to_scope
-from lmstudio_integrations.client.transport.flows import Flow, Step, T
+from lmstudio_integrations.client.transport.flows import Flow, Step, T, run
 from lmstudio_integrations.client.transport.listener import NOBODY
 from lmstudio_integrations.client.transport.mailboxes import Mailbox, current_thread_or_task
 from lmstudio_integrations.client.transport.operation import OpenRequest
@@ -195,6 +195,17 @@ class Prediction:
             self._reads_to_end = False
             self._is_read = True
         return self.result()
+
+    def batches(self) -> Generator[Events]:
+        """Yield all events in this thread, in the batches in which they arrived; leaving early stops the generation."""
+        ready = self.ready
+        try:
+            while ready or run(self.advance()):
+                batch = list(ready)
+                ready.clear()
+                yield batch
+        finally:
+            self.close_unless_reading()
 
     def result(self) -> PredictionResult:
         """Return the result, without waiting.
@@ -463,7 +474,7 @@ class Prediction:
         end = ask.raw.end
         if end is None:
             return (yield from self._deliver(batch, None, self._middlewares))
-        ask.instance = self._operation.recognize(ask.instance, end.model_info)
+        ask.instance = self._operation.recognize(ask.instance, end)
         if ask.request is not None:
             ask.request.server_is_done = True
         ask.is_cancelled = self._is_cancelled
