@@ -18,8 +18,6 @@ from lmstudio_integrations.emulator.models.catalog import scripted_entries
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
 from tests._adapters.ways import AGENT_WARNINGS, Way, said, ways
-from tests.faults.actions import replace
-from tests.faults.proxy import ALWAYS, Injection, Proxy, ProxyThread
 from tests.support.adapters import covering
 from tests.support.gate import AT_THE_GATE, Gate
 from tests.support.served import served
@@ -198,46 +196,6 @@ def test_the_first_token_comes_after_a_response_that_is_dropped(server: Emulator
         stats = client.llm.model("m").respond("Hello", **NATIVE).stats
     dropped, delivered = (each.stats for each in server.predictions[-2:])
     assert stats.time_to_first_token_sec == dropped["totalTimeSec"] + delivered["timeToFirstTokenSec"]
-
-
-MLX = {"timeToFirstTokenSec": 0.504, "totalTimeSec": 1.658, "predictedTokensCount": 73, "tokensPerSecond": 44.01773}
-MLX_SHORT = {"timeToFirstTokenSec": 0.599, "totalTimeSec": 0.05, "predictedTokensCount": 4, "tokensPerSecond": 80}
-LLAMA_CPP = {
-    "timeToFirstTokenSec": 0.057613,
-    "totalTimeSec": 0.092553,
-    "predictedTokensCount": 3,
-    "tokensPerSecond": 57.24098454493418,
-}
-
-
-@pytest.mark.parametrize(
-    ("stats", "whole"),
-    [
-        (MLX, 1.658 + 0.504),
-        (MLX_SHORT, 0.05 + 0.599),
-        (LLAMA_CPP, 0.092553),
-        ({**MLX, "tokensPerSecond": None}, 1.658),
-        ({**MLX, "predictedTokensCount": 1}, 1.658),
-        ({"timeToFirstTokenSec": 0.5, "totalTimeSec": None}, 0.5),
-        ({"timeToFirstTokenSec": None, "totalTimeSec": 2, "tokensPerSecond": 5}, 2.0),
-    ],
-    ids=["mlx", "mlx short", "llama.cpp", "no speed", "one token", "no total", "no first"],
-)
-def test_the_total_of_several_predictions_has_each_time_to_the_first_token_once(
-    server: Emulator, stats: dict[str, Any], whole: float
-) -> None:
-    """As observed: the total of MLX begins with the first token, and that of llama.cpp with the request."""
-
-    def observed(message: dict[str, Any]) -> dict[str, Any]:
-        packet = message["message"]
-        return {**message, "message": {**packet, "stats": {**packet["stats"], **stats}}}
-
-    fault = Injection("predict last packet", replace(observed), ALWAYS)
-    with ProxyThread() as thread, Proxy(thread, server.address, [fault]) as proxy, lms.Client(proxy.address) as client:
-        summed = client.llm.model("m").respond("Hello", **NATIVE).stats
-    assert summed.predictions_count == 2
-    assert summed.total_time_sec == pytest.approx(2 * whole)
-    assert summed.time_to_first_token_sec == pytest.approx(whole + (stats["timeToFirstTokenSec"] or 0))
 
 
 def test_the_native_client_sends_both_by_default_as_the_official_sdk_does(server: Emulator) -> None:

@@ -23,12 +23,10 @@ must not wait for a lock. So there is none, but two rules. Whoever stops it reco
 least one of them sees the other. And the first outcome stays.
 """
 
-import math
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations._support.typeguards import is_count
@@ -37,6 +35,7 @@ from lmstudio_integrations.client.models.queries import list_downloaded
 from lmstudio_integrations.client.predictions.entries import middlewares_of
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.plan import Plan
+from lmstudio_integrations.client.predictions.totals import Totals
 from lmstudio_integrations.client.support.suggestions import context_overflow, for_draft_model
 from lmstudio_integrations.client.transport.cancel_scope import add_to_scope
 from lmstudio_integrations.client.transport.flows import Flow, Step, T, run
@@ -54,10 +53,8 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
     LMStudioWrongModelKindError,
 )
-from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.protocol.session import closed_early
 from lmstudio_integrations.types.results import (
-    LlmPredictionFragment,
     PredictionEnd,
     PredictionEvent,
     PredictionResult,
@@ -66,11 +63,6 @@ from lmstudio_integrations.types.structured import json_object
 
 _CLOSED = "closed before its end; to stop it and keep what has arrived, call cancel() and read on"
 _CANCELLED = "cancelled before its result arrived"
-
-_SUMMED = ("promptTokensCount", "predictedTokensCount", "totalTokensCount", "totalTimeSec", "droppedTokens")
-"""The statistics of a result that are sums over all asks."""
-
-_FIRST_DELAY, _TOTAL = "timeToFirstTokenSec", "totalTimeSec"
 
 
 class _ClosedError(BaseException):
@@ -198,11 +190,10 @@ class Prediction:
 
     def batches(self) -> Generator[Events]:
         """Yield all events in this thread, in the batches in which they arrived; leaving early stops the generation."""
-        ready = self.ready
         try:
-            while ready or run(self.advance()):
-                batch = list(ready)
-                ready.clear()
+            while bool(self.ready) or run(self.advance()):
+                batch = list(self.ready)
+                self.ready.clear()
                 yield batch
         finally:
             self.close_unless_reading()
@@ -276,7 +267,7 @@ class Prediction:
             return None
         events, end = fallback
         stopped = replace(end, stats={**end.stats, "stopReason": "userStopped"})
-        return self._result_of([*self._earlier, Ask(delivered=events)], self._with_all_asks(stopped))
+        return Totals([*self._earlier, Ask(delivered=events, is_changed=True)]).result(self._with_totals(stopped))
 
     def _settle(self, outcome: PredictionResult | Exception) -> PredictionResult | Exception:
         """Record how it ended, in one step: the first outcome stays, whichever thread has it."""
@@ -493,7 +484,7 @@ class Prediction:
         ask = self._ask
         events, end, asks_again = yield from self._pass_through(events, end, middlewares)
         if end is not None:
-            end = self._with_all_asks(end)
+            end = self._with_totals(end)
             events = [*events, end]
         if self._plan.callbacks is not None:
             yield from self._plan.callbacks.show(events)
@@ -548,7 +539,7 @@ class Prediction:
             raise LMStudioPredictionError(f"{plan.label} error: the generation failed on the server")
         if stop_reason == "modelUnloaded":
             raise operation.unloaded_error()
-        result = self._result_of([*self._earlier, self._ask], end)
+        result = Totals([*self._earlier, self._ask]).result(end)
         if result.thoughts:
             # The last ask may have failed before it had an instance.
             asks = (self._ask, *reversed(self._earlier))
@@ -563,43 +554,10 @@ class Prediction:
             operation.listener.on_first_chunk()
         self._report_end(result)
 
-    def _with_all_asks(self, end: PredictionEnd) -> PredictionEnd:
+    def _with_totals(self, end: PredictionEnd) -> PredictionEnd:
         """Return the end of the prediction, with what all asks have used, and where it ran."""
-        stats, each_end = end.stats, [ask.end for ask in (*self._earlier, self._ask) if ask.end is not None]
-        if len(each_end) > 1:
-            used = {name: [each.stats[name] or 0 for each in each_end if name in each.stats] for name in _SUMMED}
-            sums = {name: sum(values) for name, values in used.items() if values}
-            if _TOTAL in sums:
-                sums[_TOTAL] = sum(_whole_time(each.stats) for each in each_end)
-            stats = {**stats, **sums, **self._time_to_first_token(), "predictionsCount": len(each_end)}
-        if load_times := self._operation.load_times:
-            stats = {**stats, "modelLoadTimeSec": sum(load_times)}
-        return replace(end, stats=stats, host=str(self._operation.context.target))
-
-    def _time_to_first_token(self) -> dict[str, float]:
-        """Return how long the caller waited for the first token: it may have come with any ask, after others."""
-        waited = 0.0
-        for ask in (*self._earlier, self._ask):
-            stats = {} if ask.end is None else ask.end.stats
-            is_first = ask is self._ask or any(type(event) is LlmPredictionFragment for event in ask.delivered)
-            if is_first and _FIRST_DELAY in stats:
-                return {_FIRST_DELAY: waited + (stats[_FIRST_DELAY] or 0)}
-            waited += _whole_time(stats)
-        return {}
-
-    def _result_of(self, asks: Sequence[Ask], end: PredictionEnd) -> PredictionResult:
-        if not (self._earlier or self._ask.is_changed):
-            return replace(self._ask.response(), end=end)
-        delivered = Accumulator(end=end)
-        for ask in asks:
-            delivered.add_all(ask.delivered)
-        result = delivered.result()
-        if not self._earlier:
-            return result
-        responses = [ask.response() for ask in asks if ask.raw.end is not None]
-        cached = [each.cached_tokens for each in responses if each.cached_tokens is not None]
-        reasoning_tokens = sum(each.reasoning_tokens for each in responses)
-        return replace(result, cached_tokens=sum(cached) if cached else None, reasoning_tokens=reasoning_tokens)
+        operation = self._operation
+        return Totals([*self._earlier, self._ask]).end(end, operation.load_times, str(operation.context.target))
 
     # Waiting --------------------------------------------------------------------------------------------------------
 
@@ -625,26 +583,6 @@ class Prediction:
             self._wake(step)
         elif self._is_cancelled:
             self._end_finishing(step)
-
-
-def _whole_time(stats: Mapping[str, Any]) -> float:
-    """Return the seconds from a request to its end: the total of some servers begins with the first token.
-
-    It does where it is shorter than the time to the first token, or where all tokens at the reported speed take just so
-    long, unless those after the first token do (docs/protocol.md#prediction-stats).
-    """
-    total, delay = float(stats.get(_TOTAL) or 0), float(stats.get(_FIRST_DELAY) or 0)
-    tokens, speed = stats.get("predictedTokensCount") or 0, stats.get("tokensPerSecond") or 0
-    if not total or total < delay:
-        return total + delay
-    if tokens <= _FEW or not speed:
-        return total
-    is_whole = math.isclose((tokens - 1) / speed, total - delay, rel_tol=_TOLERANCE)
-    return total if is_whole or not math.isclose(tokens / speed, total, rel_tol=_TOLERANCE) else total + delay
-
-
-_FEW, _TOLERANCE = 2, 0.01
-"""The tokens of responses whose speed proves nothing, and the difference at which two times count as equal."""
 
 
 def _only_progress(events: Events) -> bool:
