@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 from lmstudio_integrations._adapters.tool_settings import wire_name
 from lmstudio_integrations._support.secrets import redacted_url
@@ -34,8 +34,6 @@ from lmstudio_integrations.types.files import FileHandle, image_format
 from lmstudio_integrations.types.functions import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 from lmstudio_integrations.types.reasoning import ReasoningPart, Thought, with_thoughts
 from lmstudio_integrations.types.structured import partial_json
-
-PartT = TypeVar("PartT")
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
@@ -146,7 +144,8 @@ class ToolResult:
     images: tuple[ImageSource, ...] = ()
 
 
-Part: TypeAlias = str | ReasoningPart | FileHandle | ImageSource | ToolCallRequestPart | ToolResult
+OtherPart: TypeAlias = ReasoningPart | FileHandle | ImageSource | ToolCallRequestPart | ToolResult
+Part: TypeAlias = str | OtherPart
 """A part of a message; a string is a text."""
 
 Uploaded: TypeAlias = Mapping[ImageSource, FileHandle | str]
@@ -250,13 +249,35 @@ def _checked_id(call_id: object) -> object:
     return call_id
 
 
-def _parts_of(messages: Iterable[PendingMessage], kind: type[PartT]) -> list[PartT]:
-    return [part for each in messages for part in each.parts if isinstance(part, kind)]
+class Attachments(NamedTuple):
+    """What a conversation has besides texts and calls.
 
+    Attributes:
+        images: The images that must be uploaded, each once.
+        files: The uploaded files that it refers to.
+        has_reasoning: Whether it has thoughts.
+    """
 
-def images(messages: Iterable[PendingMessage]) -> list[ImageSource]:
-    """Return the images that must be uploaded, each once."""
-    return list(dict.fromkeys(_parts_of(messages, ImageSource)))
+    images: list[ImageSource]
+    files: list[FileHandle]
+    has_reasoning: bool
+
+    @classmethod
+    def of(cls, messages: Iterable[PendingMessage]) -> Self:
+        """Return those of messages."""
+        images, files, has_reasoning = dict[ImageSource, None](), list[FileHandle](), False
+        for message in messages:
+            for part in message.parts:
+                match part:
+                    case ImageSource():
+                        images[part] = None
+                    case FileHandle():
+                        files.append(part)
+                    case ReasoningPart():
+                        has_reasoning = True
+                    case _:
+                        pass
+        return cls([*images], files, has_reasoning)
 
 
 def for_upload(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> WireHistory | PendingHistory:
@@ -269,11 +290,11 @@ def for_upload(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> 
     Raises:
         LMStudioValueError: If an image would have to be downloaded, and may not.
     """
-    sources = images(pending)
-    if not sources:
+    attachments = Attachments.of(pending)
+    if not attachments.images:
         return encode(pending, {})
     unsent = dict[ImageSource, str]()
-    for source in sources:
+    for source in attachments.images:
         if source.url and not values["allow_image_download"]:
             problem = (
                 f"the image {redacted_url(source.url)} is on the web; set allow_image_download=True to download it, "
@@ -282,7 +303,7 @@ def for_upload(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> 
             if not source.is_optional:
                 raise LMStudioValueError(problem)
             unsent[source] = problem
-    sent = [source for source in sources if source not in unsent]
+    sent = [source for source in attachments.images if source not in unsent]
     if not sent:
         return encode(pending, unsent)
 
@@ -293,34 +314,40 @@ def for_upload(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> 
         [PendingImage(source.url or source.path or source.data, source.is_optional) for source in sent],
         with_handles,
         values["allow_image_download"] == "private",
-        _parts_of(pending, FileHandle),
-        has_reasoning=bool(_parts_of(pending, ReasoningPart)),
+        attachments.files,
+        has_reasoning=attachments.has_reasoning,
     )
 
 
 def encode(messages: Sequence[PendingMessage], uploaded: Uploaded) -> WireHistory:
     """Return the wire form of a conversation, with the uploaded images, or notes, in their places."""
-    has_late = any(message.role == "system" for message in messages[1:])
-    system_first = _written(_with_system_first(messages), uploaded) if has_late else None
-    handles = [each for each in uploaded.values() if isinstance(each, FileHandle)]
-    files, thoughts = _parts_of(messages, FileHandle), _parts_of(messages, ReasoningPart)
-    return WireHistory(_written(messages, uploaded), [*files, *handles], system_first, bool(thoughts))
+    attachments = Attachments.of(messages)
+    handles = [each for each in uploaded.values() if isinstance(each, FileHandle)] if uploaded else []
+    system_first = None
+    if "system" in [message.role for message in messages[1:]]:
+        system_first = _written(_with_system_first(messages), uploaded)
+    files = [*attachments.files, *handles]
+    return WireHistory(_written(messages, uploaded), files, system_first, attachments.has_reasoning)
 
 
 def _written(messages: Sequence[PendingMessage], uploaded: Uploaded) -> list[dict[str, Any]]:
-    return wire_messages(
-        (message.role, parts)
-        for message in messages
-        if (parts := [_wire(part, uploaded) for part in message.parts if _is_sent(part, message.role, uploaded)])
-        or not message.parts
-    )
-
-
-def _is_sent(part: Part, role: Role, uploaded: Uploaded) -> bool:
-    """Whether a part is sent. Of a user, an image of a tool is not if it could not be uploaded: its result says so."""
-    if role == "user" and isinstance(part, ImageSource) and part.is_optional:
-        return not isinstance(uploaded[part], str)
-    return True
+    written: list[tuple[str, list[dict[str, Any]]]] = []
+    for message in messages:
+        parts: list[dict[str, Any]] = []
+        for part in message.parts:
+            if isinstance(part, str):
+                parts.append(text_part(part))
+            # A user has an image of a tool only if it could be uploaded: otherwise the tool's result says why not.
+            elif not (
+                message.role == "user"
+                and isinstance(part, ImageSource)
+                and part.is_optional
+                and isinstance(uploaded[part], str)
+            ):
+                parts.append(_wire(part, uploaded))
+        if parts or not message.parts:
+            written.append((message.role, parts))
+    return wire_messages(written)
 
 
 def _with_system_first(messages: Sequence[PendingMessage]) -> list[PendingMessage]:
@@ -331,9 +358,7 @@ def _with_system_first(messages: Sequence[PendingMessage]) -> list[PendingMessag
     return merged.finish()
 
 
-def _wire(part: Part, uploaded: Uploaded) -> dict[str, Any]:
-    if isinstance(part, str):
-        return text_part(part)
+def _wire(part: OtherPart, uploaded: Uploaded) -> dict[str, Any]:
     if isinstance(part, ToolResult):
         notes = [not_shown("image", reason) for each in part.images if isinstance(reason := uploaded.get(each), str)]
         wire = part.part.to_dict()

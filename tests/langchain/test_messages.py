@@ -17,7 +17,7 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.content import create_file_block
 
-from lmstudio_integrations._adapters.conversation import ImageSource, encode, images
+from lmstudio_integrations._adapters.conversation import Attachments, ImageSource, encode
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._messages import convert
 from lmstudio_integrations.types.files import FileHandle
@@ -31,7 +31,7 @@ def wire(messages: Sequence[BaseMessage], *, system_first: bool = False) -> list
     pending = convert(messages)
     handles = {
         source: FileHandle(name="i.png", identifier=f"file-{n}", size_bytes=1, file_type="image")
-        for n, source in enumerate(images(pending))
+        for n, source in enumerate(Attachments.of(pending).images)
     }
     history = encode(pending, handles)
     return history.messages if history.system_first is None or not system_first else history.system_first
@@ -167,7 +167,7 @@ def test_function_messages_are_tool_results() -> None:
 def test_images_are_read_in_every_form_and_not_downloaded(block: dict[str, Any]) -> None:
     pending = convert([HumanMessage([{"type": "text", "text": "what?"}, block])])
     source = ImageSource(url="https://h/a.png") if "https" in str(block) else ImageSource(IMAGE)
-    assert images(pending) == [source]
+    assert Attachments.of(pending).images == [source]
 
 
 def test_the_same_image_is_uploaded_once() -> None:

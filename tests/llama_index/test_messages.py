@@ -20,7 +20,7 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
-from lmstudio_integrations._adapters.conversation import ImageSource, encode, images
+from lmstudio_integrations._adapters.conversation import Attachments, ImageSource, encode
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.llama_index._messages import convert
 from tests.support.web import PIXEL
@@ -52,7 +52,7 @@ def result(text: str, call_id: str | None = "c1") -> ChatMessage:
 
 
 def images_in(*blocks: Any) -> list[ImageSource]:
-    return images(convert([user(*blocks)]))
+    return Attachments.of(convert([user(*blocks)])).images
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,12 @@ def asked(*events: Any, delivered: bool = True, **stats: Any) -> Ask:
 
 
 def test_one_ask_has_the_numbers_of_the_server() -> None:
-    stats = {"promptTokensCount": 3, "totalTimeSec": 1.5, "timeToFirstTokenSec": 2.0, "stopReason": "eosFound"}
+    stats: dict[str, Any] = {
+        "promptTokensCount": 3,
+        "totalTimeSec": 1.5,
+        "timeToFirstTokenSec": 2.0,
+        "stopReason": "eosFound",
+    }
     asks = Totals([asked(CACHED, TEXT, THOUGHT, **stats)])
     last = asks.end(end(**stats), [], "ws://host")
     assert (last.stats, last.host) == (stats, "ws://host")
