@@ -46,11 +46,6 @@ logger: logging.Logger = logging.getLogger(__name__)
 _TOOLS_KEY = wire_keys(LlmPredictionConfig)["raw_tools"].key
 
 
-def requires_call(settings: LlmPredictionConfig) -> bool:
-    """Whether a prediction must call a tool."""
-    return (settings.tool_choice or {}).get("mode") == "required"
-
-
 def offered_tools(settings: LlmPredictionConfig) -> list[dict[str, Any]]:
     """Return the definitions of the tools that a prediction offers, in wire form."""
     return (settings.raw_tools or {}).get("tools") or []
@@ -73,10 +68,6 @@ def tools_among(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the definitions of tools among settings by their wire keys."""
     use = settings.get(_TOOLS_KEY)
     return (use.get("tools") or []) if is_object(use) else []
-
-
-def may_call(settings: LlmPredictionConfig) -> bool:
-    return bool(offered_tools(settings)) and (settings.tool_choice or {}).get("mode") != "none"
 
 
 def lacks_call(result: PredictionResult) -> bool:
@@ -380,12 +371,13 @@ class Plan:
     @cached_property
     def tools(self) -> Sequence[Mapping[str, Any]]:
         """The definitions of the tools that the model may call, in wire form."""
-        return offered_tools(self.settings) if self.history is not None and may_call(self.settings) else ()
+        may_call = self.history is not None and (self.settings.tool_choice or {}).get("mode") != "none"
+        return offered_tools(self.settings) if may_call else ()
 
     @property
     def requires_call(self) -> bool:
         """Whether the model must call a tool."""
-        return self.history is not None and requires_call(self.settings)
+        return self.history is not None and (self.settings.tool_choice or {}).get("mode") == "required"
 
     @property
     def forces_call(self) -> bool:

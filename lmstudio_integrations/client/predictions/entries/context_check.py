@@ -76,12 +76,12 @@ class ContextCheck(Middleware):
     def _count_dropped(self, end: PredictionEnd, ask: Ask) -> Flow[int]:
         """Return how many tokens of the prompt were dropped, as far as it can be known; warn about them."""
         limit, read = end.model_info.get("contextLength"), end.stats.get("promptTokensCount") or 0
+        if not is_count(limit) or _is_small(len(dumps(ask.parameter).encode()), limit):
+            return 0
         settings = collapse(ask.parameter["predictionConfigStack"])
         policy, tools = settings.get("llm.prediction.contextOverflowPolicy"), tools_among(settings)
         is_empty, may_drop = ask.is_empty, policy != "stopAtLimit"
-        if not is_count(limit) or not _may_be_cut(
-            ask.parameter, tools, limit, read, may_drop=may_drop, is_empty=is_empty
-        ):
+        if not _may_be_cut(ask.parameter, tools, limit, read, may_drop=may_drop, is_empty=is_empty):
             return 0
         try:
             used = yield from _count(ask.operation, ask.parameter, tools)
@@ -105,12 +105,17 @@ class ContextCheck(Middleware):
         return used - read
 
 
+def _is_small(size: int, limit: int) -> bool:
+    """Whether so many bytes surely take at most half of the context window."""
+    return size / _BYTES_PER_TOKEN <= limit / 2
+
+
 def _may_be_cut(
     request: Mapping[str, Any], tools: list[Any], limit: int, read: int, *, may_drop: bool, is_empty: bool
 ) -> bool:
     messages: list[dict[str, Any]] = request["history"]["messages"] if "history" in request else []
     size = len(dumps(request.get("rawPrompt") or messages).encode()) + len(dumps(tools))
-    if size / _BYTES_PER_TOKEN <= limit / 2:
+    if _is_small(size, limit):
         return False
     # A server that may drop messages may leave room for the response, so that the window is not nearly full.
     is_suspicious = may_drop or is_empty or read >= _NEARLY_FULL * limit or read < _FEWEST_TOKENS_PER_BYTE * size

@@ -236,6 +236,7 @@ def resolved_hosts(hosts: Hosts) -> tuple[str | None, ...]:
     return tuple(sorted([normalized(host) for host in names if host is not None]))
 
 
+@lru_cache(maxsize=256)
 def normalized(host: str) -> str:
     """Return the address of a server, the same for all spellings.
 
