@@ -532,6 +532,7 @@ def _interrupted(at: int, function: Callable[[], None]) -> bool:
             raise KeyboardInterrupt
         return trace_instruction
 
+    gc.disable()  # Python prints as well what is raised in a callback of the collector, such as that of Hypothesis
     sys.settrace(trace_call)
     try:
         function()
@@ -539,6 +540,7 @@ def _interrupted(at: int, function: Callable[[], None]) -> bool:
         return True
     finally:
         sys.settrace(previous)
+        gc.enable()
     return False
 
 
