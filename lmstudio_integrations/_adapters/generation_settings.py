@@ -49,9 +49,6 @@ _OVERFLOW_KEY = wire_keys(LlmPredictionConfig)[_OVERFLOW].key
 MERGED_BY_KEY = frozenset({"prediction_config", "load_config", "timeouts"})
 """Settings whose entries override those of an earlier value one by one."""
 
-MERGED_WITH_BOUND = MERGED_BY_KEY | {"timeout", "request_timeout"}
-"""Arguments of a call that change what else is bound."""
-
 _NO_SETTINGS = LlmPredictionConfig()
 
 _CHANGEABLE: tuple[type, ...] = (list, dict, Settings)
@@ -138,24 +135,16 @@ class GenerationSettings(AdapterPredictionSettings, ModelSettings):
             resolve_aliases(effective, self._call_names(), kind.__name__, self._call.fields_of_object)
         )
 
-    def _bindable(self, given: Mapping[str, Any], bound: Mapping[str, Any]) -> dict[str, Any]:
+    def _bindable(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return arguments to bind, once they are checked: those that may change a response.
-
-        Args:
-            given: The arguments.
-            bound: What is bound already.
 
         Raises:
             LMStudioValueError: If an argument is unknown, invalid, or would show a secret in a trace.
         """
         self._reject_secrets(given)
         effective = with_effect(given, _known_arguments(type(self)))
-        checked = self._checked(
-            {name: effective[name] for name in effective.keys() - self._call.request - self._call.framework}
-        )
-        earlier = self._checked({name: bound[name] for name in MERGED_BY_KEY & bound.keys()})
-        replaced = [name for name in bound if ALIASES.get(name, name) in _replaced(checked)]
-        return {**effective, **_merged_by_key(earlier, checked), **dict.fromkeys(replaced)}
+        self._checked({name: effective[name] for name in effective.keys() - self._call.request - self._call.framework})
+        return effective
 
     def _reject_secrets(self, given: Mapping[str, Any]) -> None:
         """Reject call arguments that would show a secret in a trace. Runs before the framework traces them.

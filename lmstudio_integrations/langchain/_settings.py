@@ -5,7 +5,7 @@ The settings and the resolution of a call are in `_adapters/generation_settings.
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cache, wraps
+from functools import cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
@@ -16,7 +16,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.utils import AnyConfigurableField
 from pydantic import BaseModel, Field
 
-from lmstudio_integrations._adapters.generation_settings import MERGED_WITH_BOUND, GenerationSettings
+from lmstudio_integrations._adapters.generation_settings import GenerationSettings
 from lmstudio_integrations._adapters.input_checks import ALIASES
 from lmstudio_integrations._adapters.reasoning_effort import reasoning_profile
 from lmstudio_integrations._adapters.runtime import Calling, UsedModel
@@ -138,24 +138,6 @@ def identity(values: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]
     return identifying
 
 
-def with_cache(model: GenerationSettings, given: Mapping[str, Any]) -> Any:
-    """Return the object whose `cache` core reads for a call: a stand-in without a cache if no model is named."""
-    named = {ALIASES.get(name, name): value for name, value in given.items()}
-    return _Uncached(model) if named.get("model", model.model) is None else model
-
-
-class _Uncached:
-    """Stands in for an adapter without `model`: any loaded model may respond, so responses must not be cached."""
-
-    cache = False
-
-    def __init__(self, original: object) -> None:
-        self._original = original
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._original, name)
-
-
 # The common base ------------------------------------------------------------------------------------------------------
 
 
@@ -183,7 +165,7 @@ class BaseLMStudio(GenerationSettings):
                 LMStudioValueError: If a setting is unknown or invalid.
             """
             with translating_errors():
-                return _Binding(bound=self, kwargs=self._bindable(kwargs, {}))
+                return _Binding(bound=self, kwargs=self._bindable(kwargs))
 
         def with_config(self, config: Any = None, **kwargs: Any) -> Any:
             """Return this model with a `RunnableConfig` for each call; what is bound to it is checked as well."""
@@ -268,7 +250,7 @@ class BaseLMStudio(GenerationSettings):
 
 
 class _Binding(RunnableBinding[Any, Any]):
-    """A model with bound settings. What is bound besides is checked as well, and merged by key where a call merges."""
+    """A model with bound settings. What is bound besides is checked as well."""
 
     @classmethod
     def lc_id(cls) -> list[str]:
@@ -276,38 +258,16 @@ class _Binding(RunnableBinding[Any, Any]):
         return RunnableBinding.lc_id()
 
     def bind(self, **kwargs: Any) -> Runnable[Any, Any]:
-        """Bind more settings; they override those that are bound.
+        """Bind more settings; they replace those that are bound.
 
         Raises:
             LMStudioValueError: If a setting is unknown or invalid.
         """
-        return super().bind(**self._bindable(kwargs))
-
-    def _bindable(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         model = self.bound
         while isinstance(model, RunnableBindingBase):  # of `with_retry`
             model = model.bound
-        if not isinstance(model, BaseLMStudio):
-            return given
-        with translating_errors():
-            return model._bindable(given, self.kwargs)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-
-
-def _merging(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a method of core whose arguments are merged with those that are bound; core replaces the bound ones."""
-
-    @wraps(call)
-    def merged(self: _Binding, *args: Any, **given: Any) -> Any:
-        if self.kwargs and not MERGED_WITH_BOUND.isdisjoint(given):
-            given = {**given, **self._bindable(given)}  # pyright: ignore[reportPrivateUsage] - of this module
-        return call(self, *args, **given)
-
-    return merged
-
-
-for _name in ("invoke", "batch", "batch_as_completed", "stream", "stream_events", "transform"):
-    for _each in (_name, f"a{_name}"):
-        setattr(_Binding, _each, _merging(getattr(RunnableBinding, _each)))
+        checked = model.bind(**kwargs).kwargs if isinstance(model, BaseLMStudio) else kwargs
+        return super().bind(**checked)
 
 
 # Profiles -------------------------------------------------------------------------------------------------------------

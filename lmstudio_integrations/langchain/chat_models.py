@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
+from uuid import uuid4
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -393,13 +394,6 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
 
     # Caches of responses ----------------------------------------------------------------------------------------------
 
-    def _generate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
-        # The overridden method reads `cache` of the object that it gets.
-        return BaseChatModel._generate_with_cache(_settings.with_cache(self, kwargs), *args, **kwargs)  # noqa: SLF001
-
-    async def _agenerate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
-        return await BaseChatModel._agenerate_with_cache(_settings.with_cache(self, kwargs), *args, **kwargs)  # noqa: SLF001
-
     def _call_values(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the resolved settings of a call, without what it requests besides settings, such as tools."""
         others = self._call.request | self._call.framework
@@ -412,6 +406,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         with translating_errors():
             values = self._call_values(stop, kwargs)
         parts = {
+            "any_model": values["model"] is None and uuid4().hex,  # another one may respond next time
             "class": type(self).__name__,
             "output_version": values.get("output_version"),
             "settings": sorted(_settings.identity(values, type(self)).items()),

@@ -77,7 +77,7 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
     ) -> LLMResult:
         """Continue texts. Takes the keyword arguments of `BaseLLM.generate` and the settings of the call."""
         called, others = self._as_called(stop, kwargs)
-        return BaseLLM.generate(_settings.with_cache(called, {}), prompts, called.stop, callbacks, **others)
+        return BaseLLM.generate(called, prompts, called.stop, callbacks, **others)
 
     async def agenerate(
         self,
@@ -88,7 +88,7 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
     ) -> LLMResult:
         """Continue texts. Takes the keyword arguments of `BaseLLM.agenerate` and the settings of the call."""
         called, others = self._as_called(stop, kwargs)
-        return await BaseLLM.agenerate(_settings.with_cache(called, {}), prompts, called.stop, callbacks, **others)
+        return await BaseLLM.agenerate(called, prompts, called.stop, callbacks, **others)
 
     def _as_called(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
         """Return an object with the settings of a call as its own, and the arguments that are no settings.
@@ -101,10 +101,12 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
             others = {name: arguments.pop(name) for name in self._call.framework & arguments.keys()}
             if "stream" in arguments:  # core's name for it in a call
                 arguments["streaming"] = arguments.pop("stream")
-            if not arguments:
+            changes = {name: value for name, value in self._merged(arguments).items() if value is not own[name]}
+            if changes.get("model", self.model) is None:  # any loaded model may respond
+                changes["cache"] = False
+            if not changes:
                 return self, others
-            values = self._merged(arguments)
-            called = self.model_copy(update={name: value for name, value in values.items() if value is not own[name]})
+            called = self.model_copy(update=changes)
             called._runtime = self._runtime  # noqa: SLF001 - a copy of our own kind
             return called, others
 

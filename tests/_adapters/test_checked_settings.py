@@ -282,7 +282,7 @@ def test_a_total_timeout_is_named_where_timeout_is_none(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ChatLMStudio", "LMStudioLLM"])
-def test_what_is_bound_later_overrides_what_was_bound_key_by_key(name: str) -> None:
+def test_what_is_bound_later_replaces_what_was_bound_and_overrides_the_fields_key_by_key(name: str) -> None:
     make, others = OWNERS[name]
     model = make(**others, timeouts={"keepalive": 1, "idle_timeout": 1, "queue_timeout": 1})
     first = {"timeouts": {"idle_timeout": 2, "queue_timeout": 2}, "prediction_config": {"raw": {"a": 1}}, "seed": 1}
@@ -290,56 +290,18 @@ def test_what_is_bound_later_overrides_what_was_bound_key_by_key(name: str) -> N
     bound = model.bind(**first).with_config(tags=["x"]).bind(**second)
     values = model._resolve_call(bound.kwargs).values
     assert bound.config == {"tags": ["x"]}
-    assert values["timeouts"] == {"keepalive": 1, "idle_timeout": 2, "queue_timeout": 3}
-    assert values["prediction_config"].raw == {"a": 1, "b": 2}
+    assert values["timeouts"] == {"keepalive": 1, "idle_timeout": 1, "queue_timeout": 3}
+    assert values["prediction_config"].raw == {"b": 2}
     assert values["seed"] == 2
     assert dumpd(model.bind(seed=1))["id"] == dumpd(RunnableLambda(str).bind(a=1))["id"]
 
 
-BOUND_CALLS: dict[str, Callable[..., Any]] = {
-    "invoke": lambda bound, **given: bound.invoke("x", **given),
-    "ainvoke": lambda bound, **given: asyncio.run(bound.ainvoke("x", **given)),
-    "batch": lambda bound, **given: bound.batch(["x"], **given),
-    "stream": lambda bound, **given: list(bound.stream("x", **given)),
-    "retry": lambda bound, **given: bound.with_retry(stop_after_attempt=1).invoke("x", **given),
-}
-
-
-@pytest.mark.parametrize("call", BOUND_CALLS.values(), ids=BOUND_CALLS)
-@pytest.mark.parametrize("name", ["ChatLMStudio", "LMStudioLLM"])
-def test_what_is_bound_and_what_a_call_gives_are_merged_key_by_key(name: str, call: Callable[..., Any]) -> None:
-    make, others = OWNERS[name]
-    resolved: list[Any] = []
-
-    base: Any = make
-
-    class Recording(base):  # type: ignore[misc]
-        def _resolve_call(self, given: Any) -> Any:
-            resolved.append(super()._resolve_call(given).values)
-            raise LMStudioValueError("this is recorded")
-
-    first = {"timeouts": {"idle_timeout": 2, "queue_timeout": 2}, "prediction_config": {"raw": {"a": 1}}}
-    later = {"timeouts": {"queue_timeout": None}, "prediction_config": {"raw": {"b": 2}}}
-    error_of(partial(call, Recording(**others).bind(**first, timeout=5), **later))
-    assert resolved[0]["timeouts"] == {"idle_timeout": 2, "queue_timeout": None}
-    assert (resolved[0]["timeout"], resolved[0]["prediction_config"].raw) == (5, {"a": 1, "b": 2})
-    error_of(partial(call, Recording(**others).bind(request_timeout=5), timeouts={"idle_timeout": 3}))
-    assert (resolved[-1]["timeout"], resolved[-1]["timeouts"]) == (5, {"idle_timeout": 3})
-    error_of(partial(call, Recording(**others).bind(timeouts={"idle_timeout": 3, "keepalive": 1}), request_timeout=5))
-    assert (resolved[-1]["timeout"], resolved[-1]["timeouts"]) == (5, {"keepalive": 1})
-
-
-def test_what_is_bound_later_replaces_what_takes_precedence() -> None:
+def test_an_unknown_name_is_an_error_where_it_is_bound() -> None:
     make, others = OWNERS["ChatLMStudio"]
-    model = make(**others).bind(timeout=5, context_length=100)
-    bound = model.bind(timeouts={"idle_timeout": 3}, load_config={"context_length": 200})
-    assert (bound.kwargs["timeout"], bound.kwargs["context_length"]) == (5, None)
-    configured = make(**others).with_config(tags=["x"]).bind(timeouts={"idle_timeout": 1, "queue_timeout": 1})
-    assert configured.config == {"tags": ["x"]}
-    assert configured.bind(timeouts={"idle_timeout": 2}).kwargs["timeouts"] == {"idle_timeout": 2, "queue_timeout": 1}
-    assert "unknown setting 'temprature'" in str(error_of(lambda: make(**others).with_config().bind(temprature=1)))
-    later = bound.bind(timeout=7).kwargs
-    assert (later["timeout"], later["timeouts"]) == (7, {})
+    model = make(**others)
+    assert model.with_config(tags=["x"]).bind(seed=1).config == {"tags": ["x"]}
+    for runnable in (model, model.bind(seed=1), model.with_config(), model.bind(seed=1).with_retry()):
+        assert "unknown setting 'temprature'" in str(error_of(partial(runnable.bind, temprature=1)))
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

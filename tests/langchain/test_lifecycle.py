@@ -204,14 +204,6 @@ def test_whichever_model_is_loaded_is_never_cached(
     assert len(server.predictions) == 5
 
 
-@pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM])
-def test_whichever_model_is_loaded_needs_no_cache_that_was_required(server: Server, adapter: Any) -> None:
-    server.load(CHAT)
-    assert adapter(host=server.address, cache=True).invoke("count")
-    with pytest.raises(ValueError, match="cache"):
-        adapter(model=CHAT, host=server.address, cache=True).invoke("count")
-
-
 def test_what_is_known_of_a_model_is_no_secret_and_stays_with_the_object(server: Server) -> None:
     llm = ChatLMStudio(model=CHAT, host=server.address, headers={"X-Proxy": TOKEN}).load()
     assert TOKEN not in json.dumps(vars(llm), default=str)
