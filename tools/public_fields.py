@@ -8,11 +8,12 @@ import inspect
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import reduce
 from importlib import import_module
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from lmstudio_integrations._adapters.field_types import plain_type
+from lmstudio_integrations._support.typeguards import is_list
 from tools import ROOT
 from tools.stub import NAME
 
@@ -28,6 +29,22 @@ def type_text(annotation: Any) -> str:
     if get_origin(plain) is list:
         return f"list[{type_text(*get_args(plain))}]"
     return _MODULE.sub("", inspect.formatannotation(plain)).replace("NoneType", "None")
+
+
+def plain_type(annotation: Any) -> Any:
+    """Return a type without the metadata of `Annotated`, wherever it is in the type."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return plain_type(arguments[0])
+    if origin in {Union, UnionType}:
+        return reduce(lambda union, member: union | member, map(plain_type, arguments))
+    if origin in {None, Literal}:
+        return annotation
+    plain = tuple(
+        list(map(plain_type, each)) if is_list(each) else plain_type(each)  # a list: those of `Callable`
+        for each in arguments
+    )
+    return annotation if plain == arguments else origin[plain]
 
 
 def public_fields() -> dict[str, list[str]]:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from lmstudio_integrations._adapters.field_types import DECLARED, MODEL_NAME, LlmLoadConfig, ModelName
+from lmstudio_integrations._adapters.field_types import MODEL_NAME, LlmLoadConfig
 from lmstudio_integrations._adapters.runtime import Calling, UsedModel
 from lmstudio_integrations._adapters.settings import AuxiliaryModelSettings
 from lmstudio_integrations.client.models import queries
@@ -32,11 +32,8 @@ class _LanguageModelSettings(AuxiliaryModelSettings):
 
     load_config: LlmLoadConfig = None
 
-    if TYPE_CHECKING:
-        model_name: ModelName = DECLARED
-    else:
-        model_name = MODEL_NAME
-        """Another name of `model`."""
+    model_name = MODEL_NAME
+    """Another name of `model`."""
 
 
 class RerankerSettings(_LanguageModelSettings):

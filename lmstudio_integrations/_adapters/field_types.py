@@ -1,34 +1,27 @@
-"""Types of the adapters' fields: of those that several classes have, and of parameters that accept more than is held.
+"""Types of the adapters' fields that several classes have.
 
-These are for editors. pydantic has `validation_alias` and converts a `str` to a `SecretStr`, but pyright, which Visual
-Studio Code runs, then rejects `base_url=` and `api_key="…"`, and a union as the type makes `model.api_token` one, too.
-Type checkers take the type of a parameter from the `__set__` of the field's type, and the type of an attribute from its
-`__get__`. Classes have such fields under `TYPE_CHECKING` only; at run time, the fields have plain types, and
-`ServerSettings` checks and converts what is given, also to calls, copies and assignments.
+`ServerSettings` checks and converts what is given, also to calls, copies and assignments, and accepts more than the
+types say: a token as a `str`, one stop string, and other names of settings.
 """
 
-import inspect
 import os
-import textwrap
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import reduce
+from collections.abc import Callable, Collection, Mapping
 from operator import attrgetter
-from types import UnionType
-from typing import Annotated, Any, Literal, NoReturn, Protocol, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, GetCoreSchemaHandler, SecretStr, SerializationInfo, WithJsonSchema
+from pydantic import Field, GetCoreSchemaHandler, SecretStr, SerializationInfo, WithJsonSchema
 from pydantic.alias_generators import to_snake
-from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
 
 from lmstudio_integrations._adapters.input_checks import HostSecret
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.suggestions import NAME_CUTOFF, closest_names, counterpart, explain_unknown_name
-from lmstudio_integrations._support.typeguards import is_list, is_mapping
+from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.client.support.arguments import TIMEOUTS, checked_timeouts
 from lmstudio_integrations.client.transport.connect.addresses import (
+    hosts_of,
+    normalized,
     public_candidates,
-    resolved_hosts,
     servers_of_environment,
 )
 from lmstudio_integrations.errors import LMStudioValueError
@@ -43,48 +36,19 @@ from lmstudio_integrations.types.config_dicts import (
     TimeoutParameters,
 )
 
-AcceptedT_contra = TypeVar("AcceptedT_contra", contravariant=True)
-HeldT_co = TypeVar("HeldT_co", covariant=True)
-
-DECLARED: Any = None
-"""Default of these parameters: no value that they accept has their type."""
-
-
-class TypedDescriptor(Protocol[AcceptedT_contra, HeldT_co]):
-    """A parameter and attribute of two types: what the constructor and assignments accept, and what is read.
-
-    A concrete adapter repeats the declaration: for users of mypy with pydantic's plugin, which gives an inherited one a
-    single type, that of the parameter.
-    """
-
-    def __get__(self, instance: object, owner: Any, /) -> HeldT_co: ...
-    def __set__(self, instance: object, value: AcceptedT_contra, /) -> None: ...
-
-
-class InputAlias(Protocol[AcceptedT_contra]):
-    """Another name of a parameter. It is no attribute, so reading it from an object is an error."""
-
-    def __get__(self, instance: None, owner: Any, /) -> NoReturn: ...
-    def __set__(self, instance: object, value: AcceptedT_contra, /) -> None: ...
-
-
-ModelName = TypedDescriptor[str | None, str | None]
 MODEL_NAME: Any = property(attrgetter("model"), lambda adapter, name: setattr(adapter, "model", name))
 """`model_name`, another name of `model`, which programs for other integrations read."""
 
 
 def _base_url(adapter: Any) -> str:
-    first = resolved_hosts(adapter.host)[0] or str(public_candidates()[0])
-    return f"http{first.removeprefix('ws')}/v1"
+    first, *_ = hosts_of(adapter.host)
+    address = str(public_candidates()[0]) if first is None else normalized(first)
+    return f"http{address.removeprefix('ws')}/v1"
 
 
-BaseUrl = TypedDescriptor[str | None, str]
 BASE_URL: Any = property(_base_url, lambda adapter, host: setattr(adapter, "host", host))
 """`base_url`, another name of `host`, read as the first server's address for OpenAI's clients. A program that takes a
 model apart, such as CrewAI, would otherwise send its prompts to OpenAI."""
-
-Secret = TypedDescriptor[SecretStr | str | Mapping[str, SecretStr] | Mapping[str, str] | None, SecretStr | None]
-StopStrings = TypedDescriptor[str | Sequence[str] | None, list[str] | None]
 
 # Fields ---------------------------------------------------------------------------------------------------------------
 
@@ -95,16 +59,16 @@ def token_from_environment() -> SecretStr | None:
     return None if text is None else HostSecret(text, servers_of_environment(), is_for_default=False)
 
 
-ApiToken = Annotated[
-    SecretStr | None,
-    Field(
+def api_token_field(*, exclude: bool | None = None) -> Any:
+    """Return the field `api_token`, which some classes exclude from dumps."""
+    return Field(
         default_factory=token_from_environment,
+        exclude=exclude,
         description="API token of LM Studio; for several hosts, one for all or a dict of tokens by host. If unset, "
         "`LM_API_TOKEN` or `LMSTUDIO_API_TOKEN` is read when the object is created, for the hosts in `LMSTUDIO_HOST` "
         "if that is set; without them, the client is a guest. A copy or a call with another host needs its own. It "
         "never appears in `repr`, pickles or dumps. `api_key` is an alias.",
-    ),
-]
+    )
 
 
 def _dumped(config: Settings | dict[str, Any] | None, info: SerializationInfo) -> dict[str, Any] | None:
@@ -236,92 +200,3 @@ ModelTimeoutsDict = Annotated[
         + " Those of a call override those of the object one by one. None by default."
     ),
 ]
-
-
-# Signatures -----------------------------------------------------------------------------------------------------------
-# What `help`, `inspect` and notebooks show. pydantic's own signature, which `model?` shows in IPython and Jupyter,
-# begins with the framework's fields and has the validators in its types; its docstrings have no fields at all.
-
-PACKAGE = __name__.partition(".")[0]
-
-
-class _Signature:
-    """The signature of a pydantic class, as `__signature__` (PEP 362)."""
-
-    def __get__(self, instance: BaseModel | None, owner: type[BaseModel]) -> inspect.Signature:
-        if instance is not None:  # for `inspect`, an instance has the signature of its `__call__`
-            raise AttributeError("__signature__ is an attribute of the class")
-        return inspect.Signature(list(_parameters(owner)))
-
-
-class _Docstring:
-    """The docstring of a pydantic class with the descriptions of its fields, which are added when it is read."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __get__(self, _instance: BaseModel | None, owner: type[BaseModel]) -> str:
-        described = [
-            textwrap.fill(" ".join([f"{name}:", *(owner.model_fields[name].description or "").split()]), **_LAYOUT)
-            for name in ordered_fields(owner)
-        ]
-        return "\n".join([inspect.cleandoc(self._text), "", "Settings:", *described])
-
-
-_LAYOUT: Any = {"width": 100, "initial_indent": " " * 4, "subsequent_indent": " " * 8, "break_long_words": False}
-
-_FACTORY: Any = type("_Factory", (), {"__repr__": lambda _self: "<factory>"})()  # pyright: ignore[reportUnknownLambdaType]
-"""Stands for a default that is made with each object."""
-
-
-def show_signature(owner: type[BaseModel]) -> None:
-    """Make `inspect.signature` show the fields of a class."""
-    cast("Any", owner).__signature__ = _Signature()
-
-
-def describe(owner: type[BaseModel]) -> None:
-    """Make `help` show the fields of a class. One without a docstring inherits that of its base."""
-    show_signature(owner)
-    if owner.__doc__ is not None:
-        cast("Any", owner).__doc__ = _Docstring(owner.__doc__)
-
-
-def _parameters(owner: type[BaseModel]) -> Iterator[inspect.Parameter]:
-    """Yield the parameters of `__init__`, and the fields if it passes them on."""
-    _, *declared = inspect.signature(owner.__init__).parameters.values()
-    named = {each.name: each for each in declared if each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD}}
-    yield from named.values()
-    if any(each.kind is each.VAR_KEYWORD for each in declared):
-        for name in ordered_fields(owner):
-            if name not in named:
-                yield _parameter(name, owner.model_fields[name])
-
-
-def ordered_fields(owner: type[BaseModel]) -> list[str]:
-    """Return the names of the fields: the model first, those of the framework's base classes last."""
-    bases = owner.__mro__
-    last = max(index for index, base in enumerate(bases) if base.__module__.startswith(PACKAGE))
-    framework = {name for base in bases[last + 1 :] if issubclass(base, BaseModel) for name in base.model_fields}
-    return sorted(owner.model_fields, key=lambda name: (name not in {"model", "plugin"}, name in framework))
-
-
-def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
-    default = inspect.Parameter.empty if field.is_required() else _FACTORY if field.default_factory else field.default
-    annotation = plain_type(field.annotation)
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def plain_type(annotation: Any) -> Any:
-    """Return a type without the metadata of `Annotated`, wherever it is in the type."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return plain_type(arguments[0])
-    if origin in {Union, UnionType}:
-        return reduce(lambda union, member: union | member, map(plain_type, arguments))
-    if origin in {None, Literal}:
-        return annotation
-    plain = tuple(
-        list(map(plain_type, each)) if is_list(each) else plain_type(each)  # a list: those of `Callable`
-        for each in arguments
-    )
-    return annotation if plain == arguments else origin[plain]

@@ -10,20 +10,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import deepcopy
 from functools import cache, partial
 from operator import is_, itemgetter
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from lmstudio_integrations._adapters.calls import CallArguments, CallSettings, options_of, top_logprobs_of
 from lmstudio_integrations._adapters.field_types import (
-    DECLARED,
     MODEL_NAME,
     NATIVE_NAMES,
     LlmLoadConfig,
-    ModelName,
     PredictionConfig,
-    StopStrings,
 )
 from lmstudio_integrations._adapters.input_checks import (
     ALIASES,
@@ -92,17 +89,13 @@ class GenerationSettings(AdapterPredictionSettings, ModelSettings):
         "If unset, the server's defaults apply.",
     )
 
-    if TYPE_CHECKING:
-        stop: StopStrings = DECLARED
-        model_name: ModelName = DECLARED
-    else:
-        model_name = MODEL_NAME
-        """Another name of `model`."""
-        stop: Stop = Field(
-            default=None,
-            description="One or more strings that end the response. The `stop` of a call replaces them. None by "
-            "default.",
-        )
+    stop: Stop = Field(
+        default=None,
+        description="One or more strings that end the response. The `stop` of a call replaces them. None by default.",
+    )
+
+    model_name = MODEL_NAME
+    """Another name of `model`."""
 
     on_prompt_progress: SkipJsonSchema[Callable[[float], Any] | None] = Field(
         default=None,

@@ -29,15 +29,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations._adapters import field_types
 from lmstudio_integrations._adapters.field_types import (
     BASE_URL,
-    DECLARED,
-    PACKAGE,
-    ApiToken,
-    BaseUrl,
-    InputAlias,
-    Secret,
-    describe,
-    ordered_fields,
-    show_signature,
+    api_token_field,
     token_from_environment,
 )
 from lmstudio_integrations._adapters.input_checks import SECRETS, normalize_input, resolve_aliases, validated, with_host
@@ -71,8 +63,20 @@ from lmstudio_integrations.types.timeouts import SILENCE_TIMEOUTS
 
 ModelT = TypeVar("ModelT", bound=Model)
 
+_PACKAGE = __name__.partition(".")[0]
+
 _NOT_IN_SCHEMA = ("custom_get_token_ids", "rate_limiter")
 """langchain-core's fields with a type that JSON schemas do not have."""
+
+
+class _Signature:
+    """The signature of a class whose schema is built with its first object: reading it builds the schema."""
+
+    def __get__(self, instance: BaseModel | None, owner: type[BaseModel]) -> Any:
+        if instance is not None:  # for `inspect`, an object has the signature of its `__call__`
+            raise AttributeError("__signature__ is an attribute of the class")
+        owner.model_rebuild()  # which replaces this attribute
+        return owner.__signature__
 
 
 class ServerSettings(ExplainedModel):
@@ -93,13 +97,10 @@ class ServerSettings(ExplainedModel):
         "this machine. `base_url` is an alias; read, it is the first server's address for clients of OpenAI.",
     )
 
-    if TYPE_CHECKING:
-        api_token: Secret = DECLARED
-        api_key: InputAlias[SecretStr | str | None] = DECLARED
-        base_url: BaseUrl = DECLARED
-    else:
-        api_token: ApiToken
-        base_url = BASE_URL
+    api_token: SecretStr | None = api_token_field()
+
+    base_url = BASE_URL
+    """Another name of `host`."""
 
     headers: Mapping[str, str | SecretStr] | None = Field(
         default=None,
@@ -135,20 +136,13 @@ class ServerSettings(ExplainedModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Describe the class to `inspect` and `help`. A signature that it inherits may be that of its base."""
+        """Describe the framework's fields."""
         super().__pydantic_init_subclass__(**kwargs)
+        cast("Any", cls).__signature__ = _Signature()
         for name in cls._framework_descriptions.keys() & cls.model_fields.keys():
             cls.model_fields[name].description = cls._framework_descriptions[name]  # of a copy of the framework's field
         for name in cls.model_fields.keys() & _NOT_IN_SCHEMA:
             cls.model_fields[name].metadata = [*cls.model_fields[name].metadata, cast("Any", SkipJsonSchema)()]
-        describe(cls)
-
-    @classmethod
-    def model_rebuild(cls, *, _parent_namespace_depth: int = 2, **arguments: Any) -> bool | None:
-        """Build the schema again, for example after a type was defined. pydantic replaces our signature by its own."""
-        rebuilt = super().model_rebuild(_parent_namespace_depth=_parent_namespace_depth + 1, **arguments)
-        show_signature(cls)
-        return rebuilt
 
     @model_validator(mode="before")
     @classmethod
@@ -245,7 +239,7 @@ class ServerSettings(ExplainedModel):
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Yield what `repr` shows: the settings that were set and differ from their defaults."""
         fields, values = type(self).model_fields, vars(self)
-        for name in ordered_fields(type(self)):
+        for name in sorted(fields, key=lambda name: name not in {"model", "plugin"}):
             is_shown = name in self.model_fields_set and fields[name].repr and not fields[name].exclude
             default = fields[name].default
             if is_shown and (values[name] != default or type(values[name]) is not type(default)):
@@ -285,7 +279,7 @@ def _validator(kind: type[ServerSettings], name: str) -> TypeAdapter[dict[str, A
 
     It validates a dict with the field, because validators read the field's name.
     """
-    own, *_ = bases = [base for base in kind.__mro__ if base.__module__.startswith(PACKAGE)]
+    own, *_ = bases = [base for base in kind.__mro__ if base.__module__.startswith(_PACKAGE)]
     field = own.model_fields.get(name) if issubclass(own, BaseModel) else None
     if field is None or not any(name in get_annotations(base) for base in bases):
         return None
@@ -345,9 +339,6 @@ class ModelSettings(ServerSettings):
         "`total_timeout` in them limits the whole call. If unset, each phase has its default. `request_timeout` is an "
         "alias.",
     )
-
-    if TYPE_CHECKING:
-        request_timeout: InputAlias[float | None] = DECLARED
 
     ttl: Seconds | None = Field(
         default=None,

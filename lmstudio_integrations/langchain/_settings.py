@@ -266,8 +266,9 @@ class _Binding(RunnableBinding[Any, Any]):
         model = self.bound
         while isinstance(model, RunnableBindingBase):  # of `with_retry`
             model = model.bound
-        checked = model.bind(**kwargs).kwargs if isinstance(model, BaseLMStudio) else kwargs
-        return super().bind(**checked)
+        if isinstance(model, BaseLMStudio):
+            kwargs = cast("Any", model.bind(**kwargs)).kwargs
+        return super().bind(**kwargs)
 
 
 # Profiles -------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, model_validator
 
-from lmstudio_integrations._adapters import field_types
 from lmstudio_integrations._adapters.calls import (
     CHAT_ARGUMENTS,
     CallArguments,
@@ -80,9 +79,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     if TYPE_CHECKING:
-        api_token: field_types.Secret = field_types.DECLARED  # repeated: see `TypedDescriptor`
-        stop: field_types.StopStrings = field_types.DECLARED
-        profile: field_types.TypedDescriptor[ModelProfile | None, ModelProfile] = field_types.DECLARED  # pyright: ignore[reportIncompatibleVariableOverride] - it is never `None` here
+        profile: ModelProfile = {}  # pyright: ignore[reportIncompatibleVariableOverride] - it is never `None` here
 
     _adapters: ClassVar[AdapterNames] = (("llm", "ChatLMStudio"), *AUXILIARY_ADAPTERS)
     _ls_model_type: ClassVar[str] = "chat"

@@ -14,7 +14,6 @@ from pydantic_core import PydanticSerializationError
 from typing_extensions import TypedDict, override
 
 from lmstudio_integrations._adapters.decision_settings import DecisionSettings
-from lmstudio_integrations._adapters.field_types import DECLARED, ModelName, Secret
 from lmstudio_integrations._adapters.input_checks import ALIASES
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._support.suggestions import explain_unknown_setting
@@ -70,10 +69,6 @@ class LMStudioClassifier(DecisionSettings, BaseDecisionModel):  # type: ignore[m
     _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioClassifier"), *AUXILIARY_ADAPTERS)
     _translating = translating_errors
     _framework_descriptions: ClassVar[Mapping[str, str]] = {"name": CORE_DESCRIPTIONS["name"]}
-
-    if TYPE_CHECKING:
-        api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
-        model_name: ModelName = DECLARED
 
     @property
     @override

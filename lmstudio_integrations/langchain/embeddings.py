@@ -1,12 +1,12 @@
 """`LMStudioEmbeddings`: LangChain embeddings over LM Studio's native protocol."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from langchain_core.embeddings import Embeddings
 from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._adapters.embedding_settings import PREFIX, EmbeddingSettings, check_text, check_texts
-from lmstudio_integrations._adapters.field_types import DECLARED, MODEL_NAME, ModelName, Secret
+from lmstudio_integrations._adapters.field_types import MODEL_NAME
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest
 from lmstudio_integrations.client.transport.flows import arun, run
@@ -41,12 +41,8 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
     _adapters: ClassVar[AdapterNames] = (("llm", "ChatLMStudio"), *AUXILIARY_ADAPTERS)
     _translating = translating_errors
 
-    if TYPE_CHECKING:
-        api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
-        model_name: ModelName = DECLARED
-    else:
-        model_name = MODEL_NAME
-        """Another name of `model`."""
+    model_name = MODEL_NAME
+    """Another name of `model`."""
 
     _prefix_fields: ClassVar[tuple[str, str]] = ("query_prefix", "document_prefix")
 

@@ -12,7 +12,6 @@ from langchain_core.runnables.utils import gather_with_concurrency
 from pydantic import ConfigDict, model_validator
 
 from lmstudio_integrations._adapters.calls import CallArguments, CallSettings
-from lmstudio_integrations._adapters.field_types import DECLARED, Secret, StopStrings
 from lmstudio_integrations._adapters.finished_response import FinishedResponse
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._adapters.tool_settings import ToolUse
@@ -46,10 +45,6 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    if TYPE_CHECKING:
-        api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
-        stop: StopStrings = DECLARED
 
     _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioLLM"), *AUXILIARY_ADAPTERS)
     _ls_model_type: ClassVar[str] = "llm"

@@ -1,14 +1,13 @@
 """`LMStudioReranker`: sorts retrieved documents in LangChain with a language model over LM Studio's native protocol."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._adapters.decision_settings import RerankerSettings
-from lmstudio_integrations._adapters.field_types import DECLARED, Secret
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations.errors import LMStudioValueError
@@ -46,9 +45,6 @@ class LMStudioReranker(RerankerSettings, BaseDocumentCompressor):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioReranker"),)
     _translating = translating_errors
-
-    if TYPE_CHECKING:
-        api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
 
     score_threshold: Fraction | None = Field(
         default=None,

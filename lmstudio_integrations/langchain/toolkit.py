@@ -3,11 +3,10 @@
 import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langchain_core.tools import BaseTool, BaseToolkit, StructuredTool, ToolException
 
-from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, Secret
 from lmstudio_integrations._adapters.toolkit_settings import OnReport, ToolkitSettings, ToolkitTool
 from lmstudio_integrations.errors import LMStudioPluginToolError, LMStudioValueError
 from lmstudio_integrations.types.plugins import ToolContent, ToolReport
@@ -43,11 +42,6 @@ class LMStudioToolkit(ToolkitSettings, BaseToolkit):
         print(state["messages"][-1].text)
         ```
     """
-
-    if TYPE_CHECKING:
-        api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
-    else:
-        api_token: ApiToken
 
     def get_tools(self) -> list[BaseTool]:
         """Open the session, unless it is open, and return its tools.

@@ -1,7 +1,7 @@
 """Decisions in LlamaIndex, over LM Studio's native protocol: `LMStudioSelector` and `LMStudioEvaluator`."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from llama_index.core.base.base_selector import BaseSelector, SelectorResult, SingleSelection
 from llama_index.core.evaluation import BaseEvaluator, EvaluationResult
@@ -11,7 +11,6 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from lmstudio_integrations._adapters.decision_settings import DecisionSettings
-from lmstudio_integrations._adapters.field_types import DECLARED, ModelName, Secret
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._support.typeguards import is_mapping, is_number
 from lmstudio_integrations.errors import (
@@ -115,10 +114,6 @@ class LMStudioSelector(_Settings, BaseSelector):
     """
 
     _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioSelector"), ("decision", "LMStudioSelector"))
-
-    if TYPE_CHECKING:
-        api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
-        model_name: ModelName = DECLARED
 
     instructions: str = Field(
         default="Which of these answers the query?",
@@ -232,10 +227,6 @@ class LMStudioEvaluator(_Settings, BaseEvaluator):
     """
 
     _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioEvaluator"), ("decision", "LMStudioEvaluator"))
-
-    if TYPE_CHECKING:
-        api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
-        model_name: ModelName = DECLARED
 
     instructions: str = Field(
         default="Does the context say everything that the response says?",

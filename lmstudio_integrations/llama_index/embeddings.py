@@ -3,10 +3,10 @@
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, SecretStr
 
 from lmstudio_integrations._adapters.embedding_settings import (
     LENGTH_POLICY,
@@ -15,7 +15,7 @@ from lmstudio_integrations._adapters.embedding_settings import (
     check_text,
     check_texts,
 )
-from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, Secret
+from lmstudio_integrations._adapters.field_types import api_token_field
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.client.transport.flows import arun, run
@@ -93,10 +93,7 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     _adapters: ClassVar[AdapterNames] = (("llm", "LMStudio"), ("embedding", "LMStudioEmbedding"))
     _framework_descriptions: ClassVar[Mapping[str, str]] = CORE_DESCRIPTIONS
 
-    if TYPE_CHECKING:
-        api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
-    else:
-        api_token: ApiToken = Field(exclude=True)  # `to_dict` has what a dump has
+    api_token: SecretStr | None = api_token_field(exclude=True)  # `to_dict` has what a dump has
 
     model_name: str = Field(
         default=_UNNAMED,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -19,7 +19,7 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW, DEFAULT_NUM_OUTPUTS
 from llama_index.core.llms.llm import ToolSelection, default_completion_to_prompt
 from llama_index.core.tools import BaseTool
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, SecretStr
 
 from lmstudio_integrations._adapters import field_types
 from lmstudio_integrations._adapters.calls import CHAT_ARGUMENTS, CallArguments, CallSettings
@@ -116,12 +116,7 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         formats=_tools,
     )
 
-    if TYPE_CHECKING:
-        api_token: field_types.Secret = field_types.DECLARED  # repeated: see `TypedDescriptor`
-        stop: field_types.StopStrings = field_types.DECLARED
-        additional_kwargs: field_types.InputAlias[Mapping[str, Any] | None] = field_types.DECLARED
-    else:
-        api_token: field_types.ApiToken = Field(exclude=True)  # `to_dict` has what a dump has
+    api_token: SecretStr | None = field_types.api_token_field(exclude=True)  # `to_dict` has what a dump has
 
     context_window: Count | None = Field(
         default=None,

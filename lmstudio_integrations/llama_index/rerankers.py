@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]  # core does not list it
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, SecretStr
 
 from lmstudio_integrations._adapters.decision_settings import RerankerSettings
-from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, Secret
+from lmstudio_integrations._adapters.field_types import api_token_field
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations.errors import LMStudioValueError
@@ -52,10 +52,7 @@ class LMStudioReranker(RerankerSettings, ComponentSettings, BaseNodePostprocesso
     _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioReranker"),)
     _framework_descriptions: ClassVar[Mapping[str, str]] = CORE_DESCRIPTIONS
 
-    if TYPE_CHECKING:
-        api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
-    else:
-        api_token: ApiToken = Field(exclude=True)  # `to_dict` has what a dump has
+    api_token: SecretStr | None = api_token_field(exclude=True)  # `to_dict` has what a dump has
 
     metadata_mode: MetadataMode = Field(
         default=MetadataMode.EMBED,

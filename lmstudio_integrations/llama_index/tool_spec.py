@@ -3,14 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from llama_index.core.base.llms.types import ContentBlock, ImageBlock, TextBlock
 from llama_index.core.tools import FunctionTool, ToolMetadata
 from llama_index.core.tools.tool_spec.base import SPEC_FUNCTION_TYPE, BaseToolSpec
 from pydantic import Field
 
-from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, Secret
 from lmstudio_integrations._adapters.toolkit_settings import ToolkitSettings, ToolkitTool
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index._tool_errors import ending_the_run
@@ -48,11 +47,6 @@ class LMStudioToolSpec(ToolkitSettings, BaseToolSpec):
         asyncio.run(main())
         ```
     """
-
-    if TYPE_CHECKING:
-        api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
-    else:
-        api_token: ApiToken
 
     spec_functions: list[SPEC_FUNCTION_TYPE] = Field(
         default_factory=list[SPEC_FUNCTION_TYPE],

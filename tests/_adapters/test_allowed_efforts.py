@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from lmstudio_integrations import LMStudioConfigWarning
 from lmstudio_integrations.client.models import efforts
@@ -167,7 +168,7 @@ def test_an_instance_is_found_by_its_identifier(listings: list[object]) -> None:
 def test_the_token_of_the_user_opens_the_list() -> None:
     token = "sk-lm-abcdefgh:0123456789abcdefghij"
     with Emulator([ModelEntry(key=SWITCHED, reasoning_options=("off", "on"))], tokens=[token]) as server:
-        llm = ChatLMStudio(model=SWITCHED, host=server.address, api_token=token, reasoning_effort="high")
+        llm = ChatLMStudio(model=SWITCHED, host=server.address, api_token=SecretStr(token), reasoning_effort="high")
         with pytest.warns(LMStudioConfigWarning, match="it allows 'off' and 'on'"):
             llm.invoke("Hello")
 

@@ -7,46 +7,19 @@ from typing import Annotated, Any, Literal, cast
 
 import pytest
 from llama_index.core.workflow import StartEvent
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 import lmstudio_integrations as lms
-from lmstudio_integrations._adapters.field_types import plain_type
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
-from lmstudio_integrations.langchain import ChatLMStudio
-from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types._numbers import Count, OrOff, Seconds
 from tests.support.adapters import TOOLKITS, classes
-from tools.public_fields import PATH, public_fields
+from tools.public_fields import PATH, plain_type, public_fields
 from tools.stub import NAME
 
 FEWEST_WORDS = 5
 SECONDS = {*TIMEOUTS, "ttl"}
 STATES = ("default", "unset", "`None`")
 """A description says with one of these what holds if the field is not set."""
-
-
-class Described(ChatLMStudio):
-    """A chat model with a field of its own."""
-
-    mood: Annotated[str, Field(min_length=1)] = Field(default="calm", description="How the\n model feels." + " so" * 40)
-
-
-class Undescribed(LMStudio):
-    mood: str
-
-
-class Deferred(ChatLMStudio, defer_build=True):
-    mood: str = "calm"
-
-
-class Constructed(ChatLMStudio):
-    def __init__(self, mood: str, *, temperature: float = 0.5, **others: Any) -> None:
-        super().__init__(temperature=temperature, name=mood, **others)
-
-
-class Closed(ChatLMStudio):
-    def __init__(self, mood: str, *others: str) -> None:
-        super().__init__(name=mood, tags=[*others])
 
 
 PINNED = {
@@ -102,16 +75,6 @@ def test_a_class_has_a_json_schema_also_as_the_type_of_a_field(make: Any) -> Non
     assert {"model", "plugin"} & properties.keys()
 
 
-def test_a_class_of_a_user_is_described_with_its_own_fields() -> None:
-    assert Described.__doc__ is not None
-    head, _, settings = Described.__doc__.partition("\n\nSettings:\n")
-    assert head == "A chat model with a field of its own."
-    assert "    mood: How the model feels. so" in settings
-    assert max(map(len, settings.splitlines())) <= 100
-    assert Undescribed.__doc__ is None
-    assert inspect.getdoc(Undescribed) == LMStudio.__doc__
-
-
 # Signatures -----------------------------------------------------------------------------------------------------------
 
 
@@ -123,37 +86,10 @@ def test_a_class_shows_every_field_before_and_after_its_first_object(base: Any) 
     parameters = inspect.signature(Mine).parameters
     assert parameters.keys() == Mine.model_fields.keys()
     assert parameters["timeout"].default is None
-    assert parameters["timeout"].annotation == float | None
-    made = Mine()
-    assert inspect.signature(Mine).parameters == parameters
-    assert not hasattr(made, "__signature__")
-
-
-@pytest.mark.parametrize("make", classes())
-def test_a_signature_has_the_defaults_and_plain_types_of_the_fields(make: type[BaseModel]) -> None:
-    parameters = inspect.signature(make).parameters
+    assert plain_type(parameters["timeout"].annotation) == float | None
     assert all(each.kind is each.KEYWORD_ONLY for each in parameters.values())
-    for name, field in make.model_fields.items():
-        default = "<factory>" if field.default_factory else repr(field.default)
-        assert repr(parameters[name].default) == default
-    assert "Annotated" not in str(inspect.signature(make))
-    assert next(iter(parameters)) == "model"
-
-
-@pytest.mark.parametrize("make", [Described, Undescribed, Deferred])
-def test_the_signature_of_a_class_of_a_user_has_its_own_fields(make: type[BaseModel]) -> None:
-    assert fields_in(make) == {*make.model_fields}
-    mood = inspect.signature(make).parameters["mood"]
-    assert mood.annotation is str
-    assert mood.default == (mood.empty if make is Undescribed else "calm")
-
-
-def test_a_constructor_of_a_user_keeps_its_parameters() -> None:
-    parameters = inspect.signature(Constructed).parameters
-    assert [*parameters][:2] == ["mood", "temperature"]
-    assert parameters["temperature"].default == 0.5
-    assert fields_in(Constructed) == {"mood", *ChatLMStudio.model_fields}
-    assert fields_in(Closed) == {"mood"}
+    Mine()
+    assert inspect.signature(Mine).parameters == parameters
 
 
 @pytest.mark.parametrize("make", [lms.Client, lms.AsyncClient])

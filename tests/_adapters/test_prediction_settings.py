@@ -191,7 +191,7 @@ WRITTEN: dict[str, tuple[Any, Callable[[Any, dict[str, Any]], Any]]] = {
     "with_structured_output": (ChatLMStudio, lambda llm, given: llm.with_structured_output(Answer, **given)),
     "bind of a completion": (LMStudioLLM, lambda llm, given: llm.bind(**given)),
     "bind again, of a completion": (LMStudioLLM, lambda llm, given: llm.bind(seed=1).bind(**given)),
-    "additional_kwargs": (LMStudio, lambda llm, given: LMStudio(host=llm.host, additional_kwargs=given)),
+    "additional_kwargs": (LMStudio, lambda llm, given: type(llm)(host=llm.host, additional_kwargs=given)),
 }
 """The ways to write settings before the call that has them."""
 

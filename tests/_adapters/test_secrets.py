@@ -211,7 +211,7 @@ def test_a_pickle_has_no_secrets_and_gets_the_token_of_its_process(
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_a_token_that_was_lost_with_pickling_is_missed_by_name(name: str) -> None:
     adapter = ADAPTERS[name]
-    lost = adapter.make(model="m", host="127.0.0.1:9", api_token=TOKEN)
+    lost = adapter.make(model="m", host="127.0.0.1:9", api_token=SecretStr(TOKEN))
     for _ in range(2):
         lost = pickle.loads(pickle.dumps(lost))
     missed = f"left out when this {adapter.name} was pickled; set LM_API_TOKEN"
@@ -243,7 +243,7 @@ def _problem(model: Any, server: Server) -> str | None:
 @pytest.mark.leaf("hosts")
 @pytest.mark.parametrize(("name", "way"), covering(ADAPTERS, MOVES))
 def test_a_token_stays_with_the_host_that_it_was_given_for(guarded: Server, name: str, way: str) -> None:
-    made = ADAPTERS[name].make(model="m", host="127.0.0.1:9", api_token=TOKEN)
+    made = ADAPTERS[name].make(model="m", host="127.0.0.1:9", api_token=SecretStr(TOKEN))
     moved = MOVES[way](made, guarded.address)
     assert "no API token was sent" in (_problem(moved, guarded) or "")
     assert _problem(moved.model_copy(update={"api_token": SecretStr(TOKEN)}), guarded) is None
@@ -254,14 +254,14 @@ def test_a_token_stays_with_the_host_that_it_was_given_for(guarded: Server, name
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
 def test_a_call_to_another_host_has_a_token_of_its_own(guarded: Server, name: str) -> None:
     adapter = LANGUAGE_MODELS[name]
-    llm = adapter.make(model=CHAT, host="127.0.0.1:9", api_token=TOKEN)
+    llm = adapter.make(model=CHAT, host="127.0.0.1:9", api_token=SecretStr(TOKEN))
     with pytest.raises(lms.LMStudioAuthenticationError, match="no API token was sent"):
         adapter.call(llm, "Hello", host=guarded.address)
     assert adapter.call(llm, "Hello", host=guarded.address, api_token=SecretStr(TOKEN))
 
 
 def test_a_host_that_is_configured_later_does_not_get_the_token(guarded: Server) -> None:
-    made = ChatLMStudio(model=CHAT, host="127.0.0.1:9", api_token=TOKEN)
+    made = ChatLMStudio(model=CHAT, host="127.0.0.1:9", api_token=SecretStr(TOKEN))
     chain = made.configurable_fields(host=ConfigurableField(id="host")).with_config(
         configurable={"host": guarded.address}
     )

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
@@ -20,14 +21,14 @@ def host() -> Iterator[str]:
 
 @pytest.fixture
 def chat(host: str) -> ChatLMStudio:
-    model = ChatLMStudio(model="m", temperature=0.5, host=host, api_token=SECRET)
+    model = ChatLMStudio(model="m", temperature=0.5, host=host, api_token=SecretStr(SECRET))
     model.invoke(PROMPT)
     return model
 
 
 @pytest.fixture
 def llm(host: str) -> LMStudio:
-    model = LMStudio(model="m", temperature=0.5, host=host, api_token=SECRET)
+    model = LMStudio(model="m", temperature=0.5, host=host, api_token=SecretStr(SECRET))
     model.complete(PROMPT)
     return model
 
@@ -54,7 +55,7 @@ def test_an_object_of_llama_index(name: str, llm: Any, monkeypatch: pytest.Monke
         ("box:1", "other", "http://box:1/v1"),
         ("http://box:1/v1", None, "http://box:1/v1"),
         ("https://box/team", None, "https://box:443/team/v1"),
-        (["box:1", "box:2"], None, "http://box:1/v1"),
+        (["box:2", "box:1"], None, "http://box:2/v1"),
     ],
 )
 def test_who_reads_the_address_for_clients_of_openai_finds_the_server(

@@ -5,11 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from lmstudio_integrations._adapters.input_checks import ALIASES
 from tests.cookbook.recipes import RECIPES
 from tests.docs.snippets import PACKAGE, PAGES, ROOT, Snippet, docstrings, in_docstrings, in_text, on_page, read
 from tests.docs.type_checks import Checks, Finding, module_of
-from tests.support.adapters import ADAPTERS
 
 pytest.importorskip("mypy", reason="the group lint is not installed")
 pytest.importorskip("pyright", reason="the group lint is not installed")
@@ -85,18 +83,9 @@ def documented() -> dict[str, list[Snippet]]:
     return shown
 
 
-def every_alias() -> Snippet:
-    """Return calls of every adapter with every other name of a setting."""
-    modules = {each.make.__module__ for each in ADAPTERS.values()}
-    names = [f"{each.make.__module__}.{each.make.__name__}" for each in ADAPTERS.values()]
-    imports = [f"import {module}" for module in sorted(modules)]
-    calls = [f"{name}({alias}={5 if alias == 'request_timeout' else repr('x')})" for name in names for alias in ALIASES]
-    return Snippet("every alias", 1, "python", "\n".join([*imports, *calls]))
-
-
 @pytest.fixture(scope="module")
 def checks(tmp_path_factory: pytest.TempPathFactory) -> Checks:
-    everything = {**documented(), WRONG: [*in_text(WRONG_PAGE, WRONG)], "aliases": [every_alias()]}
+    everything = {**documented(), WRONG: [*in_text(WRONG_PAGE, WRONG)]}
     checked = {name: [each for each in found if not PEERS.search(each.code)] for name, found in everything.items()}
     modules = {re.sub(r"\W", "_", name): module_of(found) for name, found in checked.items() if found}
     return Checks(tmp_path_factory.mktemp("documented"), modules)

@@ -180,7 +180,7 @@ class Fixed(CustomQueryEngine):
 
 def test_a_router_asks_the_selected_query_engine(host: str) -> None:
     tools = [QueryEngineTool(Fixed(name=str(metadata.name)), metadata) for metadata in CHOICES]
-    selector = LMStudioSelector(model_name="chat", base_url=host)
+    selector = LMStudioSelector(model="chat", host=host)
     router = RouterQueryEngine(selector, tools, llm=LMStudio(model="chat", host=host))
     assert str(router.query("When does the last boat leave?")) == "ferry: When does the last boat leave?"
     assert str(asyncio.run(router.aquery("Is there a boat?"))) == "ferry: Is there a boat?"

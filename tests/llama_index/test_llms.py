@@ -48,7 +48,8 @@ def test_a_stream_may_continue_a_formatted_prompt(llm: LMStudio) -> None:
 
 
 def test_a_setting_ranks_above_the_extra_ones_of_migrants() -> None:
-    llm = LMStudio(additional_kwargs={"seed": 4, "temperature": 0.5}, temperature=0.2)
+    extra: dict[str, Any] = {"additional_kwargs": {"seed": 4, "temperature": 0.5}}
+    llm = LMStudio(temperature=0.2, **extra)
     assert (llm.seed, llm.temperature) == (4, 0.2)
 
 

@@ -18,6 +18,7 @@ from llama_index.core.llms import loading as llm_loading
 from llama_index.core.llms.loading import load_llm
 from llama_index.core.rate_limiter import TokenBucketRateLimiter
 from llama_index.core.storage.kvstore import SimpleKVStore
+from pydantic import SecretStr
 
 from lmstudio_integrations.llama_index import (
     LlamaIndexToolCallError,
@@ -98,7 +99,7 @@ def test_every_setting_is_pickled(kind: Any, way: Callable[[Any], Any]) -> None:
 
 @pytest.mark.exhaustive
 def test_another_process_that_registers_the_classes_loads_what_was_written() -> None:
-    model = LMStudio(model="m", host="127.0.0.1:9", temperature=0.5, api_token=TOKEN)
+    model = LMStudio(model="m", host="127.0.0.1:9", temperature=0.5, api_token=SecretStr(TOKEN))
     written = SummaryExtractor(llm=model).to_json()
     assert TOKEN not in written
     script = (

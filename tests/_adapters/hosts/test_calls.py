@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 from langchain_core.caches import InMemoryCache
+from pydantic import SecretStr
 
 from lmstudio_integrations import Client
 from lmstudio_integrations.client.transport.connect import suggestions
@@ -272,15 +273,15 @@ def test_each_host_gets_its_own_token() -> None:
         Emulator(models, tokens=TOKENS[1:]) as second,
     ):
         hosts = addresses([first, second])
-        model = ChatLMStudio(model=CHAT, host=hosts, api_token=dict(zip(hosts, TOKENS, strict=True)))
+        model = ChatLMStudio(model=CHAT, host=hosts, api_token=cast("Any", dict(zip(hosts, TOKENS, strict=True))))
         assert [status.error for status in model.hosts()] == [None, None]
         assert model.invoke("Hello").content
-        both = ChatLMStudio(model=CHAT, host=hosts, api_token=TOKENS[1])
+        both = ChatLMStudio(model=CHAT, host=hosts, api_token=SecretStr(TOKENS[1]))
         assert both.invoke("Hello").response_metadata["host"] == second.address
         assert [status.available for status in both.hosts()] == [False, True]
         assert [status.available for status in known(model)] == [True, True]
         with pytest.raises(LMStudioAuthenticationError):
-            ChatLMStudio(model=CHAT, host=first.address, api_token=TOKENS[1]).invoke("Hello")
+            ChatLMStudio(model=CHAT, host=first.address, api_token=SecretStr(TOKENS[1])).invoke("Hello")
 
 
 WRONG: dict[str, dict[str, Any]] = {
