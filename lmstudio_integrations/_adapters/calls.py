@@ -177,7 +177,8 @@ class CallSettings(NamedTuple):
         if progress is not None:
             check_callbacks(is_async, on_prompt_progress=progress)
             callbacks = Callbacks(on_prompt_processing_progress=progress)
-        checked_string(prompt, "the prompt")
+        if history is None:
+            checked_string(prompt, "the prompt")
         return Plan(self.settings, self.options, history, prompt, callbacks=callbacks, effort=self.effort)
 
     def check_model(self, end: PredictionEnd) -> None:

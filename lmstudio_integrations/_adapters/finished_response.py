@@ -122,7 +122,7 @@ class FinishedResponse:
             log_missing_call(self.result.end, self.tool_use.choice)
         if self.failed:
             logger.warning("%r: %s", model, self.failure)
-        if self.unoffered:
+        if self.calls and self.unoffered:
             called, offered = ", ".join(map(repr, self.unoffered)), ", ".join((self.tool_use.names or {}).values())
             details = shortened(called), shortened(offered or "none")
             logger.warning("%r called %s; the tools of the request are: %s", model, *details)

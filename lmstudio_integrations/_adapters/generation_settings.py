@@ -235,10 +235,10 @@ class _Resolved(NamedTuple):
 
     def is_of(self, environment: str | None, values: tuple[Any, ...]) -> bool:
         """Whether the fields still have these values, at any depth, also in their types: 0 is not `False`."""
-        return (
-            self.environment == environment
-            and all(map(is_, self.values, values))
-            and all(value == copy and repr(value) == repr(copy) for value, copy in self.changeable)
+        if self.environment != environment or not all(map(is_, self.values, values)):
+            return False
+        return not self.changeable or all(
+            value == copy and repr(value) == repr(copy) for value, copy in self.changeable
         )
 
 

@@ -117,8 +117,15 @@ def response_metadata(response: FinishedResponse) -> dict[str, Any]:
     Times are in whole milliseconds. `predictions` has one dict, with the speed and the times, in seconds, as the server
     measured them, and the confidence of fields.
     """
-    usage, stats = openai_usage(response.result), response.stats
-    exact: dict[str, Any] = {name: value for name, value in stats.items() if name in _EXACT and is_number(value)}
+    usage, exact, whole = openai_usage(response.result), dict[str, Any](), dict[str, Any]()
+    for name, value in response.stats.items():
+        if name not in _EXACT and not isinstance(value, float):
+            whole[name] = value
+        elif is_number(value):  # core can add whole numbers only
+            if name in _EXACT:
+                exact[name] = value
+            is_time = name in _TIMES
+            whole[f"{name.removesuffix('sec')}ms" if is_time else name] = round(value * 1000 if is_time else value)
     if response.confidence is not None:
         exact["confidence"] = response.confidence
     metadata: dict[str, Any] = {
@@ -128,21 +135,10 @@ def response_metadata(response: FinishedResponse) -> dict[str, Any]:
         "tool_call_errors": [reason for _, reason in response.failed] or None,
         "token_usage": usage if usage["total_tokens"] else None,
         **response.model,
-        **dict([_without_float(name, value) for name, value in stats.items()]),
+        **whole,
         "predictions": [exact],
     }
     return {name: value for name, value in metadata.items() if value is not None}
-
-
-def _without_float(name: str, value: Any) -> tuple[str, Any]:
-    """Return a statistic as core can add it: numbers are whole, times in milliseconds. `None` if that is impossible."""
-    if name in _EXACT or isinstance(value, float):
-        if not is_number(value):
-            return name, None
-        if name in _TIMES:
-            name, value = f"{name.removesuffix('sec')}ms", value * 1000
-        value = round(value)
-    return name, value
 
 
 def usage_metadata(result: PredictionResult) -> UsageMetadata | None:
@@ -303,7 +299,8 @@ class ChunkStream:
             elif event.kind == "call":
                 yield from _of_calls(self._tool_chunks(event))
             elif event.kind == "end":
-                yield from _of_calls(self._invalidate())
+                if self._call is not None:
+                    yield from _of_calls(self._invalidate())
                 yield self._last_chunk()
 
     def _fragment(self, event: LlmPredictionFragment) -> ChatGenerationChunk | None:

@@ -125,11 +125,18 @@ def _identifying_fields(
 
 
 def identity(values: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
-    """Return the fields of a kind of model that are set, as plain data, with the resolved address as host."""
+    """Return the fields of a kind of model that are set, as plain data."""
     names, values_of = _identifying_fields(kind)
-    present = {name: value for name, value in zip(names, values_of(values), strict=True) if value is not None}
-    configs = {name: present[name].to_dict() for name in _CONFIGS & present.keys()}
-    identifying: dict[str, Any] = {"model": values["model"], **present, **configs}
+    identifying: dict[str, Any] = {"model": values["model"]}
+    for name, value in zip(names, values_of(values), strict=True):
+        if value is not None:
+            identifying[name] = value.to_dict() if name in _CONFIGS else value
+    return identifying
+
+
+def cache_identity(values: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
+    """Return the fields of a kind of model that are set, as plain data, with the resolved address as host."""
+    identifying = identity(values, kind)
     with suppress(LMStudioValueError):  # the call itself raises it
         resolved = addresses.resolved_hosts(values["host"])
         host = resolved[0] if len(resolved) == 1 else resolved
@@ -207,7 +214,7 @@ class BaseLMStudio(GenerationSettings):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        """All settings that change the response; the cache key is built from them."""
+        """All settings that change the response."""
         return identity(vars(self), type(self))
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:

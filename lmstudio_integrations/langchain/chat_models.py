@@ -175,6 +175,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
                     if run_manager is not None:
                         run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
+            call.check_model(prediction.result().end)
 
     async def _astream(
         self,
@@ -193,6 +194,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
                         if run_manager is not None:
                             await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                         yield chunk
+            call.check_model(prediction.result().end)
 
     # Model profile --------------------------------------------------------------------------------------------------
 
@@ -406,7 +408,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             "any_model": values["model"] is None and uuid4().hex,  # another one may respond next time
             "class": type(self).__name__,
             "output_version": values.get("output_version"),
-            "settings": sorted(_settings.identity(values, type(self)).items()),
+            "settings": sorted(_settings.cache_identity(values, type(self)).items()),
             "call": sorted((name, value) for name, value in kwargs.items() if name in others),
         }
         return repr(parts)
@@ -491,12 +493,7 @@ def _history(call: CallSettings, messages: Sequence[BaseMessage]) -> WireHistory
 
 
 def _chunk_stream(call: CallSettings, prediction: Prediction) -> ChunkStream:
-    def result() -> PredictionResult:
-        result = prediction.result()
-        call.check_model(result.end)
-        return result
-
-    return ChunkStream(call.tool_use, result, call.alternatives, include_confidence=call.include_confidence)
+    return ChunkStream(call.tool_use, prediction.result, call.alternatives, include_confidence=call.include_confidence)
 
 
 class _ResolvedProfile:

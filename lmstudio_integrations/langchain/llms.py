@@ -61,6 +61,11 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
         self._add_version(*_settings.PACKAGE)
         return self
 
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """All settings that change the response; core makes the cache key of them."""
+        return _settings.cache_identity(vars(self), type(self))
+
     # Settings of a call -----------------------------------------------------------------------------------------------
 
     def generate(

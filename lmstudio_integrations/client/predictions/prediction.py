@@ -237,7 +237,7 @@ class Prediction:
 
     def close_unless_reading(self) -> None:
         """Stop and discard the rest, unless another thread or task is reading."""
-        if not self._is_reading:
+        if self._outcome is None and not self._is_reading:
             self._discard()
 
     def abort(self, error: LMStudioCancelledError) -> None:

@@ -96,5 +96,8 @@ def _middleware(place: str) -> type[Middleware] | None:
 
 def middlewares_of(plan: Plan) -> list[Middleware]:
     """Return the middlewares of a prediction, outermost first."""
-    places = [place for place, applies in ENTRIES if applies(plan)]
-    return [middleware(plan) for middleware in map(_middleware, places) if middleware is not None]
+    made: list[Middleware] = []
+    for place, applies in ENTRIES:
+        if applies(plan) and (middleware := _middleware(place)) is not None:
+            made.append(middleware(plan))
+    return made
