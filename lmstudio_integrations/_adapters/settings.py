@@ -187,7 +187,9 @@ class ServerSettings(ExplainedModel):
         Raises:
             LMStudioValueError: If the value is invalid.
         """
-        super().__setattr__(name, with_host(name, self._validated({name: value})[name], vars(self).get("host")))
+        if _validator(type(self), name) is not None:  # core assigns fields of its own with each object
+            value = with_host(name, self._validated({name: value})[name], vars(self).get("host"))
+        super().__setattr__(name, value)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with some settings changed; it has its own clients.

@@ -36,6 +36,8 @@ MOST_LEVELS = 200
 
 def is_too_deep(value: object) -> bool:
     """Whether a value is nested more than `MOST_LEVELS` levels deep, or contains itself."""
+    if not isinstance(value, dict | list | tuple):  # nearly all settings
+        return False
     level: dict[int, object] = {0: value}
     for _ in range(MOST_LEVELS + 1):
         # Each once, however often it is shared.
