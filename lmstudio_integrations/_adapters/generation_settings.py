@@ -6,10 +6,10 @@ both frameworks inherit this class and resolve each call with `_resolve_call`. `
 does not have.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import cache, partial
-from operator import is_, itemgetter
+from operator import itemgetter
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field
@@ -30,7 +30,7 @@ from lmstudio_integrations._adapters.input_checks import (
 )
 from lmstudio_integrations._adapters.reasoning_effort import is_catalog_key, sent_effort
 from lmstudio_integrations._adapters.settings import ModelSettings
-from lmstudio_integrations._support.typeguards import is_mapping
+from lmstudio_integrations._support.typeguards import is_list, is_mapping, is_object
 from lmstudio_integrations.client.predictions.plan import characters_of
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.types._config_base import Settings, wire_keys
@@ -155,24 +155,25 @@ class GenerationSettings(AdapterPredictionSettings, ModelSettings):
     def _resolve_call(self, given: Mapping[str, Any]) -> CallSettings:
         """Resolve a call from its arguments, the fields, and what the request asks for.
 
-        A call without arguments is resolved once, until a field or the environment changes.
+        A call without settings of its own is resolved once, until a field or the environment changes; an agent makes
+        each with the same tools.
 
         Raises:
             LMStudioValueError: If an argument is unknown or would show a secret in a trace, or a value is invalid.
         """
         call: CallSettings
-        if given:
+        if given and not (given.keys() <= self._call.request and _has_plain_tools(given)):
             self._reject_secrets(given)
             call = self._resolve_given(given)
         else:
-            fields, runtime = vars(self), self._runtime
+            fields, all_resolved, names = vars(self), self._runtime.resolved, tuple(given)
             environment = None if fields["host"] else addresses.host_from_environment()
-            values: tuple[Any, ...] = _call_fields(type(self))(fields)
-            resolved = runtime.resolved
+            values: tuple[Any, ...] = (*_call_fields(type(self))(fields), *given.values())
+            resolved = all_resolved.get(names)
             if resolved is None or not resolved.is_of(environment, values):
-                changeable = [(value, deepcopy(value)) for value in values if isinstance(value, _CHANGEABLE)]
+                copies = [deepcopy(value) if isinstance(value, _CHANGEABLE) else value for value in values]
                 call = self._resolve_given(given)
-                runtime.resolved = _Resolved(environment, values, changeable, call)
+                all_resolved[names] = _Resolved(environment, copies, call)
             else:
                 call = resolved.call
         # Not a part of what is kept: what is sent for it depends on the loaded model.
@@ -223,23 +224,31 @@ def _replaced(given: Mapping[str, Any]) -> Iterator[str]:
         yield "context_length"
 
 
+def _has_plain_tools(given: Mapping[str, Any]) -> bool:
+    """Whether the tools of a call, if it has any, are dicts, as `bind_tools` makes them: others may not be copied."""
+    tools = given.get("tools")
+    return tools is None or (is_list(tools) and all(map(is_object, tools)))
+
+
 class _Resolved(NamedTuple):
-    """A call without arguments, and the values of the fields that it was resolved from."""
+    """A call without settings of its own, and the values that it was resolved from."""
 
     environment: str | None
-    values: tuple[Any, ...]
-    changeable: list[tuple[Any, Any]]
-    """The values that can be changed in place, each with a copy."""
+    values: Sequence[Any]
+    """Those of the fields and of the arguments; copies of those that can be changed in place."""
 
     call: CallSettings
 
-    def is_of(self, environment: str | None, values: tuple[Any, ...]) -> bool:
-        """Whether the fields still have these values, at any depth, also in their types: 0 is not `False`."""
-        if self.environment != environment or not all(map(is_, self.values, values)):
+    def is_of(self, environment: str | None, values: Sequence[Any]) -> bool:
+        """Whether a call has these values, at any depth, also in their types: 0 is not `False`."""
+        if self.environment != environment:
             return False
-        return not self.changeable or all(
-            value == copy and repr(value) == repr(copy) for value, copy in self.changeable
-        )
+        for value, earlier in zip(values, self.values, strict=True):
+            if value is not earlier and not (
+                isinstance(value, _CHANGEABLE) and value == earlier and repr(value) == repr(earlier)
+            ):
+                return False
+        return True
 
 
 @cache

@@ -247,8 +247,8 @@ class Runtime(BaseRuntime):
         super().__init__(dropped_secrets)
         self._used: BoundedCache[ModelSpec, UsedModel] = BoundedCache(_CACHE_SIZE)
         self._contexts: BoundedCache[tuple[Target, type[Mailbox]], ClientContext] = BoundedCache(_CACHE_SIZE)
-        self.resolved: Any = None
-        """What the fields of the adapter resolve to, with their values; `None` if nothing was resolved yet."""
+        self.resolved: dict[tuple[str, ...], Any] = {}
+        """Calls without settings of their own, as they were resolved last, by the names of their arguments."""
         self._warned: dict[Hashable, object] = {}
 
     def used(self, spec: ModelSpec) -> UsedModel:
@@ -288,7 +288,7 @@ class Runtime(BaseRuntime):
                 await arun(Model(self.context(target, LoopMailbox), state).unload_if_loaded_here())
 
     def _pop_states(self) -> list[tuple[Target, ModelState]]:
-        popped, self.resolved = self._used.pop_all(), None
+        popped, self.resolved = self._used.pop_all(), {}
         return [
             (target, state)
             for spec, used in popped

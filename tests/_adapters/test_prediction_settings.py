@@ -4,6 +4,7 @@ import ast
 import asyncio
 import re
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +289,37 @@ def test_an_equal_value_of_another_type_takes_effect_with_the_next_call(name: st
     assert repr((changed.settings, changed.options)) == repr((expected.settings, expected.options))
     assert changed.used.spec == expected.used.spec
     assert repr(llm) == repr(fresh)
+
+
+TOOL: dict[str, Any] = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+OTHER_TOOL: dict[str, Any] = {"type": "function", "function": {"name": "other", "parameters": {"type": "object"}}}
+REQUESTS: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any], Any], None]]] = {
+    "a tool": ({"tools": [TOOL]}, lambda given, _: given["tools"][0]["function"].update(name="find")),
+    "another tool": ({"tools": [TOOL]}, lambda given, _: given["tools"].append(deepcopy(OTHER_TOOL))),
+    "a choice": ({"tools": [TOOL], "tool_choice": "auto"}, lambda given, _: given.update(tool_choice="required")),
+    "fewer arguments": ({"tools": [TOOL], "tool_choice": "required"}, lambda given, _: given.pop("tool_choice")),
+    "a format": (
+        {"response_format": {"type": "json_schema", "schema": {"type": "object"}}},
+        lambda given, _: given["response_format"]["schema"].update(type="array"),
+    ),
+    "a field": ({"tools": [TOOL]}, lambda _, llm: setattr(llm, "seed", 5)),
+}
+"""What a call requests besides settings, and a change before the next one."""
+
+
+@pytest.mark.parametrize("what", REQUESTS)
+@pytest.mark.parametrize("make", [ChatLMStudio, LMStudio])
+def test_a_changed_request_takes_effect_with_the_next_call(make: Any, what: str) -> None:
+    given, change = deepcopy(REQUESTS[what][0]), REQUESTS[what][1]
+    llm = make(model=MODEL)
+    first, again = llm._resolve_call(given), llm._resolve_call({**given})
+    assert again is first, "an agent's tools are resolved once"
+    before = repr(first.settings)
+    change(given, llm)
+    fresh = make(model=MODEL, seed=llm.seed)
+    changed, expected = llm._resolve_call(given), fresh._resolve_call(given)
+    assert repr(changed.settings) == repr(expected.settings) != before
+    assert changed.tool_use == expected.tool_use
 
 
 def test_an_alternative_less_is_no_log_probability_at_all(server: Emulator) -> None:
