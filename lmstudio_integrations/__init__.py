@@ -94,13 +94,11 @@ _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in nam
 __all__ = list(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll] - others read the stub
 
 _MODULE_OF["__version__"] = "._support.environment"
-_COUNTERPARTS = {"LMStudio": "ChatLMStudio", "LMStudioEmbedding": "LMStudioEmbeddings"}
-"""Names of the adapters of LlamaIndex, and those of LangChain that are here."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
-        raise import_module("._support.installation", __name__).unknown_name(__name__, _MODULE_OF, name, _COUNTERPARTS)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     with import_module("._support.leaves", __name__).door(f"`{name}`"):
         value = getattr(import_module(_MODULE_OF[name], __name__), name)
     globals()[name] = value

@@ -21,13 +21,6 @@ _MODULES = {
 
 __all__ = list(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll] - others read the stub
 
-_COUNTERPARTS = {
-    "LMStudio": "ChatLMStudio",
-    "LMStudioEmbedding": "LMStudioEmbeddings",
-    "LMStudioToolSpec": "LMStudioToolkit",
-}
-"""Names that are those of LlamaIndex's adapters."""
-
 
 def __getattr__(name: str) -> Any:
     return public_name(
@@ -38,7 +31,6 @@ def __getattr__(name: str) -> Any:
         distribution="langchain-core",
         extra="langchain",
         versions={"LMStudioClassifier": "1.8"},
-        counterparts=_COUNTERPARTS,
     )
 
 

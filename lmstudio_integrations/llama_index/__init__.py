@@ -23,14 +23,6 @@ _MODULES = {
 
 __all__ = list(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll] - others read the stub
 
-_COUNTERPARTS = {
-    "ChatLMStudio": "LMStudio",
-    "LMStudioLLM": "LMStudio",
-    "LMStudioEmbeddings": "LMStudioEmbedding",
-    "LMStudioToolkit": "LMStudioToolSpec",
-}
-"""Names that are those of LangChain's adapters."""
-
 
 def __getattr__(name: str) -> Any:
     return public_name(
@@ -40,7 +32,6 @@ def __getattr__(name: str) -> Any:
         framework="llama_index",
         distribution="llama-index-core",
         extra="llama-index",
-        counterparts=_COUNTERPARTS,
     )
 
 

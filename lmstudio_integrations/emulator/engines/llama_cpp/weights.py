@@ -154,8 +154,8 @@ def cache_directory() -> Path:
 
 
 def install_hint() -> str:
-    """Return the command that installs the extra; without the server's paths, because clients see it."""
-    return install_command("emulator", with_origin=False)
+    """Return the command that installs what the extra needs."""
+    return install_command("emulator")
 
 
 def bundle_directory(bundle: Bundle) -> Path:
