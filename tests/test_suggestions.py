@@ -53,7 +53,7 @@ def test_a_hint_names_what_exists_where_it_is_given(name: str) -> None:
 @pytest.mark.parametrize("name", EMBEDDING_MODELS)
 def test_settings_of_language_models_elsewhere_are_said_to_be_such(name: str) -> None:
     for setting in ["max_completion_tokens", "stop_sequences", "stream", "thinking", "topK", "truncation"]:
-        with pytest.raises(ValueError, match=f"'{setting}' is a setting of language models, and this is an embedding"):
+        with pytest.raises(ValueError, match=f"'{setting}'; remove it: it is a setting of language models"):
             ADAPTERS[name].make(**{setting: "x"})
 
 
@@ -74,57 +74,35 @@ def test_a_config_names_its_own_settings(kind: Any, name: str, hint: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "remedy"),
+    ("name", "remedy"),
     [
-        ("reasoning", "x", "did you mean 'enable_thinking'?"),
-        ("reasoning", "low", "did you mean 'enable_thinking'? Write enable_thinking='low'"),
-        ("client_kwargs", {"timeout": 60}, "write its entries as settings: timeout=60"),
-        ("keep_alive", "5m", "did you mean 'ttl'? Write ttl=300"),
-        ("truncation", None, "write prediction_config={'context_overflow_policy': POLICY}"),
-        ("keep_alive", -1, "did you mean 'ttl'? Write load_policy='explicit', ttl=math.inf"),
-        ("keep_alive", 0, "did you mean 'ttl'? Write unload_on_close=True"),
-        ("num_predict", -1, "did you mean 'max_tokens'? Remove it"),
-        ("num_predict", 5, "did you mean 'max_tokens'? Write max_tokens=5"),
-        ("truncation", "auto", "write prediction_config={'context_overflow_policy': 'rollingWindow'}"),
-        ("truncation", "disabled", "write prediction_config={'context_overflow_policy': 'stopAtLimit'}"),
-        ("context_overflow_policy", "truncateMiddle", "write prediction_config={'context_overflow_policy': 'trunc"),
-        ("service_tier", "flex", "remove it"),
-        ("num_gpu", 20, "write load_config={'gpu': {'ratio': SHARE_OF_LAYERS}}"),
-        ("num_gpu", -1, "write load_config={'gpu': {'ratio': SHARE_OF_LAYERS}}"),  # Ollama decides
-        ("num_gpu", 0, "write load_config={'gpu': {'ratio': 'off'}}"),
-        ("n_gpu_layers", -1, "write load_config={'gpu': {'ratio': 'max'}}"),
-        ("n_gpu_layers", True, "write load_config={'gpu': {'ratio': SHARE_OF_LAYERS}}"),
-        ("gpu", "max", "write load_config={'gpu': {'ratio': 'max'}}"),
-        ("gpu", "auto", "write load_config={'gpu': {'ratio': SHARE_OF_LAYERS}}"),
-        ("gpu_offload", 0.25, "write load_config={'gpu': {'ratio': 0.25}}"),
-        ("gpu", {"ratio": 1}, "write load_config={'gpu': {'ratio': 1}}"),
-        ("main_gpu", 1, "write load_config={'gpu': {'main_gpu': 1}}"),
-        ("use_mmap", True, "write load_config={'try_mmap': True}"),
-        ("num_thread", 4, "write prediction_config={'cpu_threads': 4}"),
-        ("extra_body", {"ttl": 3}, "write its entries as settings: ttl=3"),
-        ("model_kwargs", {"top_k": 3, "password": "abc"}, "write its entries as settings: top_k=3, password=*****"),
-        ("options", "x", "write its entries as settings"),
-        ("model_kwargs", {}, "remove it"),
-        ("n", 1, "remove it"),
-        ("n", None, "remove it"),
+        ("reasoning", "did you mean 'enable_thinking'?"),
+        ("keep_alive", "did you mean 'ttl'?"),
+        ("num_predict", "did you mean 'max_tokens'?"),
+        ("truncation", "write prediction_config={'context_overflow_policy': …}"),
+        ("context_overflow_policy", "write prediction_config={'context_overflow_policy': …}"),
+        ("service_tier", "remove it"),
+        ("num_gpu", "write load_config={'gpu': …}"),
+        ("main_gpu", "write load_config={'gpu': …}"),
+        ("gpu", "write load_config={'gpu': …}"),
+        ("use_mmap", "write load_config={'try_mmap': …}"),
+        ("try_mmp", "did you mean load_config={'try_mmap': …}?"),
+        ("num_thread", "write prediction_config={'cpu_threads': …}"),
+        ("client_kwargs", "write its entries as settings"),
+        ("model_kwargs", "write its entries as settings"),
+        ("n", "remove it: a call has one response"),
+        ("port", "write it behind the host: host='HOST:PORT'"),
         (
             "format",
-            "json",
-            "use with_structured_output(schema), in LlamaIndex as_structured_llm; or pass response_format=… to the",
+            "use with_structured_output(schema), in LlamaIndex as_structured_llm; or pass response_format=",
         ),
-        ("n", 3, "a call has one response; make 3 calls"),
     ],
 )
-def test_a_setting_of_another_package_leads_to_ours(name: str, value: object, remedy: str) -> None:
+def test_a_setting_of_another_package_leads_to_ours(name: str, remedy: str) -> None:
     with pytest.raises(ValueError, match=f"unknown setting {name!r}") as caught:
-        ADAPTERS["LMStudioLLM"].make(**{name: value})
+        ADAPTERS["LMStudioLLM"].make(**{name: "secret-value"})
     assert f"; {remedy}" in str(caught.value)
-
-
-@pytest.mark.parametrize("entries", ["x", [1]])
-def test_a_dict_of_settings_without_entries_leads_to_no_entries(entries: object) -> None:
-    with pytest.raises(ValueError, match=r"write its entries as settings$"):
-        ADAPTERS["LMStudioLLM"].make(options=entries)
+    assert "secret-value" not in str(caught.value)
 
 
 class _Unprintable:
@@ -141,20 +119,6 @@ def test_a_value_that_cannot_be_printed_is_an_error_about_its_setting(name: str)
 @pytest.mark.parametrize("name", ["api_version", "is_chat_model", "tokenizer"])
 def test_a_name_that_is_merely_similar_is_not_suggested(name: str) -> None:
     assert "did you mean" not in explain_unknown_setting(name, ["api_token", "draft_model", "timeout"])
-
-
-@pytest.mark.parametrize(
-    ("given", "text"),
-    [
-        ({"host": "box.local", "port": 7777}, "write host='box.local:7777'"),
-        ({"host": "http://box.local/v1", "port": "7777"}, "write host='127.0.0.1:7777'"),
-        ({"port": "a b"}, "write host='127.0.0.1:PORT'"),
-        ({"port": None}, "write host='127.0.0.1:PORT'"),
-    ],
-)
-def test_a_port_belongs_to_the_address(given: dict[str, Any], text: str) -> None:
-    assert explain_unknown_setting("port", ["host", "timeout"], given) == text
-    assert explain_unknown_setting("port", ["timeout"], given) == "known are timeout"
 
 
 def test_a_beginning_is_suggested_before_a_misspelling() -> None:

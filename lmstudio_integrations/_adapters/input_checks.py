@@ -12,14 +12,17 @@ from typing import Any, Self, cast
 from pydantic import SecretStr, TypeAdapter
 from typing_extensions import TypedDict
 
-from lmstudio_integrations._adapters.unknown_settings import unknown_settings
 from lmstudio_integrations._support.secrets import holds_credentials, holds_secret
+from lmstudio_integrations._support.suggestions import explain_unknown_settings
 from lmstudio_integrations._support.typeguards import MOST_LEVELS, is_mapping, is_too_deep
+from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.connect.addresses import context_trusting
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._explained import explained
 from lmstudio_integrations.types._numbers import Seconds
+from lmstudio_integrations.types._prediction_settings import AdapterPredictionSettings, NativePredictionSettings
+from lmstudio_integrations.types._wire_model import explained
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
 
 ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model", "request_timeout": "timeout"}
 """Names that other packages give to our fields, accepted here as well."""
@@ -280,7 +283,32 @@ def reject_secrets(given: Mapping[str, Any], known: Collection[str], owner: str)
             _normalized_hosts(name, value)
         # A header that is ignored need not be secret, though the name of all headers is that of a secret.
         if name not in known and holds_secret(value, name if _has_effect(name, value) else ""):
-            raise unknown_settings([name], known, given, owner)
+            raise _unknown_settings([name], known, owner)
+
+
+def _unknown_settings(names: Sequence[str], known: Collection[str], owner: str) -> LMStudioValueError:
+    of_others = _LANGUAGE_ONLY if "length_policy" in known else ()
+    return LMStudioValueError(explain_unknown_settings(names, known, owner, places_of_settings(known), of_others))
+
+
+_LANGUAGE_ONLY = {
+    *LlmPredictionConfig.model_fields,
+    *AdapterPredictionSettings.model_fields,
+    *("prediction_config", "stop", "check_context", "stop_on_repetition", "streaming"),
+}
+"""Settings that embedding models do not have."""
+
+
+def places_of_settings(known: Collection[str]) -> dict[str, Collection[str]]:
+    """Return the fields of an adapter that hold further settings, with the names of those."""
+    load_config = EmbeddingLoadModelConfig if "length_policy" in known else LlmLoadModelConfig
+    places: dict[str, Collection[str]] = {
+        "timeouts": TIMEOUTS.keys(),
+        "prediction_config": NativePredictionSettings.model_fields.keys()
+        | {"context_overflow_policy", "prompt_template"},
+        "load_config": load_config.model_fields.keys() - {"raw"},
+    }
+    return {place: names for place, names in places.items() if place in known}
 
 
 def _is_hidden(value: object) -> bool:
@@ -315,5 +343,5 @@ def resolve_aliases(
             raise LMStudioValueError(f"{name!r} is another name of {own!r}; give one of them")
         named[own] = value
     if unknown:
-        raise unknown_settings(unknown, known, values, owner)
+        raise _unknown_settings(unknown, known, owner)
     return named

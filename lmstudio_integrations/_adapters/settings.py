@@ -49,8 +49,8 @@ from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.transport.flows import Flow, T, arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.errors import LMStudioAuthenticationError
-from lmstudio_integrations.types._explained import ExplainedModel, explained
 from lmstudio_integrations.types._numbers import Count, Natural, Seconds
+from lmstudio_integrations.types._wire_model import ExplainedModel, explained
 from lmstudio_integrations.types.config import (
     LOAD_CONFIGS,
     LoadPolicy,

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import cache, lru_cache
 from keyword import iskeyword
 from typing import TypeVar, cast
@@ -14,7 +15,6 @@ from urllib.parse import urlsplit
 
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
-from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations._support.typeguards import is_mapping
 
 ErrorT = TypeVar("ErrorT", bound=Exception)
@@ -68,8 +68,8 @@ _OF_TEXTS = r"(?i)(?:bos|eos|cls|end|first|last|mask|next|pad|per|sep|start|stop
 """Members that have a token of a text, and look like those that have an API token."""
 
 _IN_ADDRESS_NAME = r"host|base_?url|api_?base|proxy|endpoint|address"
-_NAME_CUTOFF = 0.75
-"""How similar a mistyped name must be, 0 to 1; `max_tokens` is below."""
+_LONGEST_NAME, _NAME_CUTOFF = 128, 0.75
+"""How long a mistyped name may be, and how similar it must be, 0 to 1; `max_tokens` is below."""
 
 _OTHERS = (
     r"gh[oprsu]_[a-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}"  # GitHub, GitLab
@@ -225,7 +225,10 @@ def _value_pattern() -> re.Pattern[str]:
 
 def is_secret_name(name: str) -> bool:
     """Whether a setting of this name, even mistyped, is a secret."""
-    return _is_secret(name) or bool(closest_names(_plain(name), _NAMES, cutoff=_NAME_CUTOFF))
+    if _is_secret(name):
+        return True
+    # A comparison takes quadratic time.
+    return len(name) <= _LONGEST_NAME and bool(get_close_matches(_plain(name), _NAMES, cutoff=_NAME_CUTOFF))
 
 
 @lru_cache(maxsize=4096)  # texts repeat their names

@@ -13,6 +13,7 @@ import typer
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES, __version__
 from lmstudio_integrations._support.installation import NAME
 from lmstudio_integrations._support.secrets import holds_credentials
+from lmstudio_integrations._support.suggestions import no_server
 from lmstudio_integrations._support.text import beginning, counted, one_line
 from lmstudio_integrations.cli._common import (
     AsJson,
@@ -26,10 +27,9 @@ from lmstudio_integrations.cli._common import (
 )
 from lmstudio_integrations.cli._formatting import for_commands, model_size, split_remedy
 from lmstudio_integrations.client.api.sync import Client
-from lmstudio_integrations.client.transport.connect.addresses import Target
+from lmstudio_integrations.client.transport.connect.addresses import DEFAULT_PORT, Target, source_of, unencrypted
 from lmstudio_integrations.client.transport.connect.discovery import NOT_FOUND, Attempt, chosen, examine, search
 from lmstudio_integrations.client.transport.connect.probe import ServerStatus
-from lmstudio_integrations.client.transport.connect.suggestions import no_server, source_of, unencrypted
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioError, LMStudioServerError
@@ -167,7 +167,9 @@ def check_server(subject: Subject) -> Check:
         "application": None if used is None or used.status is None else used.status._asdict(),
     }
     if used is None and len(tried) > 1:
-        return Check("problem", NOT_FOUND, for_commands("; ".join(no_server().split("\n  "))), details, data)
+        return Check(
+            "problem", NOT_FOUND, for_commands("; ".join(no_server(DEFAULT_PORT).split("\n  "))), details, data
+        )
     if used is None:
         problem, fix = split_remedy(tried[0].problem or "")
         return Check("problem", f"{tried[0].address} ({tried[0].source}): {problem}", fix, details, data)

@@ -18,7 +18,7 @@ from lmstudio_integrations.emulator.engines.scripted import parse_rules
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.requests import ARTIFACT, kebab_case
-from lmstudio_integrations.types._explained import ExplainedModel
+from lmstudio_integrations.types._wire_model import ExplainedModel
 from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef, ToolInput, parse_tools
 
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, create_model
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.secrets import without_secrets
+from lmstudio_integrations._support.suggestions import reason_of
 from lmstudio_integrations._support.text import REMEDIES, beginning, shortened
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioStructuredOutputError
@@ -28,7 +29,6 @@ from lmstudio_integrations.langchain._tools import (
     is_pydantic,
     required_member,
 )
-from lmstudio_integrations.types._explained import reason_of
 from lmstudio_integrations.types.functions import for_pydantic
 from lmstudio_integrations.types.structured import (
     EXCERPT,

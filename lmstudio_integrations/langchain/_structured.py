@@ -20,6 +20,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.utils.function_calling import convert_to_json_schema
 
 from lmstudio_integrations._adapters.attempts import Attempts
+from lmstudio_integrations._support.suggestions import reason_of
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._batches import batch
@@ -31,7 +32,6 @@ from lmstudio_integrations.langchain._tools import (
     reject_type_of_field,
     response_schema,
 )
-from lmstudio_integrations.types._explained import reason_of
 from lmstudio_integrations.types.structured import (
     check_limits,
     reject_text,

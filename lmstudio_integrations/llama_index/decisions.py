@@ -19,8 +19,8 @@ from lmstudio_integrations.errors import (
     LMStudioValueError,
 )
 from lmstudio_integrations.llama_index._settings import without_class_name
-from lmstudio_integrations.types._explained import explained
 from lmstudio_integrations.types._numbers import Natural
+from lmstudio_integrations.types._wire_model import explained
 from lmstudio_integrations.types.decisions import (
     Answer,
     Calibration,

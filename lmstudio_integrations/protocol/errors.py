@@ -1,7 +1,8 @@
 """Errors on the wire to exceptions: by code first, then by known texts of the server (docs/protocol.md#errors).
 
-The client adds suggestions (`client/support/suggestions.py`). This runs on the thread that serves every call, so its
-work is bounded: long texts are cut first, and each pattern needs time linear in the text.
+They say what helps: what the server suggests, the remedy of a cause, or what `_support/suggestions.py` makes of a code.
+All of it runs on the thread that serves every call, so its work is bounded: long texts are cut first, and each pattern
+needs time linear in the text.
 """
 
 import re
@@ -9,7 +10,8 @@ from collections.abc import Mapping
 from copy import copy
 from typing import Any, NamedTuple, TypeVar
 
-from lmstudio_integrations._support.secrets import redact_received
+from lmstudio_integrations._support.secrets import redact, redact_received
+from lmstudio_integrations._support.suggestions import SEE_LOG, of_details, shorten_prompt
 from lmstudio_integrations._support.text import dumps, shortened
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import (
@@ -32,6 +34,7 @@ from lmstudio_integrations.errors import (
 )
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
+ServerErrorT = TypeVar("ServerErrorT", bound=LMStudioServerError)
 
 # Codes are in displayData, never in errorData (docs/protocol.md#error-codes). For some of them, the official SDK raises
 # its base class (docs/protocol.md#errors-to-exceptions).
@@ -279,9 +282,71 @@ def to_exception(
         details |= _context_tokens(f"{texts}\n{further}")
         if "used" in details:  # the server's own sentence is harder to read, and has no other information
             header, cause, suggestion = OVERFLOW.format(**details), None, None
-    details["suggestion"] = suggestion
+    remedy = of_details(display) or (None if suggestion else _REMEDIES.get(kind))
+    details["suggestion"] = suggestion = _joined(suggestion, redact(remedy)) if remedy else suggestion
     tail = "".join(f"\n  {label}: {text}" for label, text in (("cause", cause), ("suggestion", suggestion)) if text)
     return kind(f"{label} error: {header}{tail}", **details)
+
+
+_REMEDIES: dict[type[LMStudioServerError], str] = {
+    LMStudioInsufficientResourcesError: "set a smaller context_length, use a smaller model, or unload others",
+    LMStudioModelCrashedError: (
+        f"the next call loads it again; set a smaller context_length if memory is short; {SEE_LOG}"
+    ),
+    LMStudioEngineLostError: (
+        f"the next call loads it again; if that fails as well, restart LM Studio or update its runtimes; {SEE_LOG}"
+    ),
+    LMStudioModelLoadError: f"try a smaller context_length or another model; {SEE_LOG}",
+    LMStudioPromptTemplateError: "update the model, or change its prompt template in LM Studio's model settings",
+}
+"""What helps with errors about which nothing else does."""
+
+
+def add_suggestion(error: ServerErrorT, suggestion: str) -> ServerErrorT:
+    """Return an error with one more suggestion, in its message and in its attribute, unless it has that already."""
+    before = error.suggestion or ""
+    if suggestion in before:
+        return error
+    result = copy(error)
+    result.suggestion = _joined(before, suggestion)
+    added = result.suggestion.removeprefix(before)
+    result.args = (redact(f"{error}{added}" if before else f"{error}\n  suggestion: {added}"),)
+    return result
+
+
+def _joined(before: str | None, suggestion: str) -> str:
+    """Return two suggestions as one; a server's own is a sentence, and ours are clauses."""
+    return f"{before}{'' if before.endswith('.') else ';'} {suggestion}" if before else suggestion
+
+
+def with_window(
+    error: LMStudioContextOverflowError, length: int | None, maximum: int | None
+) -> LMStudioContextOverflowError:
+    """Return a context overflow that knows the context window, and suggests nothing beyond it.
+
+    Args:
+        error: The error of the server.
+        length: The context length of the instance, if it is known; the server's own number counts.
+        maximum: The longest context length of the model, if it is known.
+    """
+    limit = error.limit or length
+    result = add_suggestion(error, shorten_prompt(error.used, limit, maximum))
+    result.limit = limit
+    return result
+
+
+def context_overflow(label: str, used: int, limit: int, maximum: int | None) -> LMStudioContextOverflowError:
+    """Return the error of a prompt that this process has found not to fit into the context window.
+
+    Args:
+        label: What errors call the operation.
+        used: Tokens of the prompt.
+        limit: Context length of the loaded model.
+        maximum: The longest context length of the model, if it is known.
+    """
+    title = OVERFLOW.format(used=used, limit=limit)
+    error = LMStudioContextOverflowError(f"{label} error: {title}", used=used, limit=limit, title=title)
+    return with_window(error, limit, maximum)
 
 
 _UNLOADED = {"generic.noModelMatchingQuery", "generic.identifierNotFound", "generic.specificModelUnloaded"}

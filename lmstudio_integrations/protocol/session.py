@@ -54,17 +54,14 @@ class ClientSession:
     Args:
         peer: The server, for error messages.
         queues: The queues of the model instances there; sessions to one server share them.
-        to_error: Returns the exception of an error on the wire.
     """
 
     def __init__(
         self,
         peer: str = "LM Studio",
         queues: InstanceQueues | None = None,
-        to_error: Callable[..., LMStudioServerError] = to_exception,
     ) -> None:
         self._peer = peer
-        self._to_error = to_error
         self._queues: InstanceQueues = InstanceQueues() if queues is None else queues
         self._outbox: list[str] = []
         self._credentials: tuple[str, ...] = ()
@@ -368,7 +365,7 @@ class ClientSession:
             item = endpoint.decode(message)
         except LegacyPredictionError as error:
             del self._sent[exchange.id]
-            exchange.finish(self._to_error(error.error, exchange.label, LMStudioPredictionError))
+            exchange.finish(to_exception(error.error, exchange.label, LMStudioPredictionError))
             return
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
             # Skipping it would pass a response with a gap as complete.
@@ -439,8 +436,8 @@ class ClientSession:
             return None
         error, endpoint = error_object(frame.get("error")), exchange.endpoint
         if not isinstance(endpoint, Channel):
-            return self._to_error(error, exchange.label)
-        return self._to_error(error, exchange.label, endpoint.default_error, kind=endpoint.error)
+            return to_exception(error, exchange.label)
+        return to_exception(error, exchange.label, endpoint.default_error, kind=endpoint.error)
 
     def _on_warning(self, text: str, kind: str) -> None:
         """Log it, or fail the call that it is about: the server never replies to that.

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 from pydantic import AllowInfNan, BeforeValidator, Discriminator, Field, PlainSerializer, Tag, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from lmstudio_integrations._support.suggestions import OR_FALSE
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER, is_count, is_list, is_mapping, is_number
 
 ValueT = TypeVar("ValueT")
-OR_FALSE = "value or False"
 """Follows the name of an `OrOff` setting in pydantic's errors."""
 
 SECONDS = "a positive number of seconds, or None"

@@ -1,23 +1,54 @@
-"""The base of the protocol's pydantic types: snake_case in Python, camelCase on the wire, lenient input."""
+"""The bases of pydantic types: errors that explain wrong values, and the protocol's values.
+
+Those are snake_case in Python and camelCase on the wire, and read leniently.
+"""
 
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
+from lmstudio_integrations._support.secrets import without_secrets
+from lmstudio_integrations._support.suggestions import explain
 from lmstudio_integrations._support.text import dumps, shortened
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._explained import ExplainedModel
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 Path = tuple[int | str, ...]
 """Where a value is: the members and the positions that lead to it."""
+
+
+ReturnT = TypeVar("ReturnT")
+P = ParamSpec("P")
+
+
+def explained(make: Callable[P, ReturnT], /, *args: P.args, **kwargs: P.kwargs) -> ReturnT:
+    """Return what a function of pydantic returns.
+
+    Raises:
+        LMStudioValueError: If it rejects the input.
+    """
+    try:
+        return make(*args, **kwargs)
+    except ValidationError as error:
+        problems = without_secrets(error)
+    raise LMStudioValueError(explain(problems))  # not in the `except` block: the error would keep pydantic's
+
+
+class ExplainedModel(BaseModel):
+    """A class whose constructor raises one error of this package for all wrong values."""
+
+    def __init__(self, /, **fields: Any) -> None:
+        explained(super().__init__, **fields)
+
+    # Pydantic builds nested values without this constructor, so its errors keep the location of the wrong value.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
 
 
 class WireModel(ExplainedModel):

@@ -16,7 +16,7 @@ from lmstudio_integrations._support.environment import regular
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
-from lmstudio_integrations.types._explained import ExplainedModel
+from lmstudio_integrations.types._wire_model import ExplainedModel
 from lmstudio_integrations.types.config import ModelKind
 
 FORMAT = 1

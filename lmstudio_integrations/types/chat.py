@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias, TypeVar
 from pydantic import Field, ValidationError
 
 from lmstudio_integrations._support.secrets import without_secrets
+from lmstudio_integrations._support.suggestions import explain
 from lmstudio_integrations._support.typeguards import is_iterable, is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._explained import explain
 from lmstudio_integrations.types._wire_model import TaggedModel, WireModel
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart

@@ -12,7 +12,7 @@ from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_iterable, is_list, is_mapping, is_number, is_object
 from lmstudio_integrations.errors import LMStudioUnsupportedError, LMStudioValueError
-from lmstudio_integrations.types._explained import ExplainedModel
+from lmstudio_integrations.types._wire_model import ExplainedModel
 
 Content: TypeAlias = str | dict[str, Any] | list[Any]
 """Text, or JSON."""

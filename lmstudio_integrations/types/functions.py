@@ -31,9 +31,9 @@ import typing_extensions
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 
 from lmstudio_integrations._support.secrets import without_secrets
+from lmstudio_integrations._support.suggestions import reason_of
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._explained import reason_of
 from lmstudio_integrations.types._json_schemas import ArgumentSchema, class_schema, reject_lambda, wire_tool
 from lmstudio_integrations.types._wire_model import TaggedModel, WireModel
 

@@ -11,11 +11,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from lmstudio_integrations._support.suggestions import reason_of
 from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._config_base import reject_unknown_names
-from lmstudio_integrations.types._explained import reason_of
 from lmstudio_integrations.types._wire_model import TaggedModel, WireModel
 
 

@@ -16,10 +16,10 @@ from pydantic.alias_generators import to_camel
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.leaves import door
+from lmstudio_integrations._support.suggestions import reason_of
 from lmstudio_integrations._support.text import beginning, dumps
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioProtocolError
-from lmstudio_integrations.types._explained import reason_of
 from lmstudio_integrations.types._wire_model import WireModel
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
 from lmstudio_integrations.types.functions import ToolCallRequest

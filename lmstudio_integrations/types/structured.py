@@ -15,10 +15,10 @@ from pydantic import BaseModel, PydanticUndefinedAnnotation, PydanticUserError, 
 from pydantic_core import from_json
 
 from lmstudio_integrations._support.secrets import without_secrets
+from lmstudio_integrations._support.suggestions import reason_of
 from lmstudio_integrations._support.text import REMEDIES, beginning, shortened, shown
 from lmstudio_integrations._support.typeguards import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
-from lmstudio_integrations.types._explained import reason_of
 from lmstudio_integrations.types._json_schemas import check_references, class_schema, problem_of, validator_of
 from lmstudio_integrations.types.config import CUSTOM_FIELDS, LlmPredictionConfig
 from lmstudio_integrations.types.reasoning import USUAL_TAGS

@@ -138,7 +138,7 @@ def test_a_wrong_setting_does_not_show_a_secret(way: Way) -> None:
 
 @pytest.mark.parametrize("adapter", classes())
 def test_an_unknown_setting_of_a_copy_is_an_error(adapter: Any) -> None:
-    with pytest.raises(lms.LMStudioValueError, match=r"setting 'idle_timeuot'; write timeouts=\{'idle_timeout'"):
+    with pytest.raises(lms.LMStudioValueError, match=r"setting 'idle_timeuot'; did you mean timeouts=\{'idle_timeout'"):
         adapter(model="m").model_copy(update={"idle_timeuot": 5})
 
 

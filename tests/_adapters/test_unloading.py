@@ -87,7 +87,7 @@ async def test_without_a_name_another_loaded_model_responds_after_the_first_was_
         llm = make(host=server.address)
         await call(llm)
         server.unload("first")
-        with pytest.raises(LMStudioModelNotFoundError, match="the model is loaded on first use"):
+        with pytest.raises(LMStudioModelNotFoundError, match="name a model, which is then loaded on first use"):
             await call(llm)
         server.load("second")
         await call(llm)

@@ -7,19 +7,14 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.frames import Close
 
 import lmstudio_integrations as lms
+from lmstudio_integrations._support.suggestions import KEEP_LOADED, MAKE_ROOM, no_listener, token_suggestion
 from lmstudio_integrations.cli._formatting import _COMMANDS, for_commands, report
-from lmstudio_integrations.client.support.suggestions import (
-    KEEP_LOADED,
-    MAKE_ROOM,
-    context_overflow,
-    error_with_suggestion,
-)
-from lmstudio_integrations.client.transport.connect.addresses import Address, Target
+from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connect.discovery import not_found
 from lmstudio_integrations.client.transport.connect.probe import _CERTIFICATE_ERRORS
-from lmstudio_integrations.client.transport.connect.suggestions import no_listener, token_suggestion
 from lmstudio_integrations.client.transport.socket_session import _lost_error
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
+from lmstudio_integrations.protocol.errors import context_overflow, to_exception
 from lmstudio_integrations.protocol.exchange import Exchange, expired_timeout
 from tests.protocol.pair import RecordingReceiver
 
@@ -30,7 +25,7 @@ LOG = "the server's log may say why: `lms log stream`"
 
 
 def wire(title: str, **details: object) -> lms.LMStudioError:
-    return error_with_suggestion({"title": title, **details}, "Model load")
+    return to_exception({"title": title, **details}, "Model load")
 
 
 def expired(name: str) -> lms.LMStudioError:
@@ -95,10 +90,10 @@ TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
 
 
 SUGGESTIONS = [
-    (token_suggestion(Target.of("a:1", None)), "or pass --token"),
-    (token_suggestion(Target.of("a:1", TOKEN)), "given as --token"),
+    (token_suggestion(None), "or pass --token"),
+    (token_suggestion(TOKEN), "given as --token"),
     (refusal("a:1,b:1"), "name one of them as --host"),
-    (no_listener(Address("127.0.0.1", 1)), "set --host to the right port"),
+    (no_listener(1, is_local=True), "set --host to the right port"),
     (not_found([]), "set LMSTUDIO_HOST or pass it as --host"),
     (_CERTIFICATE_ERRORS[10], "has expired; renew it"),
     ("already in use; choose another port, or 0 for any free one", "choose another one with --port, or 0"),

@@ -21,8 +21,9 @@ from pydantic import BaseModel
 
 import lmstudio_integrations as lms
 from lmstudio_integrations import langchain, llama_index
+from lmstudio_integrations._support import suggestions
 from lmstudio_integrations._support.environment import HOST_VARIABLE
-from lmstudio_integrations.client.transport.connect import discovery, suggestions
+from lmstudio_integrations.client.transport.connect import discovery
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.operation import decode_errors
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -191,7 +192,7 @@ def adapted(make: Any, call: Callable[[Any], Any], **settings: Any) -> Trigger:
 
 def _nothing_listens(case: Case, *, host: str | None = "{}", in_container: bool = False, found: bool = False) -> Any:
     if in_container:
-        case.monkeypatch.setattr(suggestions, "in_container", lambda: True)
+        case.monkeypatch.setattr(suggestions, "IN_CONTAINER", True)
     with closed_port() as address, Emulator(models()) as server:
         candidates = (Address.parse(server.address if found else address),)
         case.monkeypatch.setattr(discovery, "local_candidates", lambda: candidates)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lmstudio_integrations._support import suggestions
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
-from lmstudio_integrations.client.transport.connect import probe, suggestions
+from lmstudio_integrations.client.transport.connect import probe
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model
@@ -34,7 +35,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the process be on a machine without LM Studio, and in no container."""
     for name in (HOST_VARIABLE, *TOKEN_VARIABLES):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(suggestions, "in_container", lambda: False)
+    monkeypatch.setattr(suggestions, "IN_CONTAINER", False)
     monkeypatch.setattr(probe, "PROBE_TIMEOUT", 600.0)
 
 

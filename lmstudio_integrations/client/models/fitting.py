@@ -13,7 +13,7 @@ from typing import Any
 from lmstudio_integrations.client.models.admission import SingleFlight
 from lmstudio_integrations.client.models.load_steps import FIRST_PAUSE, LONGEST_PAUSE
 from lmstudio_integrations.client.models.loading import Loader
-from lmstudio_integrations.client.models.planning import PINNED, Machine, Resident, Wanted
+from lmstudio_integrations.client.models.planning import PINNED, Machine, Resident, Wanted, on_another_device
 from lmstudio_integrations.client.models.queries import devices_with, list_wire_infos, unload
 from lmstudio_integrations.client.models.state import (
     Instance,
@@ -24,7 +24,6 @@ from lmstudio_integrations.client.models.state import (
     identifier_of,
     reference_of,
 )
-from lmstudio_integrations.client.support.suggestions import for_devices
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
@@ -70,7 +69,7 @@ class Fit:
                 )
             except LMStudioModelNotFoundError as error:  # the plan is for one machine
                 devices = yield from devices_with(operation, wanted.model_key)
-                raise (for_devices(error, devices) if devices else error) from None
+                raise (on_another_device(error, devices[0]) if devices else error) from None
             if instance is not None:
                 return instance
 

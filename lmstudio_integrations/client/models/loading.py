@@ -6,11 +6,14 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.leaves import MissingLeafError, door
+from lmstudio_integrations._support.suggestions import (
+    MAKE_ROOM,
+    NAME_A_MODEL,
+)
 from lmstudio_integrations.client.models.admission import SingleFlight
 from lmstudio_integrations.client.models.load_steps import (
     FIRST_PAUSE,
@@ -21,11 +24,9 @@ from lmstudio_integrations.client.models.load_steps import (
 from lmstudio_integrations.client.models.queries import (
     link_status,
     list_all_loaded,
-    list_downloaded,
     list_downloaded_infos,
     list_wire_infos,
     on_device,
-    version,
 )
 from lmstudio_integrations.client.models.state import (
     Instance,
@@ -38,15 +39,6 @@ from lmstudio_integrations.client.models.state import (
     matches,
     reference_of,
 )
-from lmstudio_integrations.client.support.suggestions import (
-    MAKE_ROOM,
-    NAME_A_MODEL,
-    add_suggestion,
-    with_keys,
-)
-from lmstudio_integrations.client.transport.client_context import ClientContext
-from lmstudio_integrations.client.transport.connect.addresses import Address, Target
-from lmstudio_integrations.client.transport.connect.discovery import search
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import (
@@ -60,7 +52,7 @@ from lmstudio_integrations.errors import (
     LMStudioWrongModelKindError,
 )
 from lmstudio_integrations.protocol.endpoints import channel, rpc
-from lmstudio_integrations.protocol.errors import means_no_explicit_load, means_taken
+from lmstudio_integrations.protocol.errors import add_suggestion, means_no_explicit_load, means_taken
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.protocol.prediction import model_info
 from lmstudio_integrations.protocol.requests import GetOrLoad, LoadModel, Lookup, OnDevice
@@ -140,9 +132,7 @@ class Loader:
         except LMStudioModelNotFoundError as error:
             if state.key is not None:
                 raise
-            raise add_suggestion(
-                error, (yield from self._advice_to_name_a_model())
-            ) from None  # it repeats the whole error
+            raise add_suggestion(error, NAME_A_MODEL) from None  # it repeats the whole error
         is_remote = state.key is None and not device and info.get("deviceIdentifier") is not None
         if is_remote:
             info = yield from self._in_place_of_remote(info)
@@ -173,18 +163,6 @@ class Loader:
         except LMStudioModelNotFoundError as error:
             where = f"{identifier_of(remote)!r} is loaded elsewhere, on {status.name_of(device)!r}"
             raise add_suggestion(error, f"{where}: name that model to use it") from None
-
-    def _advice_to_name_a_model(self) -> Flow[str]:
-        """Return advice for a call without a key while nothing is loaded: the line that names a model of the server."""
-        try:
-            downloaded = yield from list_downloaded(self.operation, self.state.kind)
-        except LMStudioError:
-            return NAME_A_MODEL
-        if not downloaded:
-            return "no model of this kind is downloaded; `lms get` downloads one"
-        local_first = sorted(downloaded, key=lambda info: info.device_identifier is not None)
-        line = _call(self.state, self.state.kind, local_first[0].model_key)
-        return f"write {line}, and the model is loaded on first use; `lmsi ls` lists all that are downloaded"
 
     def _get_or_load(self) -> Flow[Instance]:
         state = self.state
@@ -386,8 +364,6 @@ class Loader:
             operation.listener.on_load(target, state.key, operation.elapsed - started, error)
             if isinstance(error, LMStudioInsufficientResourcesError):
                 raise add_suggestion(error, MAKE_ROOM) from error
-            if isinstance(error, LMStudioModelNotFoundError):
-                raise (yield from self._with_keys(error)) from None  # it repeats the whole error
             raise
         if not packets.already_loaded:
             seconds = operation.elapsed - started
@@ -397,37 +373,6 @@ class Loader:
             seen = SeenMemory.of(operation.context)
             seen.record_load(info.get("deviceIdentifier"), str(info.get("modelKey")))
         return info
-
-    def _with_keys(self, error: LMStudioModelNotFoundError) -> Flow[LMStudioModelNotFoundError]:
-        """Return an error about an unknown model with the keys of those that the server has."""
-        operation = self.operation
-        try:
-            models = yield from list_downloaded(operation, self.state.kind)
-            can_download = not (yield from version(operation)).is_emulator
-        except LMStudioError:
-            return error
-        keys = {model.path: model.model_key for model in models}
-        server = operation.context.server
-        where = str(operation.context.target) if server is None else server.netloc
-        elsewhere = None if server is None else (yield from self._other_server(server))
-        return with_keys(error, keys, where, can_download=can_download, elsewhere=elsewhere)
-
-    def _other_server(self, server: Address) -> Flow[str | None]:
-        """Return where else on this machine a server has the model, if none was named."""
-        context, key = self.operation.context, self.state.key
-        if context.target.address is not None:
-            return None
-        _, attempts = yield from search(context.mailbox_type)
-        for other in [Target.of(each.address, None) for each in attempts if each.problem is None]:
-            if other.address is None or other.address.port == server.port:
-                continue
-            # Without the token: nobody has named that server.
-            operation = Operation(ClientContext(replace(other, token=None), context.timeouts, context.mailbox_type))
-            with suppress(LMStudioError):
-                models = yield from list_downloaded(operation, self.state.kind)
-                if any(key in {model.model_key, model.path} for model in models):
-                    return other.address.netloc
-        return None
 
     def _request_load(self, endpoint: str, parameter: Mapping[str, Any], packets: LoadPackets) -> Flow[WireInfo]:
         kind, parameter = self.state.kind, {**parameter, **(yield from self.on_device())}

@@ -24,7 +24,6 @@ from lmstudio_integrations.client.models.state import (
     reference_of,
 )
 from lmstudio_integrations.client.support.arguments import texts_of
-from lmstudio_integrations.client.support.suggestions import with_window
 from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.operation import Operation
@@ -39,7 +38,7 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
     LMStudioUnreachableError,
 )
-from lmstudio_integrations.protocol.errors import details_of, means_unloaded
+from lmstudio_integrations.protocol.errors import details_of, means_unloaded, with_window
 from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.types.config import slots_of
 from lmstudio_integrations.types.models import InstanceProcessingState, ModelInstanceInfo

@@ -36,7 +36,6 @@ from lmstudio_integrations.client.models.state import (
     specifier_of_instance,
 )
 from lmstudio_integrations.client.support.arguments import list_of, text_of
-from lmstudio_integrations.client.support.suggestions import error_with_suggestion, for_devices, with_keys
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import (
@@ -45,6 +44,7 @@ from lmstudio_integrations.errors import (
     LMStudioServerError,
     LMStudioValueError,
 )
+from lmstudio_integrations.protocol.errors import add_suggestion, to_exception
 from lmstudio_integrations.protocol.kv_config import stack_of_fields
 from lmstudio_integrations.protocol.requests import OnDevice
 from lmstudio_integrations.types.config import LOAD_CONFIGS, PARALLEL_KEYS, Evict, ModelKind, slots_of
@@ -421,7 +421,7 @@ def plan(
         try:
             wanted.append(_wanted(item, name, config, known))
         except LMStudioModelNotFoundError as error:
-            wanted.append((yield from _wanted_by_other_name(operation, name, config, where, error, models=known)))
+            wanted.append((yield from _wanted_by_other_name(operation, name, config, where, error)))
     plan, _ = yield from machine.plan(wanted)
     return plan
 
@@ -456,9 +456,9 @@ def _wanted(item: object, name: str, config: Any, models: Sequence[WireInfo]) ->
                 f"{text!r} is no planned model; write MODEL[:CONTEXT][@SLOTS] with whole numbers above 0, "
                 f"such as {stem}:32768@4"
             )
-        display = {"code": "generic.pathNotFound", "path": name, "availablePathsSample": [*_keys_by_path(models)]}
+        display = {"code": "generic.pathNotFound", "path": name, "availablePathsSample": _keys(models)}
         title = f'Cannot find a model with the key or path "{name}"'
-        error = error_with_suggestion({"title": title, "displayData": display}, "Memory plan")
+        error = to_exception({"title": title, "displayData": display}, "Memory plan")
         assert isinstance(error, LMStudioModelNotFoundError), "the code has this class"
         raise error
     kind: ModelKind = info["type"]
@@ -468,10 +468,15 @@ def _wanted(item: object, name: str, config: Any, models: Sequence[WireInfo]) ->
     return Wanted(kind, str(info["modelKey"]), fields, max_context_length(info))
 
 
-def _keys_by_path(models: Sequence[WireInfo]) -> dict[str, str]:
-    """Return the keys of models by their paths, those of language models first."""
-    language_models_first = sorted(models, key=lambda each: each["type"] != "llm")
-    return {str(each.get("path")): str(each["modelKey"]) for each in language_models_first}
+def _keys(models: Sequence[WireInfo]) -> list[str]:
+    """Return the keys of models, those of language models first."""
+    return [str(each["modelKey"]) for each in sorted(models, key=lambda each: each["type"] != "llm")]
+
+
+def on_another_device(error: LMStudioModelNotFoundError, device: str) -> LMStudioModelNotFoundError:
+    """Return the error about a model that is not downloaded on one machine, if another one of the server has it."""
+    whose = "LM Studio's own machine" if device == LOCAL else f"the linked device {device!r}"
+    return add_suggestion(error, f"{whose} has it: pass device={device!r}")
 
 
 def _wanted_by_other_name(
@@ -480,8 +485,6 @@ def _wanted_by_other_name(
     config: Any,
     device: OnDevice,
     unknown: LMStudioModelNotFoundError,
-    *,
-    models: Sequence[WireInfo],
 ) -> Flow[Wanted]:
     """Return a model that the server knows by a name that its list does not have.
 
@@ -490,7 +493,7 @@ def _wanted_by_other_name(
     """
     devices = yield from devices_with(operation, name)
     if devices:
-        raise for_devices(unknown, devices) from None
+        raise on_another_device(unknown, devices[0]) from None
     for kind, config_type in LOAD_CONFIGS.items():
         fields = config_type.parse(config).to_fields()
         with suppress(*_UNKNOWN):
@@ -500,7 +503,7 @@ def _wanted_by_other_name(
         with suppress(*_UNKNOWN):
             yield from estimate_usage(operation, kind, name, stack_of_fields(fields), device)
             return Wanted(kind, name, fields)
-    raise with_keys(unknown, _keys_by_path(models), "the server", can_download=True) from None
+    raise unknown
 
 
 def _find(name: str, models: Sequence[WireInfo], *, partly: bool = True) -> WireInfo | None:

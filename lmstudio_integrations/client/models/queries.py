@@ -13,10 +13,9 @@ from lmstudio_integrations.client.support.arguments import (
     optional_text,
     text_of,
 )
-from lmstudio_integrations.client.support.suggestions import for_unload
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors, read_each
-from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.envelope import ensure_writable
 from lmstudio_integrations.protocol.kv_config import KvConfig
 from lmstudio_integrations.protocol.prediction import model_info
@@ -171,10 +170,7 @@ def unload(operation: Operation, kind: ModelKind, identifier: str, device: OnDev
         LMStudioModelNotFoundError: If there is none with this identifier; it says what is loaded.
     """
     parameter = UnloadModel(identifier=text_of(identifier, "model_identifier"), **device)
-    try:
-        yield from operation.call(kind, "unloadModel", parameter, label="Model unload")
-    except LMStudioModelNotFoundError as error:
-        raise for_unload(error) from None  # it repeats the whole error
+    yield from operation.call(kind, "unloadModel", parameter, label="Model unload")
 
 
 def estimate_usage(

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
+from lmstudio_integrations._support.suggestions import FIT_BOTH, KEEP_LOADED
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.models.admission import ConcurrencyLimiter, SingleFlight
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
-from lmstudio_integrations.client.support.suggestions import FIT_BOTH, KEEP_LOADED
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow

@@ -10,9 +10,9 @@ from threading import RLock
 from types import MappingProxyType
 from typing import Any
 
+from lmstudio_integrations._support.suggestions import NAME_A_PLUGIN
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.client.support.arguments import check_names, optional_text, text_of
-from lmstudio_integrations.client.support.suggestions import NAME_A_PLUGIN, add_suggestion
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, call_back
@@ -31,7 +31,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol.endpoints import channel
 from lmstudio_integrations.protocol.envelope import sanitize, without_surrogates
-from lmstudio_integrations.protocol.errors import error_object, to_exception
+from lmstudio_integrations.protocol.errors import add_suggestion, error_object, to_exception
 from lmstudio_integrations.protocol.exchange import CALL_TOOL, LIST_TOOLS, ToolSession
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import DirectConfig, StartToolUseSession, kebab_case

@@ -28,15 +28,13 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from lmstudio_integrations._support.text import counted
+from lmstudio_integrations._support.text import counted, shown
 from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.models.model import Model, ModelOperation
-from lmstudio_integrations.client.models.queries import list_downloaded
 from lmstudio_integrations.client.predictions.entries import middlewares_of
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.predictions.totals import Totals
-from lmstudio_integrations.client.support.suggestions import context_overflow, for_draft_model
 from lmstudio_integrations.client.transport.cancel_scope import add_to_scope
 from lmstudio_integrations.client.transport.flows import Flow, Step, T, run
 from lmstudio_integrations.client.transport.listener import NOBODY
@@ -53,6 +51,7 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
     LMStudioWrongModelKindError,
 )
+from lmstudio_integrations.protocol.errors import add_suggestion, context_overflow
 from lmstudio_integrations.protocol.session import closed_early
 from lmstudio_integrations.types.results import (
     PredictionEnd,
@@ -397,7 +396,7 @@ class Prediction:
             assert ask.request is not None, "it was requested"
             batch: Events = yield ask.request
         except LMStudioError as error:
-            explained = yield from self._explain(error)
+            explained = self._explain(error)
             is_gone = isinstance(explained, LMStudioModelNotFoundError | LMStudioModelUnloadedError)
             if self._is_cancelled and not self._ask.is_open and is_gone:
                 raise _ClosedError from error  # or it would be loaded
@@ -405,8 +404,8 @@ class Prediction:
         ask.is_open = True
         return batch
 
-    def _explain(self, error: LMStudioError) -> Flow[LMStudioError]:
-        """Return an error with what this process knows of the model, or what the server has in place of a draft model.
+    def _explain(self, error: LMStudioError) -> LMStudioError:
+        """Return an error with what this process knows of the model, or which setting names a draft model.
 
         Once an instance is asked, a server that cannot find a model, or finds one of another kind, means the draft.
         """
@@ -415,11 +414,8 @@ class Prediction:
             return explained
         if not draft or self._ask.request is None:
             return explained
-        try:
-            models = yield from self._interruptible(list_downloaded(self._operation, "llm"))
-        except LMStudioError:
-            return explained
-        named = for_draft_model(explained, draft, {model.path: model.model_key for model in models})
+        remedy = f"draft_model={shown(draft)} must name a language model; `lmsi ls` lists those that are downloaded"
+        named = add_suggestion(explained, remedy)
         named.__suppress_context__ = True  # it says all that the other says
         return named
 

@@ -54,7 +54,7 @@ def check_names(
         if is_mapping(known) and known.get(name) is bool:
             flag_of(value, name)
         if name not in known:
-            remedy = explain_unknown_setting(name, list(known), arguments, in_config=in_config)
+            remedy = explain_unknown_setting(name, list(known), places={"config": in_config})
             raise LMStudioValueError(f"unknown argument {name!r}; {remedy}")
     if arguments:
         check_callbacks(async_callbacks, **arguments)

@@ -11,11 +11,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from lmstudio_integrations.client.support.suggestions import add_suggestion, error_with_suggestion
 from lmstudio_integrations.client.transport.connect.addresses import Address, Credentials, Target
 from lmstudio_integrations.client.transport.connect.opening import Socket, find_server, open_socket
 from lmstudio_integrations.client.transport.connect.records import announced_ports
-from lmstudio_integrations.client.transport.connect.suggestions import token_suggestion
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.listener import ConnectionReport
 from lmstudio_integrations.errors import (
@@ -25,7 +23,7 @@ from lmstudio_integrations.errors import (
     LMStudioProtocolError,
 )
 from lmstudio_integrations.protocol.endpoints import Namespace
-from lmstudio_integrations.protocol.errors import copy_of
+from lmstudio_integrations.protocol.errors import add_suggestion, copy_of
 from lmstudio_integrations.protocol.exchange import InstanceQueues
 from lmstudio_integrations.protocol.session import ClientSession
 
@@ -101,7 +99,7 @@ class SocketSession:
     ) -> None:
         peer = "LM Studio on this machine" if target.address is None else f"LM Studio at {target.address}"
         new_session = partial(recorders[-1], namespace, lambda: self.found) if recorders else ClientSession
-        self.session: ClientSession = new_session(peer, queues, error_with_suggestion)
+        self.session: ClientSession = new_session(peer, queues)
         self.accepted: asyncio.Event = asyncio.Event()
         """Set when the server has accepted this client."""
         self.make_error: Callable[[], BaseException] = closed_locally_error
@@ -225,7 +223,7 @@ class SocketSession:
         except asyncio.CancelledError:
             pass
         except LMStudioAuthenticationError as problem:
-            self.make_error = partial(copy_of, add_suggestion(problem, token_suggestion(self._target, self.found)))
+            self.make_error = partial(copy_of, add_suggestion(problem, self._target.advice_after_rejection(self.found)))
         except LMStudioError as problem:
             self.make_error = partial(copy_of, problem)
         except Exception as problem:  # noqa: BLE001 - any failure of the socket is the error of all waiting callers

@@ -15,7 +15,7 @@ from langchain_core.caches import InMemoryCache
 from pydantic import SecretStr
 
 from lmstudio_integrations import Client
-from lmstudio_integrations.client.transport.connect import suggestions
+from lmstudio_integrations._support import suggestions
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -157,7 +157,7 @@ def test_the_error_names_every_host_and_its_reason(adapter: Adapter, path: str) 
 
 @pytest.mark.parametrize("in_container", [False, True])
 def test_what_helps_several_hosts_is_said_once(monkeypatch: pytest.MonkeyPatch, in_container: bool) -> None:
-    monkeypatch.setattr(suggestions, "in_container", lambda: in_container)
+    monkeypatch.setattr(suggestions, "IN_CONTAINER", in_container)
     hosts = [f"127.0.0.1:{free_port()}" for _ in range(2)]
     with pytest.raises(LMStudioUnreachableError) as caught:
         ChatLMStudio(model=CHAT, host=hosts).invoke("Hello")

@@ -143,7 +143,7 @@ async def test_any_loaded_model_is_used_when_none_is_named(client: Any, server: 
         _ = handle.identifier
     assert "any loaded model" in repr(handle)
     assert server.connections == ()
-    with pytest.raises(lms.LMStudioModelNotFoundError, match=r'client\.llm\.model\("chatty"\)'):
+    with pytest.raises(lms.LMStudioModelNotFoundError, match="suggestion: name a model, which is then loaded"):
         await client.llm.model()
     with pytest.raises(lms.LMStudioModelNotFoundError):
         await client.llm.model("other", load_policy="require_loaded")
@@ -171,19 +171,19 @@ async def test_a_model_of_the_wrong_kind_is_an_error_that_names_its_kind(client:
                 "code": "generic.domainMismatch",
                 "data": {"path": "odd", "actualDomain": "tts", "expectedDomain": "llm"},
             },
-            "odd is of kind 'tts', not 'llm'",
+            None,
         ),
     ],
 )
 async def test_only_a_model_of_the_other_kind_gets_the_advice_to_use_it_there(
-    make_client: Callable[..., Any], error: dict[str, Any], advice: str
+    make_client: Callable[..., Any], error: dict[str, Any], advice: str | None
 ) -> None:
     rules: Any = ({"when": {"load": True}, "then": [error]},)
     with Emulator([ModelEntry(key="odd", rules=rules)]) as server:
         async with make_client(server.address) as client:
             with pytest.raises(lms.LMStudioWrongModelKindError) as caught:
                 await client.llm.model("odd")
-    assert str(caught.value).endswith(f"suggestion: {advice}")
+    assert str(caught.value).endswith(f"suggestion: {advice}" if advice else "Wrong kind")
     assert caught.value.suggestion == advice
 
 
@@ -324,13 +324,13 @@ def test_a_method_of_models_that_is_called_on_the_client_is_found_there(client: 
 async def test_unloading_what_is_not_loaded_says_what_is(client: Any) -> None:
     with pytest.raises(lms.LMStudioModelNotFoundError) as caught:
         await client.llm.unload("nothing")
-    assert "suggestion: it is not loaded; no model of this kind is loaded" in str(caught.value)
+    assert "suggestion: no model of this kind is loaded" in str(caught.value)
     model = await client.llm.model("chatty")
     with pytest.raises(lms.LMStudioModelNotFoundError) as caught:
         await client.llm.unload("nothing")
-    assert "suggestion: it is not loaded; loaded are chatty" in str(caught.value)
+    assert "suggestion: loaded are chatty" in str(caught.value)
     await model.unload()
-    with pytest.raises(lms.LMStudioModelNotFoundError, match="it is not loaded; no model"):
+    with pytest.raises(lms.LMStudioModelNotFoundError, match="no model of this kind is loaded"):
         await model.unload()
 
 

@@ -9,12 +9,9 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.support.suggestions import MAKE_ROOM
-from lmstudio_integrations.client.transport.connect import discovery
-from lmstudio_integrations.client.transport.connect.addresses import Address
+from lmstudio_integrations._support.suggestions import MAKE_ROOM
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.types.models import ServerVersion
 from tests.client.fake import wait_until
 from tests.support.gate import AT_THE_GATE, Gate
 
@@ -132,40 +129,6 @@ async def test_a_name_that_no_list_has_loads_one_instance_under_that_name(client
     server.unload("buddy")
     assert (await client.llm.model("buddy", load_policy="explicit")).identifier == "chatty"
     assert len(server.loads) == 2
-
-
-@pytest.mark.parametrize("is_emulator", [True, False])
-async def test_an_unknown_model_gets_the_keys_of_the_server_and_a_download_only_where_that_works(
-    monkeypatch: pytest.MonkeyPatch, is_emulator: bool
-) -> None:
-    monkeypatch.setattr(ServerVersion, "is_emulator", is_emulator)
-    models = [ModelEntry(key="chatty", path="maker/Talker-GGUF/talker.gguf"), ModelEntry(key="e", kind="embedding")]
-    with Emulator(models) as server:
-        async with lms.AsyncClient(server.address) as client:
-            for name, advice in {
-                "zzz": f"downloaded on {server.address} are chatty",
-                "talker": "Did you mean 'chatty'?",
-            }.items():
-                with pytest.raises(lms.LMStudioModelNotFoundError) as caught:
-                    await client.llm.model(name)
-                text = str(caught.value.suggestion)
-                assert text.startswith(advice)
-                assert ("download it with" in text) is not is_emulator
-                assert str(caught.value).endswith(text)
-
-
-async def test_without_a_host_an_unknown_model_is_looked_for_on_the_other_servers_of_this_machine(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with Emulator(["chatty"]) as first, Emulator(["chatty", "talker"]) as second:
-        places = tuple(Address("127.0.0.1", server.port) for server in (first, second))
-        monkeypatch.setattr(discovery, "local_candidates", lambda: places)
-        async with lms.AsyncClient(None) as client:
-            with pytest.raises(lms.LMStudioModelNotFoundError, match=f"the server at {second.address} has it: set LM"):
-                await client.llm.model("talker")
-            with pytest.raises(lms.LMStudioModelNotFoundError) as caught:
-                await client.llm.model("zzz")
-        assert str(caught.value.suggestion).startswith(f"downloaded on {first.address} are chatty")
 
 
 async def test_an_unknown_model_is_an_error_with_close_matches(client: Any) -> None:

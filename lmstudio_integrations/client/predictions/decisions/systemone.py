@@ -12,12 +12,12 @@ from typing import Any
 import httpx
 
 from lmstudio_integrations._support.secrets import redact_address
+from lmstudio_integrations._support.suggestions import UPDATE_FOR_DECISIONS
 from lmstudio_integrations._support.text import beginning, dumps
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.client.transport.connect.addresses import Address, Target
+from lmstudio_integrations.client.transport.connect.addresses import Address, Target, source_of
 from lmstudio_integrations.client.transport.connect.opening import find_server
 from lmstudio_integrations.client.transport.connect.probe import without_blocked
-from lmstudio_integrations.client.transport.connect.suggestions import UPDATE_FOR_DECISIONS, source_of, token_suggestion
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioConnectionLostError,
@@ -114,7 +114,7 @@ def _error(response: httpx.Response, found: Any, target: Target, used: Target) -
     details: dict[str, Any] = {"title": shown, "error_data": problem if is_object(problem) else None}
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         return LMStudioAuthenticationError(
-            f"LM Studio rejected this client: {shown}; {token_suggestion(target, used)}", **details
+            f"LM Studio rejected this client: {shown}; {target.advice_after_rejection(used)}", **details
         )
     if status == HTTPStatus.NOT_FOUND and isinstance(text, str):
         return LMStudioModelNotFoundError(f"Decision: {shown}", **details)

@@ -16,11 +16,11 @@ from lmstudio_integrations.client.models.queries import count_tokens
 from lmstudio_integrations.client.models.reasoning import render
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.plan import tools_among
-from lmstudio_integrations.client.support.suggestions import context_overflow
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioError, LMStudioTruncationWarning
+from lmstudio_integrations.protocol.errors import context_overflow
 from lmstudio_integrations.protocol.kv_config import collapse
 from lmstudio_integrations.protocol.requests import TemplateParameters
 from lmstudio_integrations.types.results import PredictionEnd

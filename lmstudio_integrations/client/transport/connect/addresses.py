@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import HIDDEN, TOKEN_PREFIX, holds_credentials, holds_secret
+from lmstudio_integrations._support.suggestions import token_source, token_suggestion
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.protocol.envelope import TOKEN_FORM, split_token
@@ -344,6 +345,15 @@ class Target:
             return given
         return {**given, "Authorization": f"Bearer {self.token}"}
 
+    def advice_after_rejection(self, used: "Target") -> str:
+        """Return what helps if a server rejects these credentials.
+
+        Args:
+            used: The same, with the server that was used, and the token that it got.
+        """
+        withheld_from = str(used) if self.token and not used.token else None
+        return token_suggestion(self.token, self.placeholder, withheld_from)
+
     def credentials(self) -> Credentials | None:
         """Return the credentials of the token; `None` for a guest.
 
@@ -353,10 +363,21 @@ class Target:
         return Credentials.from_token(self.token) if self.token else None
 
 
-def token_source(token: str) -> str:
-    """Return where a token comes from, for an error message: from the environment, or from an argument."""
-    variable = next((name for name in TOKEN_VARIABLES if os.environ.get(name) == token), None)
-    return f"in {variable}" if variable else "given as api_token"
+def source_of(address: Address) -> str:
+    """Return a note for an address that comes from the environment."""
+    try:
+        named = resolved_hosts(None) if os.environ.get(HOST_VARIABLE) else ()
+    except LMStudioValueError:
+        return ""
+    return f" ({HOST_VARIABLE})" if str(address) in named else ""
+
+
+def unencrypted(target: Target) -> str | None:
+    """Return a warning if the token of a client crosses the network in plain text."""
+    address = target.address
+    if not target.token or address is None or address.tls or address.is_loopback:
+        return None
+    return f"the API token is sent unencrypted to {address.netloc}; put a TLS proxy in front of it"
 
 
 def checked_headers(headers: object) -> tuple[tuple[str, str], ...]:

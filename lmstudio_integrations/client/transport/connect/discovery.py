@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE
+from lmstudio_integrations._support.suggestions import no_server
 from lmstudio_integrations.client.transport.connect import records
 from lmstudio_integrations.client.transport.connect.addresses import (
+    DEFAULT_PORT,
     Address,
     local_candidates,
     public_candidates,
@@ -32,7 +34,6 @@ from lmstudio_integrations.client.transport.connect.probe import (
     speaks_http,
     without_blocked,
 )
-from lmstudio_integrations.client.transport.connect.suggestions import no_server
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.mailboxes import IOTask, Mailbox
@@ -179,7 +180,7 @@ def not_found(attempts: Iterable[Attempt]) -> str:
         is_port = each.source.endswith(" port")
         places.setdefault(each.problem or "", []).append(place if is_port else f"{place} ({each.source})")
     failures = "; ".join(f"{', '.join(found)}: {problem}" for problem, found in places.items())
-    return f"{NOT_FOUND}\n  tried: {failures}\n  suggestion: {no_server()}"
+    return f"{NOT_FOUND}\n  tried: {failures}\n  suggestion: {no_server(DEFAULT_PORT)}"
 
 
 def may_get_secrets(address: Address) -> bool:

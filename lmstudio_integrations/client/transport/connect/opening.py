@@ -14,7 +14,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, PayloadTooBig, WebSocketException
 
 from lmstudio_integrations._support.secrets import client_logger, redact_address
-from lmstudio_integrations.client.transport.connect.addresses import Address, Target
+from lmstudio_integrations._support.suggestions import UPDATE_FOR_DECISIONS
+from lmstudio_integrations.client.transport.connect.addresses import Address, Target, source_of, unencrypted
 from lmstudio_integrations.client.transport.connect.discovery import diagnose, discover, may_get_secrets, not_found
 from lmstudio_integrations.client.transport.connect.probe import (
     NEXT_ADDRESS_DELAY,
@@ -22,7 +23,6 @@ from lmstudio_integrations.client.transport.connect.probe import (
     redirected,
     without_blocked,
 )
-from lmstudio_integrations.client.transport.connect.suggestions import UPDATE_FOR_DECISIONS, source_of, unencrypted
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,

@@ -19,8 +19,8 @@ from pydantic_core import from_json
 
 from lmstudio_integrations._support import environment
 from lmstudio_integrations._support.secrets import redact
-from lmstudio_integrations.client.transport.connect.addresses import Address, Target
-from lmstudio_integrations.client.transport.connect.suggestions import NO_RESPONSE, WRONG_PORT, no_listener, no_name
+from lmstudio_integrations._support.suggestions import no_listener, no_name
+from lmstudio_integrations.client.transport.connect.addresses import BIONIC_PORT, DEFAULT_PORT, Address, Target
 from lmstudio_integrations.errors import LMStudioRuntimeError
 
 T = TypeVar("T")
@@ -32,6 +32,9 @@ STATUS_TIMEOUT = 3.0
 
 NEXT_ADDRESS_DELAY = 0.25
 """Seconds after which the next address of a name is tried beside one that has not answered, as RFC 8305 recommends."""
+
+WRONG_PORT = f"set host to LM Studio's own port, by default {DEFAULT_PORT} (Bionic: {DEFAULT_PORT} or {BIONIC_PORT})"
+NO_RESPONSE = "check the address, and whether a firewall blocks it"
 
 _MAX_BODY = 1024 * 1024
 _NO_HEADERS: Mapping[str, str] = {}
@@ -177,7 +180,9 @@ async def _request(
             finding = Finding(exhausted)
         else:
             reason = os.strerror(error.errno) if error.errno else error
-            finding = Finding(f"nothing listens there ({reason})", no_listener(address))
+            finding = Finding(
+                f"nothing listens there ({reason})", no_listener(address.port, is_local=address.is_loopback)
+            )
         return finding
     except (ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         return Finding("something listens there that does not speak HTTP", WRONG_PORT, wrong_scheme=not address.tls)

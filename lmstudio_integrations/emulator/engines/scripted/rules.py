@@ -27,7 +27,7 @@ from lmstudio_integrations.emulator.engines.scripted.error_codes import MEMBERS
 from lmstudio_integrations.emulator.engines.scripted.schema import Pattern, PatternError
 from lmstudio_integrations.emulator.engines.scripted.words import message_text
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._explained import ExplainedModel
+from lmstudio_integrations.types._wire_model import ExplainedModel
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import Tool, ToolCallRequestPart

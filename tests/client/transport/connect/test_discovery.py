@@ -22,7 +22,7 @@ from lmstudio_integrations.client.transport.connect import discovery, opening, p
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.connect.discovery import Attempt, diagnose, discover, not_found
 from lmstudio_integrations.client.transport.connect.opening import Connect
-from lmstudio_integrations.client.transport.connect.suggestions import NO_RESPONSE
+from lmstudio_integrations.client.transport.connect.probe import NO_RESPONSE
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
 from tests.client.transport.connect.test_tls_and_redirects import listening

@@ -16,7 +16,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.connect import probe
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.connect.discovery import diagnose
-from lmstudio_integrations.client.transport.connect.suggestions import WRONG_PORT
+from lmstudio_integrations.client.transport.connect.probe import WRONG_PORT
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
 from tests.client.fake import Socket, fake_server

@@ -6,15 +6,15 @@ import pytest
 
 from lmstudio_integrations._support import suggestions
 from lmstudio_integrations._support.suggestions import closest_names
-from lmstudio_integrations.client.support.suggestions import error_with_suggestion, with_window
 from lmstudio_integrations.errors import LMStudioContextOverflowError
+from lmstudio_integrations.protocol.errors import to_exception, with_window
 from tests.protocol.test_errors import DISPLAY
 
 
 @pytest.mark.parametrize("code", DISPLAY)
 def test_the_suggestion_about_an_error_code_helps(code: str) -> None:
     members, kind, help_ = DISPLAY[code]
-    error = error_with_suggestion({"title": "Title", "displayData": {"code": code, **members}}, "Model load")
+    error = to_exception({"title": "Title", "displayData": {"code": code, **members}}, "Model load")
     assert type(error) is kind
     assert help_ in (error.suggestion or "")
     assert help_ in str(error)
@@ -27,14 +27,14 @@ def test_malformed_details_give_no_suggestion_and_no_other_error(code: str) -> N
     for junk in junks:
         for malformed in [dict.fromkeys(members, junk), {}]:
             details = {"title": "t", "displayData": {"code": code, **malformed}}
-            assert type(error_with_suggestion(details, "RPC")) is kind
+            assert type(to_exception(details, "RPC")) is kind
 
 
 def test_a_model_that_is_not_loaded_gets_one_remedy() -> None:
     members = {"query": {"path": "a/b"}, "loadedModelsSample": ["c"]}
     display = {"code": "generic.noModelMatchingQuery", **members}
     text = "loaded are c; load it with `lms load a/b`"
-    assert text in str(error_with_suggestion({"title": "t", "displayData": display}, "Model get"))
+    assert text in str(to_exception({"title": "t", "displayData": display}, "Model get"))
 
 
 def test_one_odd_preset_hides_no_other() -> None:
@@ -45,13 +45,13 @@ def test_one_odd_preset_hides_no_other() -> None:
         "availablePresetsSample": presets,
         "totalAvailablePresets": 3,
     }
-    assert "available are brief" in str(error_with_suggestion({"title": "t", "displayData": display}, "RPC"))
+    assert "available are brief" in str(to_exception({"title": "t", "displayData": display}, "RPC"))
 
 
 def test_the_suggestion_of_the_server_comes_first() -> None:
     members, _, help_ = DISPLAY["generic.presetNotFound"]
     display = {"code": "generic.presetNotFound", **members}
-    error = error_with_suggestion({"title": "t", "suggestion": "Check the name.", "displayData": display}, "RPC")
+    error = to_exception({"title": "t", "suggestion": "Check the name.", "displayData": display}, "RPC")
     assert (error.suggestion or "").startswith("Check the name.")
     assert help_ in (error.suggestion or "")
 
@@ -70,7 +70,7 @@ def test_the_suggestion_of_the_server_comes_first() -> None:
         ("Gemma3-4b", ["google/gemma-3-4b"], "did you mean 'google/gemma-3-4b'?"),
         ("chaty", ["maker/Chatty-GGUF/chatty.q4.gguf"], "Did you mean 'maker/Chatty-GGUF/chatty.q4.gguf'?"),
         ("a b", [], "`lms get 'a b'`"),
-        ("lmstudio:qwen/qwen3-4b", ["qwen/qwen3-4b"], "suggestion: leave out 'lmstudio:', which only init_chat_model"),
+        ("lmstudio:qwen/qwen3-4b", ["qwen/qwen3-4b"], "Did you mean 'qwen/qwen3-4b'? If not"),
         ("Orca@q8_0", ["acme/orca"], "Did you mean 'acme/orca'? If not, download it with `lms get Orca@q8_0`"),
         ("orca@q8_0", ["local/acme/llama"], "download it with `lms get orca@q8_0`"),
         ("qwen2.5-7b-instrct", ["maker/qwen2.5-7b-instruct"], "'maker/qwen2.5-7b-instruct'"),
@@ -89,7 +89,7 @@ def test_the_suggestion_of_the_server_comes_first() -> None:
 )
 def test_an_unknown_model_gets_a_suggestion(path: str, sample: list[str], text: str) -> None:
     display = {"code": "generic.pathNotFound", "path": path, "availablePathsSample": sample, "totalModels": len(sample)}
-    assert text.lower() in str(error_with_suggestion({"title": "t", "displayData": display}, "RPC")).lower()
+    assert text.lower() in str(to_exception({"title": "t", "displayData": display}, "RPC")).lower()
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_the_suggestion_about_a_long_prompt_respects_the_models_maximum(
     used: int | None, limit: int | None, maximum: int | None, text: str
 ) -> None:
     numbers = f"n_keep {used} >= n_ctx {limit}" if used else "exceeds the context"
-    error = error_with_suggestion({"title": numbers}, "RPC")
+    error = to_exception({"title": numbers}, "RPC")
     assert isinstance(error, LMStudioContextOverflowError)
     bounded = with_window(error, None, maximum)
     assert text in str(bounded)
@@ -129,7 +129,7 @@ def test_long_names_and_long_lists_are_cut(code: str) -> None:
         else name
         for member, value in members.items()
     }
-    error = error_with_suggestion({"title": "Oh no", "displayData": {"code": code, **long}}, "Model load")
+    error = to_exception({"title": "Oh no", "displayData": {"code": code, **long}}, "Model load")
     assert type(error) is DISPLAY[code][1]
     assert len(str(error)) < 10_000
 
