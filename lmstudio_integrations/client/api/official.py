@@ -1,10 +1,8 @@
 """The module-level functions of the official SDK, on one default client, and its names of types."""
 
-import os
-import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, TypeAlias, cast
 
 from pydantic import BaseModel, SecretStr
 from typing_extensions import Unpack
@@ -58,17 +56,11 @@ def get_sync_api_timeout() -> float | None:
 
 
 class _Default:
-    """The default client, and its settings."""
+    """The default client, once it is used, and how it is made."""
 
-    def __init__(self) -> None:
-        self.renew_lock()
-        self.client: Client | None = None
-        self.api_host: str | None = None
-        self.api_token: str | SecretStr | None = None
-
-    def renew_lock(self) -> None:
-        """Make a new lock: in a forked child, no thread releases the parent's."""
-        self.lock = threading.RLock()  # a signal handler may interrupt whoever holds it
+    client: Client | None = None
+    api_host: str | None = None
+    api_token: str | SecretStr | None = None
 
     def check_unused(self) -> None:
         """Reject a change of the settings once the client exists.
@@ -84,8 +76,13 @@ class _Default:
 
 
 _default = _Default()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_default.renew_lock)
+
+
+def _take_place(default: _Default) -> _Default:
+    """Let another default client take the place of the present one, which is returned."""
+    global _default
+    earlier, _default = _default, default
+    return earlier
 
 
 def configure_default_client(api_host: str | None = None, api_token: str | SecretStr | None = None) -> None:
@@ -96,9 +93,8 @@ def configure_default_client(api_host: str | None = None, api_token: str | Secre
         LMStudioValueError: If the host is no address.
     """
     Client(api_host, api_token).close()
-    with _default.lock:
-        _default.check_unused()
-        _default.api_host, _default.api_token = api_host, api_token
+    _default.check_unused()
+    _default.api_host, _default.api_token = api_host, api_token
 
 
 def get_default_client(api_host: str | None = None) -> Client:
@@ -110,15 +106,15 @@ def get_default_client(api_host: str | None = None) -> Client:
         LMStudioClientError: If a host is given and the client already exists, even if it uses that host.
         LMStudioValueError: If the host is no address.
     """
-    with _default.lock:
-        if api_host is not None:
-            _default.check_unused()
-        client = _default.client
-        if client is None:
-            host = api_host or _default.api_host
-            made = Client(host, _default.api_token if _is_same(host, _default.api_host) else None)
-            client = _default.client = _default.client or made  # a signal handler may have made one meanwhile
-        return client
+    default = _default
+    if api_host is not None:
+        default.check_unused()
+    if default.client is not None:
+        return default.client
+    host = api_host or default.api_host
+    client = Client(host, default.api_token if _is_same(host, default.api_host) else None)
+    # Another thread, or a signal handler, may have made one meanwhile.
+    return cast("Client", vars(default).setdefault("client", client))
 
 
 def _is_same(host: str | None, other: str | None) -> bool:
@@ -130,9 +126,7 @@ def _is_same(host: str | None, other: str | None) -> bool:
 
 def reset_default_client() -> None:
     """Close the default client, so that the next use makes a new one. For tests."""
-    with _default.lock:
-        client, _default.client = _default.client, None
-        _default.api_host = _default.api_token = None
+    client = _take_place(_Default()).client
     if client is not None:
         client.close()
 
@@ -144,17 +138,12 @@ def own_default_client() -> Generator[None]:
     It has no token but that of the environment, because one that was configured is for the earlier host. It is closed
     with the block; the earlier client and its settings then count again.
     """
-    with _default.lock:
-        earlier = _default.client, _default.api_host, _default.api_token
-        _default.client = _default.api_host = _default.api_token = None
+    earlier = _take_place(_Default())
     try:
         yield
     finally:
-        with _default.lock:
-            client = _default.client
-            _default.client, _default.api_host, _default.api_token = earlier
-        if client is not None:
-            client.close()
+        reset_default_client()
+        _take_place(earlier)
 
 
 def llm(model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> LLM:
@@ -251,6 +240,13 @@ UserMessageContent: TypeAlias = TextPart | FileHandle
 
 ModelSpecifier: TypeAlias = QuerySpecifier | InstanceSpecifier
 AnyModelSpecifier: TypeAlias = ModelReference
+FileHandleInput: TypeAlias = FileHandle | Mapping[str, Any]
+
+AnyChatMessageDict: TypeAlias = dict[str, Any]
+ChatHistoryDataDict: TypeAlias = dict[str, Any]
+FileHandleDict: TypeAlias = dict[str, Any]
+TextDataDict: TypeAlias = dict[str, Any]
+UserMessageDict: TypeAlias = dict[str, Any]
 ModelSpecifierDict: TypeAlias = Mapping[str, Any]
 ModelQueryDict: TypeAlias = Mapping[str, Any]
 
@@ -266,39 +262,3 @@ PredictionMessageCallback: TypeAlias = Callable[[AssistantMessage], Any]
 PromptProcessingCallback: TypeAlias = Callable[[float], Any]
 DownloadProgressCallback: TypeAlias = Callable[["lms.DownloadProgressUpdate"], Any]
 DownloadFinalizedCallback: TypeAlias = Callable[[], Any]
-
-
-class TextDataDict(TypedDict):
-    """`TextData` as a dict."""
-
-    type: Literal["text"]
-    text: str
-
-
-class FileHandleDict(TypedDict):
-    """`FileHandle` as a dict."""
-
-    type: Literal["file"]
-    name: str
-    identifier: str
-    sizeBytes: int
-    fileType: FileType
-
-
-FileHandleInput: TypeAlias = FileHandle | FileHandleDict
-
-
-class UserMessageDict(TypedDict):
-    """`UserMessage` as a dict."""
-
-    role: Literal["user"]
-    content: Sequence[TextDataDict | FileHandleDict]
-
-
-AnyChatMessageDict: TypeAlias = UserMessageDict | Mapping[str, Any]
-
-
-class ChatHistoryDataDict(TypedDict):
-    """`ChatHistoryData` as a dict."""
-
-    messages: Sequence[AnyChatMessageDict]

@@ -233,23 +233,6 @@ def test_clients_and_handles_are_copied_by_reference_and_explain_why_they_cannot
                 pickle.dumps(unpicklable)
 
 
-@pytest.mark.slow
-def test_a_child_that_is_forked_while_another_thread_makes_the_default_client_makes_its_own(server: Emulator) -> None:
-    code = """
-import os, sys
-os.environ["LMSTUDIO_HOST"] = sys.argv[1]
-import lmstudio_integrations as lms
-from lmstudio_integrations.client.api.official import _default
-with _default.lock:  # as another thread would hold it
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0 if lms.llm("chatty").respond("count").content.endswith("199") else 1)
-print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-"""
-    out, err = _python(code, server.address).communicate(timeout=600)
-    assert (out.strip(), err) == ("0", "")
-
-
 # langchain-core's classifiers make a task before they call ours.
 @pytest.mark.parametrize("name", ["native", "astream", *sorted(ADAPTERS.keys() - {"LMStudioClassifier"})])
 def test_an_async_call_outside_of_asyncio_says_what_to_do(server: Emulator, name: str) -> None:
