@@ -52,6 +52,7 @@ class EmbeddingRequest:
         labels: What errors call each text, such as its line in a file; by default `text` and its number.
         context_length: The most tokens that the model takes, if that is less than the context length of the instance:
             the smallest of several hosts.
+        show_progress: Whether to draw a bar.
     """
 
     texts: list[str]
@@ -61,11 +62,16 @@ class EmbeddingRequest:
     all_texts: Sequence[str] = ()
     labels: Sequence[str] = ()
     context_length: int | None = None
+    show_progress: bool = False
 
     def part(self, start: int, stop: int) -> "EmbeddingRequest":
-        """Return a request for some of the texts. Errors count them in the whole list."""
+        """Return a request for some of the texts, without a bar. Errors count them in the whole list."""
         return replace(
-            self, texts=self.texts[start:stop], all_texts=self.all_texts or self.texts, labels=self.labels[start:stop]
+            self,
+            texts=self.texts[start:stop],
+            all_texts=self.all_texts or self.texts,
+            labels=self.labels[start:stop],
+            show_progress=False,
         )
 
 
@@ -229,38 +235,35 @@ class Embedder(Model):
         if purpose not in (None, *get_args(Purpose)):
             raise LMStudioValueError(f"purpose must be 'query' or 'document', or None; got {purpose!r}")
         prefix = "" if purpose is None else getattr(prefixes_of_family(self.state.key), purpose)
-        texts = [prefix + text for text in texts_of(texts, "input")]
         shown = show_progress and not is_one
-        vectors = yield from self._report(lambda model: model.request_batches(texts, show_progress=shown))
+        request = EmbeddingRequest(texts_of(texts, "input"), "pass", "", prefix, show_progress=shown)
+        vectors = yield from self._report(lambda model: model.embed_fitted(request))
         return vectors[0] if is_one else vectors
 
-    def vectors_of_long(
-        self, request: EmbeddingRequest, *, max_concurrency: int | None = None, show_progress: bool = False
-    ) -> Flow[Vectors]:
+    def vectors_of_long(self, request: EmbeddingRequest, *, max_concurrency: int | None = None) -> Flow[Vectors]:
         """Return the vectors of texts, of which some may be too long for the model.
 
         Args:
             request: The texts, and what to do with those that are too long.
             max_concurrency: How many such calls on the model run at once, also beside calls with a higher limit; the
                 others wait. `None` sets no limit.
-            show_progress: Whether to draw a bar.
 
         Raises:
             LMStudioContextOverflowError: If a text is too long and the policy is `error`.
             LMStudioValueError: If an argument is invalid.
         """
         if max_concurrency is None:
-            return (yield from self._embed(request, show_progress=show_progress))
+            return (yield from self._embed(request))
         whole_number(max_concurrency, "max_concurrency")  # raises if it is none
         limiter = self.server_models.limiter
         permit = yield from limiter.acquire(self.context, (self.state.kind, self.state.key), max_concurrency)
         try:
-            return (yield from self._embed(request, show_progress=show_progress))
+            return (yield from self._embed(request))
         finally:
             limiter.release(self.context, permit)
 
-    def _embed(self, request: EmbeddingRequest, *, show_progress: bool) -> Flow[Vectors]:
-        return (yield from self._report(lambda model: model.embed_fitted(request, show_progress=show_progress)))
+    def _embed(self, request: EmbeddingRequest) -> Flow[Vectors]:
+        return (yield from self._report(lambda model: model.embed_fitted(request)))
 
     def _report(self, embed: Callable[[Self], Flow[Vectors]]) -> Flow[Vectors]:
         """Run a flow of this model; report it as one operation, whatever requests it makes, if anybody listens."""
@@ -277,17 +280,18 @@ class Embedder(Model):
         listener.on_end(vectors, model.model_key)
         return vectors
 
-    def embed_fitted(self, request: EmbeddingRequest, *, show_progress: bool) -> Flow[Vectors]:
+    def embed_fitted(self, request: EmbeddingRequest) -> Flow[Vectors]:
         """Embed texts after those that are too long were cut or split."""
         texts, prefix = texts_of(request.texts, "input"), request.prefix
+        shown = request.show_progress
         longest = 0 if request.policy == "pass" else max(map(utf8_length, texts), default=0) + utf8_length(prefix)
         if longest <= ALWAYS_FITS:
-            return (yield from self.request_batches([prefix + text for text in texts], show_progress=show_progress))
+            return (yield from self.request_batches([prefix + text for text in texts], show_progress=shown))
         context_window = yield from self._context_window_for(longest)
         if request.context_length is not None:
             context_window = context_window._replace(length=min(context_window.length, request.context_length))
         parts = yield from fit_texts(request, self._count_each, context_window)
-        vectors = yield from self.request_batches([prefix + part.text for part in parts], show_progress=show_progress)
+        vectors = yield from self.request_batches([prefix + part.text for part in parts], show_progress=shown)
         if len(parts) == len(request.texts):
             return vectors
         limit, name = context_window.length, self.state.name
@@ -324,9 +328,9 @@ class Embedder(Model):
         vectors: Vectors = []
         with ProgressBar(f"Embedding {len(texts)} texts", shown=True) as bar:
             for start in range(0, len(texts), BAR_STEP):
-                bar.update(start / len(texts))
+                bar.report(start / len(texts))
                 vectors += yield from self.request_vectors(texts[start : start + BAR_STEP])
-            bar.update(1.0)
+            bar.report(1.0)
         return vectors
 
     def request_vectors(self, texts: Sequence[str]) -> Flow[Vectors]:

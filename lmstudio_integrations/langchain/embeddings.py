@@ -73,14 +73,14 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
     def _embed(self, prefix: str, texts: list[str]) -> list[list[float]]:
         if not texts:
             return []
-        request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, prefix)
-        vectors = self._model(Embedder).vectors_of_long(request, show_progress=self.show_progress is True)
-        return self._shortened(run(vectors))
+        return self._shortened(run(self._model(Embedder).vectors_of_long(self._request(prefix, texts))))
 
     async def _aembed(self, prefix: str, texts: list[str]) -> list[list[float]]:
         if not texts:
             return []
-        request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, prefix)
         model = self._model(Embedder, LoopMailbox)
-        vectors = model.vectors_of_long(request, show_progress=self.show_progress is True)
-        return self._shortened(await arun(vectors))
+        return self._shortened(await arun(model.vectors_of_long(self._request(prefix, texts))))
+
+    def _request(self, prefix: str, texts: list[str]) -> EmbeddingRequest:
+        shown = self.show_progress is True
+        return EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, prefix, show_progress=shown)

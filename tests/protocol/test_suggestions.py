@@ -113,6 +113,7 @@ def test_the_suggestion_about_a_long_prompt_respects_the_models_maximum(
     bounded = with_window(error, None, maximum)
     assert text in str(bounded)
     assert str(bounded).endswith(f"suggestion: {bounded.suggestion}")
+    assert str(with_window(bounded, None, maximum)) == str(bounded), "it is suggested once"
     assert (bounded.used, bounded.limit) == (used, limit)
     assert with_window(error, 512, maximum).limit == (limit or 512)
 

@@ -1,6 +1,6 @@
 """What both clients share of `client.repository`: searches, downloads, and what they find."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -65,44 +65,6 @@ def download_options(operation: Operation, result: SearchResultInfo) -> Flow[lis
     )
 
 
-class DownloadReport:
-    """Reports a download to the callbacks of the caller, and with a bar.
-
-    Raises:
-        LMStudioValueError: If a callback cannot be called.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        on_progress: OnDownload | None,
-        on_finalize: Callable[[], Any] | None,
-        show_progress: ShowProgress,
-    ) -> None:
-        check_callbacks(on_progress=on_progress, on_finalize=on_finalize)
-        self._on_progress = on_progress
-        self._on_finalize = on_finalize
-        self.bar: ProgressBar = ProgressBar(
-            f"Downloading {name}", shown=show_progress, is_reported=on_progress is not None
-        )
-
-    def read(self, packet: Mapping[str, Any]) -> CallbackEffect | None:
-        """Return what a packet has to cause, if anything."""
-        match packet["type"]:
-            case "downloadProgress" if self.bar.shown or self._on_progress is not None:
-                return CallbackEffect(self._report, DownloadProgressUpdate.from_dict(packet["update"]))
-            case "startFinalizing" if self._on_finalize is not None:
-                return CallbackEffect(self._on_finalize)
-            case _:
-                return None
-
-    def _report(self, update: DownloadProgressUpdate) -> None:
-        total = max(update.total_bytes, 1)
-        self.bar.update(min(max(update.downloaded_bytes, 0), total) / total)  # of sizes beyond a float as well
-        if self._on_progress is not None:
-            self._on_progress(update)
-
-
 def download(
     operation: Operation,
     option: DownloadOptionInfo,
@@ -111,18 +73,38 @@ def download(
     *,
     show_progress: ShowProgress,
 ) -> Flow[str]:
-    """Download a model; return the key to load it with."""
-    report = DownloadReport(option.name, on_progress, on_finalize, show_progress)
+    """Download a model; return the key to load it with.
+
+    Raises:
+        LMStudioValueError: If a callback cannot be called.
+    """
+    check_callbacks(on_progress=on_progress, on_finalize=on_finalize)
+    bar = ProgressBar(f"Downloading {option.name}", shown=show_progress, on_progress=on_progress)
 
     def read(packet: dict[str, Any]) -> CallbackEffect | str | None:
-        return str(packet["defaultIdentifier"]) if packet["type"] == "success" else report.read(packet)
+        match packet["type"]:
+            case "success":
+                return str(packet["defaultIdentifier"])
+            case "downloadProgress" if bar.is_used:
+                update = DownloadProgressUpdate.from_dict(packet["update"])
+                return CallbackEffect(bar.report, fraction_of(update), update)
+            case "startFinalizing" if on_finalize is not None:
+                return CallbackEffect(on_finalize)
+            case _:
+                return None
 
     parameter = DownloadModel(downloadIdentifier=option.download_identifier)
     endpoint, label = "downloadModel", "Model download"
-    with report.bar:
+    with bar:
         key = yield from operation.read_channel("repository", endpoint, parameter, read, label=label)
-        report.bar.update(1.0)
+        bar.draw(1.0)
     return key
+
+
+def fraction_of(update: DownloadProgressUpdate) -> float:
+    """Return how much of a download is done, 0.0 to 1.0, of sizes beyond a float as well."""
+    total = max(update.total_bytes, 1)
+    return min(max(update.downloaded_bytes, 0), total) / total
 
 
 @dataclass(frozen=True, eq=False, slots=True)

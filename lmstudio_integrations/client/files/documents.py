@@ -79,13 +79,12 @@ def parse_document(
     """Return the text of an uploaded document."""
     check_callbacks(on_progress=on_progress)
     valid = yield from ensure_uploaded(operation, handle)
-    bar = ProgressBar(f"Parsing {valid.name}", shown=show_progress)
-    report = bar.before(on_progress)
+    bar = ProgressBar(f"Parsing {valid.name}", shown=show_progress, on_progress=on_progress)
     parameter = ParseDocument(fileIdentifier=valid.identifier, parseOpts={})
 
     def decode_packet(packet: dict[str, Any]) -> CallbackEffect | ParsedDocument | None:
-        if packet["type"] == "progress" and report is not None:
-            return CallbackEffect(report, float(packet["progress"]))
+        if packet["type"] == "progress" and bar.is_used:
+            return CallbackEffect(bar.report, float(packet["progress"]))
         return ParsedDocument.from_dict(packet) if packet["type"] == "result" else None
 
     label = "Document parsing"
@@ -169,8 +168,7 @@ class _Steps(ExitStack):
     def report(self, index: int, step: str, progress: float) -> None:
         bar = self._bars.get((index, step))
         if bar is None:
-            bar = ProgressBar(f"{step.capitalize()} {self._names[index]}", shown=self._show_progress)
+            label = f"{step.capitalize()} {self._names[index]}"
+            bar = ProgressBar(label, shown=self._show_progress, on_progress=self._on_progress)
             self._bars[index, step] = self.enter_context(bar)
-        bar.update(progress)
-        if self._on_progress is not None:
-            self._on_progress(index, step, progress)
+        bar.report(progress, index, step, progress)

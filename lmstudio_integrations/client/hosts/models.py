@@ -152,13 +152,11 @@ def _fingerprint(history: WireHistory | PendingHistory, settings: LlmPredictionC
 class EmbedderOnHosts(ModelOnHosts, Embedder):
     """An embedding model on several hosts. `embed` runs on the best one, `embed_texts` in batches on all at once."""
 
-    def vectors_of_long(
-        self, request: EmbeddingRequest, *, max_concurrency: int | None = None, show_progress: bool = False
-    ) -> Flow[Vectors]:
+    def vectors_of_long(self, request: EmbeddingRequest, *, max_concurrency: int | None = None) -> Flow[Vectors]:
         """Return the vectors of texts; `max_concurrency` calls run on each host."""
         limit = whole_number(max_concurrency, "max_concurrency")
         limit = limit and limit * len(self.hosts.hosts)
-        return (yield from super().vectors_of_long(request, max_concurrency=limit, show_progress=show_progress))
+        return (yield from super().vectors_of_long(request, max_concurrency=limit))
 
     def embed_batch(self, request: EmbeddingRequest) -> Flow[Vectors]:
         """Return the vectors of texts, all made on one host."""
@@ -169,7 +167,7 @@ class EmbedderOnHosts(ModelOnHosts, Embedder):
             )
         )
 
-    def _embed(self, request: EmbeddingRequest, *, show_progress: bool) -> Flow[Vectors]:
+    def _embed(self, request: EmbeddingRequest) -> Flow[Vectors]:
         """Embed texts in batches, at once on all hosts; each batch is an operation of its own."""
         yield from self.hosts.probe(of_all=True)  # a text that is too long for one of the hosts is too long for all
         request = replace(request, context_length=self.hosts.context_length)
@@ -184,10 +182,10 @@ class EmbedderOnHosts(ModelOnHosts, Embedder):
                 batch = yield from model.embed_batch(request.part(start, start + BATCH))
                 vectors[start : start + len(batch)] = batch
                 done += len(batch)
-                bar.update(done / len(vectors))
+                bar.report(done / len(vectors))
 
-        with ProgressBar(f"Embedding {len(vectors)} texts", shown=show_progress) as bar:
-            bar.update(0.0)
+        with ProgressBar(f"Embedding {len(vectors)} texts", shown=request.show_progress) as bar:
+            bar.report(0.0)
             batches = -(-len(vectors) // BATCH)
             flows = min(self.hosts.parallel or batches, batches)
             yield from run_concurrently(self.context, [embed_batches] * flows)

@@ -42,11 +42,10 @@ class LoadPackets:
 
     def __init__(self, state: ModelState) -> None:
         self._key = state.key
-        self._on_progress = state.on_load_progress
         self._unreported: list[float] = []
         self._last = -1.0
         self.bar: ProgressBar = ProgressBar(
-            f"Loading {state.name}", shown=state.show_progress, is_reported=state.on_load_progress is not None
+            f"Loading {state.name}", shown=state.show_progress, on_progress=state.on_load_progress
         )
         self.info: WireInfo | None = None
         """The instance, once it is loaded."""
@@ -70,6 +69,8 @@ class LoadPackets:
                     info = model_info(packet["info"])
                     identifier_of(info)
                     self.already_loaded = kind == "alreadyLoaded"
+                    if self.already_loaded:
+                        self.bar.close()
                     self._unreported.append(1.0)
                     self.info = info
                     return
@@ -82,14 +83,7 @@ class LoadPackets:
         for progress in values:
             if progress > self._last and (progress < 1.0 or self.info is not None):
                 self._last = progress
-                self._report(progress)
-
-    def _report(self, progress: float) -> None:
-        if not self.already_loaded:
-            self.bar.update(progress)
-        if self._on_progress is not None:
-            with self.bar.closed_on_failure():
-                self._on_progress(progress)
+                self.bar.report(progress)
 
 
 def check_config(operation: Operation, state: ModelState, info: WireInfo, *, loaded: bool) -> Flow[None]:

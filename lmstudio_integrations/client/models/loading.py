@@ -172,13 +172,15 @@ class Loader:
         if ttl_ms is not None:
             parameter["loadTtlMs"] = ttl_ms
         packets = LoadPackets(state)
-        try:
-            info = yield from self._load("getOrLoad", parameter, packets)
-        finally:  # a load may evict others and then fail
-            for evicted in packets.evicted:
-                model_key = (packets.info or {}).get("modelKey") or self.server_models.model_key(state.kind, state.key)
-                self.server_models.record_eviction(str(model_key or state.key), evicted)
-        packets.report()
+        with packets.bar:
+            try:
+                info = yield from self._load("getOrLoad", parameter, packets)
+            finally:  # a load may evict others and then fail
+                recorded_key = self.server_models.model_key(state.kind, state.key)
+                for evicted in packets.evicted:
+                    model_key = (packets.info or {}).get("modelKey") or recorded_key or state.key
+                    self.server_models.record_eviction(str(model_key), evicted)
+            packets.report()
         return (yield from self._adopt(info, loaded=not packets.already_loaded))
 
     # A new instance ---------------------------------------------------------------------------------------------------
@@ -344,14 +346,15 @@ class Loader:
         if identifier is not None:
             parameter["identifier"] = identifier
         packets = LoadPackets(self.state)
-        try:
-            info = yield from self._load("loadModel", parameter, packets)
-        except LMStudioInsufficientResourcesError:
-            with suppress(LMStudioError, MissingLeafError):  # the first error says more
-                yield from _fit(self).record_refusal()
-            raise
-        self.server_models.record_explicit(info)
-        packets.report()
+        with packets.bar:
+            try:
+                info = yield from self._load("loadModel", parameter, packets)
+            except LMStudioInsufficientResourcesError:
+                with suppress(LMStudioError, MissingLeafError):  # the first error says more
+                    yield from _fit(self).record_refusal()
+                raise
+            self.server_models.record_explicit(info)
+            packets.report()
         return info
 
     def _load(self, endpoint: str, parameter: Mapping[str, Any], packets: LoadPackets) -> Flow[WireInfo]:
@@ -377,10 +380,7 @@ class Loader:
     def _request_load(self, endpoint: str, parameter: Mapping[str, Any], packets: LoadPackets) -> Flow[WireInfo]:
         kind, parameter = self.state.kind, {**parameter, **(yield from self.on_device())}
         label = "Model load" if endpoint == "loadModel" else "Model get/load"
-        with (
-            packets.bar.closed_on_failure(),
-            self.operation.start(kind, channel(kind, endpoint), parameter, label=label)[0] as request,
-        ):
+        with self.operation.start(kind, channel(kind, endpoint), parameter, label=label)[0] as request:
             while packets.info is None:
                 packets.report()
                 batch = yield request

@@ -6,8 +6,8 @@ of a load draw it, so nothing else has to wake up for it.
 
 import shutil
 import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from threading import Lock
 from time import monotonic
 from typing import Any, Literal, Self, TypeAlias
@@ -26,25 +26,30 @@ _FORM = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
 class ProgressBar:
-    """A bar that appears with the first progress, and ends with 1.0 or with the block that uses it.
+    """Reports progress to the callback of a program, and shows it by a bar.
+
+    The bar appears with the first progress, and ends with 1.0 or with the block that uses it.
 
     Args:
         label: The text in front of the bar.
         shown: Whether there is a bar at all.
-        is_reported: Whether the program shows the progress itself, so that `auto` shows nothing.
+        on_progress: The callback. A program that has one shows the progress itself, so that `auto` shows nothing.
 
     Raises:
         ImportError: If tqdm is missing.
         LMStudioValueError: If `shown` is something else.
     """
 
-    def __init__(self, label: str, *, shown: ShowProgress, is_reported: bool = False) -> None:
-        self._label = printable_line(label)
-        self._tqdm: Any = _import_tqdm() if check_show_progress(shown) is True else None
-        self._line_from: float | None = None
-        """When the line of `auto` appears."""
-        if shown == "auto" and not is_reported and _has_terminal():
-            self._line_from = monotonic() + DELAY
+    def __init__(self, label: str, *, shown: ShowProgress, on_progress: Callable[..., Any] | None = None) -> None:
+        label = printable_line(label)
+        self._on_progress = on_progress
+        self._make_bar: Callable[[float], Any] | None = None
+        """Makes the bar for the first progress; it may return none yet."""
+        if check_show_progress(shown) is True:
+            tqdm = _import_tqdm()
+            self._make_bar = lambda _: tqdm(total=100, desc=label, bar_format=_FORM, disable=None)
+        elif shown == "auto" and on_progress is None and _has_terminal():
+            self._make_bar = partial(_Line.begin, label, monotonic() + DELAY)
         self._bar: Any = None
 
     def __enter__(self) -> Self:
@@ -54,53 +59,31 @@ class ProgressBar:
         self.close()
 
     @property
-    def shown(self) -> bool:
-        """Whether there is a bar, or will be one if it takes long."""
-        return self._tqdm is not None or self._line_from is not None
+    def is_used(self) -> bool:
+        """Whether there is a callback, or a bar, which may only appear if it takes long."""
+        return self._make_bar is not None or self._on_progress is not None
 
-    def update(self, progress: float) -> None:
+    def report(self, progress: float, *details: Any) -> None:
+        """Draw the progress, 0.0 to 1.0, and call the callback, with the details if it takes others."""
+        self.draw(progress)
+        if self._on_progress is not None:
+            self._on_progress(*(details or [progress]))
+
+    def draw(self, progress: float) -> None:
         """Draw the progress, 0.0 to 1.0."""
-        if self._bar is None:
-            self._bar = self._begin(progress)
-        if self._bar is None:
-            return
-        self._bar.n = round(progress * 100)
-        self._bar.refresh()
+        if self._bar is None and self._make_bar is not None:
+            self._bar = self._make_bar(progress)
+        if self._bar is not None:
+            self._bar.n = round(progress * 100)
+            self._bar.refresh()
         if progress >= 1:
             self.close()
-
-    def _begin(self, progress: float) -> Any:
-        if self._tqdm is not None:
-            return self._tqdm(total=100, desc=self._label, bar_format=_FORM, disable=None)
-        if self._line_from is None or monotonic() < self._line_from or progress >= 1:
-            return None
-        return _Line.begin(self._label)
 
     def close(self) -> None:
         """End the bar where it is; nothing is drawn after that."""
         if self._bar is not None:
             self._bar.close()
-        self._tqdm = self._bar = self._line_from = None
-
-    @contextmanager
-    def closed_on_failure(self) -> Generator[None, None, None]:
-        """End the bar if the block fails."""
-        try:
-            yield
-        except BaseException:
-            self.close()
-            raise
-
-    def before(self, callback: Callable[[float], Any] | None) -> Callable[[float], Any] | None:
-        """Return a callback that draws the progress and then calls `callback`; `None` if there is nothing to do."""
-        if not self.shown or callback is None:
-            return self.update if self.shown else callback
-
-        def report(progress: float) -> None:
-            self.update(progress)
-            callback(progress)
-
-        return report
+        self._make_bar = self._bar = None
 
 
 class _Line:
@@ -114,9 +97,10 @@ class _Line:
         self._width = 0
 
     @classmethod
-    def begin(cls, label: str) -> Self | None:
-        """Return the line; `None` if another one is on the terminal."""
-        return cls(label) if cls._is_taken.acquire(blocking=False) else None
+    def begin(cls, label: str, start: float, progress: float) -> Self | None:
+        """Return the line; `None` before its time, if there is nothing to wait for, or if another one is shown."""
+        is_due = monotonic() >= start and progress < 1
+        return cls(label) if is_due and cls._is_taken.acquire(blocking=False) else None
 
     def refresh(self) -> None:
         text = f"{self._label}: {self.n:3}%"[: shutil.get_terminal_size().columns - 1]

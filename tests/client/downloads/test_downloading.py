@@ -1,17 +1,14 @@
 """What a download reports."""
 
-from typing import Any
+import pytest
 
-from lmstudio_integrations.client.downloads.downloading import DownloadReport
-from lmstudio_integrations.client.transport.operation import CallbackEffect
+from lmstudio_integrations.client.downloads.downloading import fraction_of
+from lmstudio_integrations.types.downloads import DownloadProgressUpdate
 
 
-def test_sizes_beyond_a_float_are_reported() -> None:
-    seen: list[Any] = []
-    report = DownloadReport("large", seen.append, None, show_progress="auto")
-    for done, total in ((10**400, 1), (-(10**400), 1), (10**399, 10**400)):
-        update = {"downloadedBytes": done, "totalBytes": total, "speedBytesPerSecond": 1.0}
-        effect = report.read({"type": "downloadProgress", "update": update})
-        assert isinstance(effect, CallbackEffect)
-        effect()
-        assert seen[-1].downloaded_bytes == done
+@pytest.mark.parametrize(
+    ("done", "total", "fraction"), [(10**400, 1, 1.0), (-(10**400), 1, 0.0), (10**399, 10**400, 0.1), (0, 0, 0.0)]
+)
+def test_sizes_beyond_a_float_are_reported(done: int, total: int, fraction: float) -> None:
+    update = {"downloadedBytes": done, "totalBytes": total, "speedBytesPerSecond": 1.0}
+    assert fraction_of(DownloadProgressUpdate.from_dict(update)) == fraction

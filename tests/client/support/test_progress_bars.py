@@ -87,13 +87,13 @@ async def test_a_terminal_shows_a_bar_up_to_its_end(
 @pytest.mark.parametrize("shown", [True, "auto"])
 def test_a_service_shows_none(shown: Any, capfd: pytest.CaptureFixture[str]) -> None:
     with ProgressBar("Loading", shown=shown) as bar:
-        bar.update(0.5)
+        bar.draw(0.5)
     assert capfd.readouterr() == ("", "")
 
 
 async def test_a_name_cannot_control_the_terminal(drawn: Drawn) -> None:
     with ProgressBar("Loading \x1b]52;c;aGk=\x07\x9b8m\u202e\nname", shown=True) as bar:
-        bar.update(0.5)
+        bar.draw(0.5)
     assert "Loading \\x1b]52;c;aGk=\\x07\\x9b8m\\u202e\\nname:  50%|" in drawn()
 
 
@@ -196,7 +196,7 @@ async def test_a_program_that_shows_it_itself_or_wants_none_has_no_line(
 
 def test_a_process_without_stderr_shows_no_line() -> None:
     with contextlib.redirect_stderr(None):
-        assert not ProgressBar("one", shown="auto").shown
+        assert not ProgressBar("one", shown="auto").is_used
 
 
 @pytest.mark.usefixtures("passing")
@@ -215,11 +215,11 @@ def test_an_adapter_shows_a_line_for_a_load_and_none_for_texts(server: Emulator,
 def test_of_several_lines_one_is_shown_and_its_end_frees_the_place(drawn: Drawn) -> None:
     with ProgressBar("one", shown="auto") as first, ProgressBar("two", shown="auto") as second:
         for _ in range(2):
-            first.update(0.5)
-            second.update(0.5)
+            first.draw(0.5)
+            second.draw(0.5)
         assert drawn() == "\rone:  50%\rone:  50%"
-        first.update(1.0)
-        second.update(0.7)
+        first.draw(1.0)
+        second.draw(0.7)
         assert drawn() == "\rone: 100%\r         \r\rtwo:  70%"
     assert drawn() == "\r         \r"
 
@@ -241,7 +241,7 @@ def test_a_line_fits_into_the_terminal(passing: list[float], drawn: Drawn, monke
     monkeypatch.setenv("COLUMNS", "10")
     with ProgressBar("a long name\n", shown="auto") as bar:
         passing[0] += DELAY
-        bar.update(0.5)
+        bar.draw(0.5)
         assert drawn() == "\ra long na"
 
 
@@ -256,4 +256,4 @@ def test_without_tqdm_the_error_names_what_to_install(monkeypatch: pytest.Monkey
     with pytest.raises(ImportError) as caught:
         ProgressBar("Loading", shown=True)
     assert str(caught.value) == f"show_progress=True needs tqdm; run: {package_command('tqdm')}"
-    assert ProgressBar("Loading", shown=False).before(None) is None
+    assert not ProgressBar("Loading", shown=False).is_used
