@@ -319,9 +319,9 @@ def _not_loaded(display: Mapping[str, Any]) -> str | None:
     name = (query.get("identifier") or query.get("path")) if is_object(query) else display.get("identifier")
     if not name:
         return None  # whoever looked for any model names one that the server has
-    known = f"loaded are {', '.join(loaded)}" if loaded else "no model of this kind is loaded"
+    listing = f"loaded are {', '.join(loaded)}" if loaded else "no model of this kind is loaded"
     load = _command("load", name)
-    return f"{known}; load it with {load}, or set load_policy='get_or_load', which loads it on first use"
+    return f"{listing}; load it with {load}, or set load_policy='get_or_load', which loads it on first use"
 
 
 def _not_downloaded(display: Mapping[str, Any]) -> str:
@@ -338,8 +338,8 @@ def _not_downloaded(display: Mapping[str, Any]) -> str:
     meant = list(dict.fromkeys(repr(path) for part in similar for path in models[part]))[:_MOST_MEANT]
     if meant:
         return f"Did you mean {' or '.join(meant)}? If not, {get}"
-    known = f"downloaded are {', '.join(paths)}" if paths else "no model of this kind is downloaded"
-    return f"{known}; {get}"
+    listing = f"downloaded are {', '.join(paths)}" if paths else "no model of this kind is downloaded"
+    return f"{listing}; {get}"
 
 
 def _preset(display: Mapping[str, Any]) -> str:
