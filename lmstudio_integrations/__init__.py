@@ -21,7 +21,7 @@ _EXPORTS = {
         ModelSpecifier ModelSpecifierDict PredictionFirstTokenCallback PredictionFragmentCallback
         PredictionMessageCallback PromptProcessingCallback ResponseSchema SyncModelHandle SystemPrompt
         SystemPromptContent TextData TextDataDict ToolCallResultData ToolDefinition ToolResultMessage
-        UserMessageContent UserMessageDict certify configure_default_client decision_model
+        UserMessageContent UserMessageDict configure_default_client decision_model
         embedding_model get_default_client get_sync_api_timeout list_downloaded_models list_loaded_models llm
         prepare_image set_sync_api_timeout
     """,
@@ -31,7 +31,6 @@ _EXPORTS = {
     """,
     ".client.api.responses": "AsyncPredictionStream PredictionStream",
     ".client.cancel_on_close": "AsyncCancellableStream CancellableStream cancel_on_close",
-    ".client.certify": "CertifyParameters",
     ".client.downloads.asynchronous": "AsyncRepositoryNamespace",
     ".client.downloads.sync": "RepositoryNamespace",
     ".client.files.documents": "RetrievalParameters",
@@ -56,7 +55,6 @@ _EXPORTS = {
         LMStudioWebsocketError LMStudioWrongModelKindError
     """,
     ".langchain": "ChatLMStudio LMStudioClassifier LMStudioEmbeddings LMStudioLLM LMStudioReranker LMStudioToolkit",
-    ".types.cards": "Card CardModel CardRow Change Observation",
     ".types.chat": "AssistantMessage Chat SystemMessage ToolMessage UserMessage",
     ".types.confidence": "FieldConfidence",
     ".types.config": "DecisionLoadModelConfig EmbeddingLoadModelConfig LlmLoadModelConfig LlmPredictionConfig",

@@ -47,7 +47,7 @@ PUBLIC = {
 
 NATIVE = {
     "Client": """
-        api_host certify close decision default_timeouts embedding files find_default_local_api_host hardware
+        api_host close decision default_timeouts embedding files find_default_local_api_host hardware
         is_valid_api_host link_status list_downloaded_models list_loaded_models llm plan plugins prepare_image
         repository system with_timeouts
     """,
@@ -95,7 +95,6 @@ FIXTURES = {
     "lmstudio_session_host",
 }
 COMMANDS = {
-    "certify",
     "demo",
     "doctor",
     "ls",

@@ -22,7 +22,6 @@ COMMANDS = {
     "doctor": "Check the connection to LM Studio, and its models.",
     "ls": "List the models of a server: the keys to load them with, and which are loaded.",
     "plan": "Show which models fit into the memory of a machine at once.",
-    "certify": "Measure what a model can do on this server, and what an update broke.",
     "serve": "Run a server that speaks LM Studio's protocol, without LM Studio.",
     "demo": "Answer a question over three short documents, by retrieval.",
 }

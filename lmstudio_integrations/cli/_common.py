@@ -1,25 +1,18 @@
-"""What several commands share: the options of a server, where text is printed, progress bars, and lists of models.
+"""What several commands share: the options of a server, where text is printed, and lists of models.
 
-Results are printed on stdout; notes, progress and errors on stderr, so that a pipe contains only results.
+Results are printed on stdout; notes and errors on stderr, so that a pipe contains only results.
 """
 
-import contextlib
-import functools
 import json
-import os
 import sys
-from collections.abc import Callable, Generator
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
 from rich.segment import Segment, Segments
 from rich.text import Text
 
-from lmstudio_integrations._support.environment import regular
 from lmstudio_integrations._support.text import printable, printable_json, printable_line
 from lmstudio_integrations.cli._formatting import wrapped
 from lmstudio_integrations.errors import LMStudioModelNotFoundError
@@ -28,9 +21,6 @@ if TYPE_CHECKING:
     from lmstudio_integrations.client.api.sync import Client
     from lmstudio_integrations.types.config import ModelKind
     from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo
-
-SPACE_FOR_A_BAR = 24
-"""Columns beside the text of a progress bar, with its numbers. A narrower terminal shows the numbers only."""
 
 WIDTH_IN_A_PIPE = 10_000
 """Columns. Nothing is wrapped or cut for programs."""
@@ -99,80 +89,15 @@ def results() -> TextConsole:
     return console if console.is_terminal else TextConsole(width=WIDTH_IN_A_PIPE)
 
 
-@functools.cache
-def notes() -> TextConsole:
-    """Return the console for everything that is not a result, which writes to stderr.
-
-    There is one, so that a note appears above a progress bar.
-    """
-    return TextConsole(stderr=True)
-
-
 def note(text: str) -> None:
     """Print a line on stderr."""
-    notes().write_line(text)
+    TextConsole(stderr=True).write_line(text)
 
 
 def print_json(value: Any) -> None:
     is_unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
     text = json.dumps(value, indent=2, ensure_ascii=not is_unicode)
     typer.echo(printable_json(text))
-
-
-def check_writable(path: Path | None, option: str) -> None:
-    """Reject a file that could not be written after the work for it.
-
-    Raises:
-        typer.BadParameter: If it cannot be written.
-    """
-    if path is None:
-        return
-    reason = None
-    try:
-        if regular(path).is_dir():
-            reason = "it is a folder"
-        elif path.exists():
-            reason = None if os.access(path, os.W_OK) else "it is read-only"
-        elif not path.parent.is_dir():
-            reason = f"there is no folder {path.parent}"
-        elif not os.access(path.parent, os.W_OK):
-            reason = f"{path.parent} is read-only"
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-    if reason is not None:
-        raise typer.BadParameter(f"{str(path)!r} cannot be written, because {reason}", param_hint=option)
-
-
-@contextlib.contextmanager
-def progress_bar(label: str, console: TextConsole | None = None) -> Generator[Callable[[float], None], None, None]:
-    """Show a bar while the block runs, and provide the function that moves it.
-
-    Args:
-        label: The text in front of the bar.
-        console: Where it is shown and stays; if it is no terminal, only its end is. By default on stderr while the
-            block runs, if that is a terminal.
-
-    Yields:
-        A function that takes the progress, from 0.0 to 1.0.
-    """
-    shown = console or notes()
-    numbers = TaskProgressColumn(), TimeElapsedColumn()
-    has_space = shown.width > cell_len(label) + SPACE_FOR_A_BAR
-    with Progress(
-        "{task.description}",  # a format string; rich's own columns do not escape
-        *((BarColumn(), *numbers) if has_space else numbers),
-        console=shown,
-        transient=console is None,
-        redirect_stdout=False,  # rich would obey the codes in what it redirects
-        redirect_stderr=False,
-        disable=console is None and not shown.is_terminal,
-    ) as progress:
-        task = progress.add_task(label, total=1.0)
-
-        def show(part: float) -> None:
-            progress.update(task, completed=part)
-
-        yield show
 
 
 def downloaded_models(client: "Client", kind: "ModelKind | None" = None) -> "list[ModelInfo]":

@@ -1,8 +1,9 @@
 """`demo`: answers a question about three short documents by retrieval, on LM Studio or the emulator."""
 
 import contextlib
+import os
 import re
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import SecretStr
+from rich.cells import cell_len
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -20,10 +23,8 @@ from lmstudio_integrations.cli._common import (
     Host,
     TextConsole,
     Token,
-    check_writable,
     downloaded_models,
     loaded_models,
-    progress_bar,
     results,
 )
 from lmstudio_integrations.client.api.sync import Client, EmbeddingNamespace, LlmNamespace
@@ -60,6 +61,9 @@ SCRIPTED = "scripted"
 
 SVG_WIDTH = 100
 """Columns of the image."""
+
+SPACE_FOR_A_BAR = 24
+"""Columns beside the text of a progress bar, with its numbers. A narrower terminal shows the numbers only."""
 
 SIZE_LIMIT = 2_000_000_000
 """Bytes on disk; a larger model is never loaded without being requested."""
@@ -99,13 +103,34 @@ def demo(
     small ones that are downloaded. Without such models, and if no LM Studio runs on this machine, starts the emulator
     with a small real model.
     """
-    check_writable(svg, "--svg")
+    if svg:
+        check_writable(svg)
     # On a terminal, a recording console would also record each frame of a progress bar.
     console = TextConsole(record=True, width=SVG_WIDTH, force_terminal=False) if svg else results()
     with find_server(console, host, token) as server:
         run(console, server)
     if svg:
         regular(svg).write_text(svg_image(console), encoding="utf-8")
+
+
+def check_writable(svg: Path) -> None:
+    """Reject a file that could not be written after the work for it.
+
+    Raises:
+        typer.BadParameter: If it cannot be written.
+    """
+    reason = None
+    try:
+        if regular(svg).exists():
+            reason = None if os.access(svg, os.W_OK) else "it is read-only"
+        elif not svg.parent.is_dir():
+            reason = f"there is no folder {svg.parent}"
+        elif not os.access(svg.parent, os.W_OK):
+            reason = f"{svg.parent} is read-only"
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    if reason is not None:
+        raise typer.BadParameter(f"{str(svg)!r} cannot be written, because {reason}", param_hint="--svg")
 
 
 def svg_image(console: Console) -> str:
@@ -239,6 +264,34 @@ def load(console: TextConsole, models: LlmNamespace | EmbeddingNamespace, choice
         handle = models.model(choice.name, ttl=TTL, load_policy=policy, on_load_progress=show)
         show(1.0)
     return handle.get_info()
+
+
+@contextlib.contextmanager
+def progress_bar(label: str, console: TextConsole) -> Generator[Callable[[float], None], None, None]:
+    """Show a bar while the block runs, and provide the function that moves it.
+
+    Args:
+        label: The text in front of the bar.
+        console: Where it is shown and stays; if it is no terminal, only its end is.
+
+    Yields:
+        A function that takes the progress, from 0.0 to 1.0.
+    """
+    numbers = TaskProgressColumn(), TimeElapsedColumn()
+    has_space = console.width > cell_len(label) + SPACE_FOR_A_BAR
+    with Progress(
+        "{task.description}",  # a format string; rich's own columns do not escape
+        *((BarColumn(), *numbers) if has_space else numbers),
+        console=console,
+        redirect_stdout=False,  # rich would obey the codes in what it redirects
+        redirect_stderr=False,
+    ) as progress:
+        task = progress.add_task(label, total=1.0)
+
+        def show(part: float) -> None:
+            progress.update(task, completed=part)
+
+        yield show
 
 
 def stream(console: TextConsole, chain: Any, inputs: dict[str, str]) -> "AIMessageChunk":

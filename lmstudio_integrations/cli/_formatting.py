@@ -137,11 +137,6 @@ def split_remedy(message: str) -> tuple[str, str | None]:
     return one_line(problem), one_line(for_commands(suggestion)) or None
 
 
-def message_for_commands(message: str) -> str:
-    """Return a message on one line, with its remedy in terms of the command line."""
-    return "; ".join(filter(None, split_remedy(message)))
-
-
 def parts_of(error: LMStudioError) -> list[str]:
     """Return what an error says: what has failed, then `cause: …`, `tried: …` and `suggestion: …`, if any.
 
@@ -156,7 +151,7 @@ def parts_of(error: LMStudioError) -> list[str]:
         if remedy and isinstance(error, _ON_THE_WAY) and not more:
             head, more = problem, [f"suggestion: {remedy}"]
         else:
-            head = message_for_commands(head)
+            head = "; ".join(filter(None, (problem, remedy)))
     return [one_line(part) for part in (head, *more)]
 
 

@@ -1,6 +1,7 @@
 """`demo`: which server and which models it takes, and what it prints."""
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -89,6 +90,16 @@ def test_the_demo_finds_the_document_streams_a_response_and_saves_what_it_prints
     assert [line for line in out.splitlines() if without_spaces(line) not in texts] == []
     assert "url(http" not in image, "it loads nothing"
     assert "href=" not in image
+
+
+def test_an_image_that_may_not_be_written_is_found_before_anything_is_asked(
+    piped: Piped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "kept"
+    path.write_text("kept", encoding="utf-8")
+    monkeypatch.setattr(os, "access", lambda name, mode: (name, mode) != (path, os.W_OK))
+    problem = f"Error: invalid value for --svg: {str(path)!r} cannot be written, because it is read-only"
+    assert piped("demo", "--svg", str(path)) == (2, "", f"{problem}; see `lmsi demo --help`\n")
 
 
 def test_models_that_are_loaded_are_used_however_large(run: Run, large_only: Emulator, capsys: Capture) -> None:

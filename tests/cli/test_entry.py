@@ -43,7 +43,7 @@ WRONG_USAGE = of_commands(
         "serve --worker-memory 0": "invalid value for --worker-memory: '0' is less than 1",
         "plan": "missing argument 'MODEL[:CONTEXT][@SLOTS]...'",
         "serve --port": "option --port requires an argument",
-        "certify x extra": "unexpected argument 'extra'",
+        "doctor extra": "unexpected argument 'extra'",
         "ls --jsn": "no such option: --jsn; did you mean --json?",
     }
 ) | {
@@ -71,9 +71,6 @@ BEFORE_ANY_SERVER = of_commands(
         "serve --rules no/such.toml": "cannot read the rules 'no/such.toml': No such file or directory",
         "serve --token-file no/such": "cannot read the token file 'no/such': No such file or directory",
         "demo --svg no/such.svg": "'no/such.svg' cannot be written, because there is no folder no",
-        "certify m --to no/such.json": "'no/such.json' cannot be written, because there is no folder no",
-        "certify m --against no/such.json": "cannot read the card 'no/such.json': No such file or directory",
-        "certify m --rows nope --host 127.0.0.1:1": "the card has no row 'nope'",
     }
 )
 

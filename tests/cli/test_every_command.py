@@ -19,7 +19,6 @@ ARGUMENTS: dict[str, tuple[str, ...]] = of_commands(
     {
         "ls": (),
         "plan": ("some-model",),
-        "certify": ("some-model", "--quick"),
         "doctor": (),
         "demo": (),
     }

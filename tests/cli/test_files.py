@@ -19,9 +19,7 @@ IN_PLACE_OF_FILES = of_commands(
             "serve --scripted --model m --port 0 --rules",
             "serve --scripted --model m --port 0 --catalog",
             "serve --scripted --model m --port 0 --token-file",
-            "certify m --host 127.0.0.1:1 --to",
-            "certify m --host 127.0.0.1:1 --html",
-            "certify m --host 127.0.0.1:1 --against",
+            "demo --svg",
         ]
     )
 )

@@ -36,7 +36,6 @@ WRITTEN = of_commands(
         "ls": "\\u2713 ",
         "ls --json": '"displayName": "gr\\u00f6\\u00dfe"',
         f"plan {WORD}": "gr\\xf6\\xdfe",
-        f"certify {WORD} --rows tools --quick": "gr\\xf6\\xdfe (context",
         "doctor": "gr\\xf6\\xdfe",
     }
 )

@@ -54,7 +54,6 @@ RUNS = of_commands(
     {
         "ls": Shown(["ls"]),
         "plan": Shown(["plan", "acme/odd"], IN_AN_ERROR, in_a_pipe=TEXT),
-        "certify": Shown(["certify", CHAT, "--rows", "tools", "--quick"]),
         "doctor": Shown(["doctor"]),
         "demo": Shown(["demo"], printable(TEXT), in_a_pipe=TEXT),
         "serve": Shown(
@@ -62,7 +61,7 @@ RUNS = of_commands(
         ),
     }
 )
-WITH_JSON = of_commands(dict.fromkeys(["ls", "plan", "certify", "doctor"]))
+WITH_JSON = of_commands(dict.fromkeys(["ls", "plan", "doctor"]))
 
 
 @pytest.fixture(scope="module")

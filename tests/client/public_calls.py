@@ -113,7 +113,6 @@ ROWS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "list_downloaded_models of the system": lambda client, _, __: client.system.list_downloaded_models(),
     "estimate_usage": lambda client, _, __: client.llm.estimate_usage("chatty"),
     "plan": lambda client, _, __: client.plan(["chatty:2048@2"]),
-    "certify": lambda client, _, __: client.certify("chatty", rows=["tools"], quick=True),
     "hardware": lambda client, _, __: client.hardware(),
     "link_status": lambda client, _, __: client.link_status(),
     "get_version": lambda client, _, __: client.system.get_version(),
@@ -128,7 +127,6 @@ ROWS: dict[str, Callable[[Any, Any, Any], Any]] = {
 
 _LEAF_OF = {
     "act": "tool_loop",
-    "certify": "certify",
     "decide": "decisions",
     "parse_document": "documents",
     "plan": "planning",

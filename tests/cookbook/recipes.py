@@ -100,6 +100,7 @@ RECIPES = (
     Recipe("fastapi_agent", models=(TOOLS,), program=True, packages=("fastapi", "uvicorn")),
     Recipe("langchain_decisions", models=(FAST, LARGE)),
     Recipe("llama_index_agent", models=(TOOLS,), program=True),
+    Recipe("native_model_check", models=(FAST,)),
     Recipe("langchain_several_hosts"),
     Recipe("langchain_evaluation", models=(FAST, LARGE)),
     Recipe("langchain_tracing", packages=("openinference-instrumentation-langchain", "opentelemetry-sdk")),

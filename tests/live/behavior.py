@@ -44,8 +44,6 @@ def place(question: Question) -> str:
 
 def difference(question: Question, real: Sequence[Interaction], ours: Sequence[Interaction]) -> str | None:
     """Return what an emulator did otherwise than a real server at a question; `None` if nothing that matters."""
-    if question.is_about_model:
-        return None
     theirs, mine = outlines(real), outlines(ours)
     if theirs == mine:
         return None

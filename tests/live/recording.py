@@ -30,9 +30,7 @@ def ask_emulator(recorded: Sequence[Interaction], to: Path) -> ByQuestion:
     """
     model, plugin, sections = entry(recorded), _plugin(recorded), {each.section for each in recorded}
     questions = [
-        question
-        for question in QUESTIONS
-        if question is QUESTIONS[0] or not sections or (question.name in sections and not question.is_about_model)
+        question for question in QUESTIONS if question is QUESTIONS[0] or not sections or question.name in sections
     ]
     with Emulator([model], plugins=({plugin: [get_weather]} if plugin else {})) as server:
         run_probe(server.address, model.key, to, plugin=plugin or NO_PLUGIN, questions=questions)

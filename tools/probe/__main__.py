@@ -4,16 +4,12 @@ import argparse
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from tools.probe.machine import describe_machine, write_machine
 from tools.probe.observations import THIS_MACHINE, write_observations
 from tools.probe.run import NO_PLUGIN, describe_calls, run_probe
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.types.cards import Card
 
 
 def main() -> None:
@@ -31,18 +27,14 @@ def main() -> None:
     print(describe_calls(given.model, server))
     if input("Make them, and record the responses? [y/N]: ").strip().lower() not in {"y", "yes"}:
         sys.exit(1)
-    cards: list[Card] = []
     requests = run_probe(
         server,
         given.model,
         given.to,
         on_question=lambda each: print(each.name, "…"),
-        on_card=cards.append,
         token=given.token,
         plugin=given.plugin,
     )
-    for line in cards[-1].lines() if cards else ():
-        print(line)
     machine = describe_machine(server, given.token)
     status = machine["server"].get("status")
     observations = write_observations(given.to, status, datetime.now(UTC).date().isoformat(), given.source)

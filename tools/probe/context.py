@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lmstudio_integrations.cassettes import Recording
 from lmstudio_integrations.client.api.sync import LLM, Client
@@ -15,9 +15,6 @@ from lmstudio_integrations.client.transport.connect.addresses import Credentials
 from lmstudio_integrations.errors import LMStudioModelNotFoundError
 from lmstudio_integrations.types.config_dicts import LlmLoadModelConfigDict
 from tools.probe.wire import JsonDict, Wire, by_reference, open_wire
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.types.cards import Card
 
 PREFIX = "lmsi-probe-"
 """What the identifiers of the probe's own instances begin with."""
@@ -54,8 +51,6 @@ class ProbeContext:
         self._others = self._loaded()
         self.own: set[str] = set()
         """Identifiers of instances of the probe that do not begin with the prefix."""
-        self.card: Card | None = None
-        """The card of the main instance, as far as its rows were asked."""
 
     @contextmanager
     def recorded(self, section: str) -> Generator[None]:

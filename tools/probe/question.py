@@ -21,7 +21,6 @@ class Question:
         text: In one sentence.
         run: Makes the calls.
         is_invalid: Whether a request breaks the rules on purpose.
-        is_about_model: Whether the model decides the answer, so that an emulator may do otherwise.
     """
 
     name: str
@@ -29,7 +28,6 @@ class Question:
     text: str
     run: Callable[[ProbeContext], None]
     is_invalid: bool = False
-    is_about_model: bool = False
 
 
 Run = Callable[..., None]

@@ -3,26 +3,17 @@
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from websockets.exceptions import WebSocketException
 
 from lmstudio_integrations.cassettes import Recording
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
-from tools.leaves import has_leaf
 from tools.probe import connecting, loading, predicting, reasoning
 from tools.probe.context import PREFIX, ProbeContext
 from tools.probe.question import Question
 
-if TYPE_CHECKING:
-    from lmstudio_integrations.types.cards import Card
-
 QUESTIONS = (*loading.QUESTIONS, *predicting.QUESTIONS, *reasoning.QUESTIONS, *connecting.QUESTIONS)
-if has_leaf("certify"):
-    from tools.probe import card
-
-    QUESTIONS += tuple(card.QUESTIONS)
 """In the order in which they are asked: the first one loads the instance that most of the others use."""
 
 NO_PLUGIN = "lmsi-probe/no-such-plugin"
@@ -39,7 +30,7 @@ def describe_calls(model_key: str, server: str) -> str:
     return (
         f"{questions}\n"
         f"The calls for these questions go to {server}. They load instances of {model_key} beside what is loaded, and "
-        "unload them at the end. They request responses of about 15,000 tokens together, and upload small files. "
+        "unload them at the end. They request responses of about 6,500 tokens together, and upload small files. "
         "They download nothing, run no tool, change no setting, and touch no other instance. Meanwhile they need "
         "memory, and other predictions may be slower."
     )
@@ -54,7 +45,6 @@ def run_probe(
     plugin: str | None = None,
     questions: Sequence[Question] = QUESTIONS,
     on_question: Callable[[Question], object] = lambda _question: None,
-    on_card: "Callable[[Card], object]" = lambda _card: None,
 ) -> int:
     """Make the calls of the questions, write a cassette with a section for each, and return the number of its requests.
 
@@ -69,7 +59,6 @@ def run_probe(
         plugin: The plugin whose tools are listed; by default, one that does not exist.
         questions: The questions. The first one must load the main instance.
         on_question: Called before each question.
-        on_card: Called after each question with the card of the instance so far, if a row of it was asked.
 
     Raises:
         LMStudioError: If the server is not reachable, or rejects the token.
@@ -91,8 +80,6 @@ def run_probe(
                 except _EXPECTED:  # which is in the cassette
                     if question is questions[0]:  # without its instance, there is nothing to ask
                         raise
-                if question.is_about_model and context.card is not None:
-                    on_card(context.card)
                 context.end_question()
         return recording.requests
 

@@ -703,27 +703,6 @@ class AsyncClient(BaseClient):
         evict = checked_choice(evict, Evict, "evict")
         return await arun(plan_memory(Operation(self._context), models, device, evict))
 
-    async def certify(self, model: str, **parameters: "Unpack[lms.CertifyParameters]") -> "lms.Card":
-        """Measure what a model can do on this server, and what has changed since an earlier card.
-
-        An idle instance that is loaded is used; otherwise one is loaded for it, if it fits beside what is loaded, and
-        unloaded again. See `docs/guides/certify.md`.
-
-        Args:
-            model: Key or identifier.
-            parameters: See `CertifyParameters`.
-
-        Raises:
-            LMStudioInsufficientResourcesError: If the model is not loaded, and does not fit.
-            LMStudioModelNotFoundError: If there is no such model.
-            LMStudioOSError: If the earlier card cannot be read.
-            LMStudioValueError: If the loaded instances are busy, the earlier card is of another model, or an argument
-                is invalid.
-        """
-        with door("`certify`"):
-            from lmstudio_integrations.client.certify.run import Certification  # noqa: PLC0415 - a leaf
-        return await arun(Certification(self._context, model, parameters).run())
-
     async def hardware(self) -> HardwareSurvey:
         """Return the hardware of the server's own machine, as its engines see it."""
         return await arun(queries.survey_hardware(Operation(self._context)))

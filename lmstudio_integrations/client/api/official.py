@@ -173,11 +173,6 @@ def list_downloaded_models(
     return get_default_client().list_downloaded_models(namespace)
 
 
-def certify(model: str, **parameters: "Unpack[lms.CertifyParameters]") -> "lms.Card":
-    """Measure what a model can do on the server of the default client: `client.certify`."""
-    return get_default_client().certify(model, **parameters)
-
-
 def prepare_image(src: FileInput, name: str | None = None) -> FileHandle:
     """Upload an image for use in a chat: a path, bytes, an open file or a data URL."""
     return get_default_client().files.prepare_image(src, name)

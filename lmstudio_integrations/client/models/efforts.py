@@ -1,6 +1,6 @@
 """The efforts of reasoning that models allow, which a server lists over HTTP only (docs/protocol.md#efforts).
 
-`EffortCheck` compares them with what is sent, and `certify` and `lmsi ls` show them. A server that does not list them,
+`EffortCheck` compares them with what is sent, and `lmsi ls` shows them. A server that does not list them,
 or cannot be reached over HTTP, is no error.
 """
 

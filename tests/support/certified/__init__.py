@@ -1,1 +1,0 @@
-"""The rules of scripted models that pass a row of the card."""
