@@ -4,8 +4,10 @@
 asked, `engines/` run models, and `plugins.py` has tools. `errors.py` has the texts of the errors that clients get.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from lmstudio_integrations.emulator.emulator import ConnectionRecord, Emulator
-from lmstudio_integrations.emulator.models.catalog import Catalog, DeviceEntry, ModelEntry, Preset
+from lmstudio_integrations.emulator.models.catalog import Catalog, ModelEntry, Preset, devices_leaf
 from lmstudio_integrations.emulator.models.clock import Clock, ManualClock, SystemClock
 from lmstudio_integrations.emulator.models.request_log import (
     DecisionRecord,
@@ -16,6 +18,9 @@ from lmstudio_integrations.emulator.models.request_log import (
 )
 from lmstudio_integrations.emulator.plugins import PluginEntry
 from lmstudio_integrations.emulator.server.context import Limits
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.emulator.models.devices import DeviceEntry
 
 __all__ = [
     "Catalog",
@@ -35,3 +40,13 @@ __all__ = [
     "Preset",
     "SystemClock",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DeviceEntry":  # of a leaf
+        return devices_leaf().DeviceEntry
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

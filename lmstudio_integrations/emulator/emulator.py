@@ -25,6 +25,7 @@ from lmstudio_integrations.emulator.models.catalog import (
     ModelEntry,
     bundled_entries,
     check_weights,
+    devices_leaf,
 )
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
 from lmstudio_integrations.emulator.models.clock import Clock, SystemClock
@@ -244,7 +245,7 @@ class Emulator:
         Raises:
             LMStudioValueError: If the catalog has no such device.
         """
-        self._call(self._started.set_connected(name, connected=False))
+        self._set_connected(name, connected=False)
 
     def connect_device(self, name: str) -> None:
         """Let a linked device come back; nothing is loaded there.
@@ -252,7 +253,7 @@ class Emulator:
         Raises:
             LMStudioValueError: If the catalog has no such device.
         """
-        self._call(self._started.set_connected(name, connected=True))
+        self._set_connected(name, connected=True)
 
     def start(self) -> Self:
         """Start the server and return when it listens.
@@ -326,6 +327,9 @@ class Emulator:
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._started.loop).result(_START_TIMEOUT)
 
+    def _set_connected(self, name: str, *, connected: bool) -> None:
+        self._call(devices_leaf().set_connected(self._started.state.registry, name, connected=connected))
+
     def _require_stopped(self) -> None:
         if self._thread is not None:
             raise LMStudioRuntimeError("this emulator is already running")
@@ -384,7 +388,8 @@ class Emulator:
     @contextlib.asynccontextmanager
     async def _serving(self) -> AsyncGenerator["_Running", None]:
         """Open the registry, then the server; close them in reverse order."""
-        registry = ModelRegistry(
+        new_registry = devices_leaf().LinkedRegistry if self.catalog.names_devices else ModelRegistry
+        registry: ModelRegistry = new_registry(
             self.catalog,
             self._new_engines(),
             self._clock,
@@ -450,17 +455,6 @@ class _Running:
         if instance is None:
             raise LMStudioModelLoadError(f"no model is loaded with the identifier {identifier!r}")
         await registry.unload(instance)
-
-    async def set_connected(self, name: str, *, connected: bool) -> None:
-        registry = self.state.registry
-        device = next((each for each in registry.linked if each.name == name), None)
-        if device is None:
-            known = ", ".join(repr(each.name) for each in registry.linked) or "none"
-            raise LMStudioValueError(f"the catalog has no device {name!r}; it has {known}")
-        if connected:
-            device.connected = True
-        else:
-            await registry.disconnect(device)
 
 
 def _check_list(name: str, value: object, content: str) -> None:

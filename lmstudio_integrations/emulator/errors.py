@@ -185,11 +185,6 @@ def device_not_found(identifier: str, known: Mapping[str, bool]) -> WireError:
     )
 
 
-def device_disconnected(name: str) -> WireError:
-    """Return the error for a load on a device that goes away."""
-    return WireError(f'The device "{name}" has disconnected')
-
-
 def file_not_found(identifier: str) -> WireError:
     """Return the error for an unknown upload."""
     return WireError(

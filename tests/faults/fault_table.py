@@ -6,4 +6,4 @@ from tools.leaves import has_leaf
 
 _ALL: tuple[Row, ...] = (*connecting.ROWS, *calling.ROWS, *responding.ROWS, *mending.ROWS, *stopping.ROWS)
 
-TABLE = tuple(row for row in _ALL if row.leaf is None or has_leaf(row.leaf))
+TABLE = tuple(row for row in _ALL if all(map(has_leaf, row.leaves)))

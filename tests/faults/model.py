@@ -166,15 +166,15 @@ class Row:
         return self.then_on == "other host"
 
     @property
-    def leaf(self) -> str | None:
-        """The part of the package that it is about, if that can be deleted."""
+    def leaves(self) -> tuple[str, ...]:
+        """The parts of the package that it is about and that can be deleted."""
         if self.has_other_host:
-            return "hosts"
+            return ("hosts",)
         if self.makes_room:
-            return "planning"
+            return ("devices", "planning")
         if self.tool_choice is not None:
-            return "required_tool_fallback" if self.tool_choice == "required" else "calls_in_text"
-        return None
+            return ("required_tool_fallback" if self.tool_choice == "required" else "calls_in_text",)
+        return ()
 
     @property
     def is_about_thoughts(self) -> bool:

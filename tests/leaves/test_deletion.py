@@ -38,6 +38,7 @@ FAILS: dict[str, str] = {
     "hosts": "ChatLMStudio(model='m', host=['127.0.0.1:1', '127.0.0.1:2']).invoke('Hello')",
     "planning": "lms.Client().plan(['m'])",
     "downloads": "lms.Client().repository",
+    "devices": "Emulator(catalog={'memory_gib': 8})",
     "documents": "lms.Client().files.retrieve('q', [])",
     "plugins": "lms.Client().plugins",
     "tool_loop": "lms.Client().llm.lazy_model('m').act('q', [])",

@@ -3,6 +3,7 @@
 import sys
 import tomllib
 from importlib import import_module
+from typing import Any
 
 import pytest
 from langchain_core.messages import HumanMessage
@@ -55,6 +56,27 @@ def test_a_client_is_told_what_its_server_is_without(monkeypatch: pytest.MonkeyP
         pytest.raises(lms.LMStudioServerError, match="is without downloads in the emulator: it has no module"),
     ):
         client.repository.search_models("m")
+
+
+@pytest.mark.parametrize(
+    "catalog",
+    [
+        {"device": [{"name": "laptop"}]},
+        {"memory_gib": 8},
+        {"model": [{"key": "m", "memory_gib": 8}]},
+        {"model": [{"key": "m", "kib_per_token": 8}]},
+        {"model": [{"key": "m", "estimate_factor": 2}]},
+    ],
+)
+def test_a_catalog_of_devices_or_memory_says_what_is_missing(
+    catalog: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lmstudio_integrations.emulator.models.devices", None)
+    with pytest.raises(ImportError, match="is without the memory of devices, and LM Link, in the emulator: it has no"):
+        Emulator(catalog=catalog)
+    with pytest.raises(ImportError, match="is without the memory of devices"):
+        import_module("lmstudio_integrations.emulator").DeviceEntry  # noqa: B018 - raises
+    assert Emulator(["m"]).catalog.models, "one machine, whose memory always fits, needs no leaf"
 
 
 def test_an_image_that_cannot_be_downloaded_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,14 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PlainValidator, ValidationError, ValidationInfo, field_validator, model_validator
 
 from lmstudio_integrations._support.environment import __version__, regular
+from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_mapping, is_object
 from lmstudio_integrations.emulator.engines.base import ModelMetadata, guess_kind
@@ -29,12 +31,6 @@ T = TypeVar("T")
 
 Application = Literal["lmstudio", "daemon", "bionic"]
 """What servers call themselves in `/lms-status`; `daemon` is llmster."""
-
-OWN_IDENTIFIER = "emulator"
-"""What the status of LM Link calls this machine; everywhere else, its identifier is null."""
-
-_RESERVED = {"local", OWN_IDENTIFIER}
-"""What no device of the catalog may be called: names of this machine."""
 
 BUNDLED: dict[str, ModelKind] = {"smollm2-135m-instruct": "llm", "text-embedding-all-minilm-l6-v2": "embedding"}
 """The keys of the models of a server to which none are given, which are also names of weights; and the kind of each."""
@@ -166,43 +162,22 @@ class ModelEntry(CatalogTable):
         return {name: value for name, value in values.items() if value not in (None, ())}
 
 
-class DeviceEntry(CatalogTable):
-    """One device of the catalog, which LM Link connects to this machine."""
+def devices_leaf() -> Any:
+    """Return `devices.py`, which has the memory of machines, and LM Link.
 
-    name: Annotated[str, Field(min_length=1, description="What users call it.")]
-    identifier: Annotated[str | None, Field(min_length=1, description="What clients send; by default the name.")] = None
-    memory_gib: Annotated[Gibibytes | None, Field(description="Its memory for models; by default without a limit.")] = (
-        None
-    )
-    speed: Annotated[
-        float, Field(gt=0, allow_inf_nan=False, description="How much faster scripted models load and write there.")
-    ] = 1.0
-    models: Annotated[
-        tuple[str, ...] | None,
-        Field(
-            description="The keys of the models that it has, also of those with `downloaded = false`; by default all "
-            "of the catalog."
-        ),
-    ] = None
-    preferred: Annotated[
-        bool, Field(description="Whether it is used where a request names no device; at most one device is.")
-    ] = False
-    connected: Annotated[
-        bool,
-        Field(description="With `false`, it is known, but away until it is connected."),
-    ] = True
+    Raises:
+        ImportError: It is not in this copy.
+    """
+    with door("the memory of devices, and LM Link, in the emulator"):
+        return import_module("lmstudio_integrations.emulator.models.devices")
 
-    @field_validator("name", "identifier")
-    @classmethod
-    def _check_reserved(cls, value: str | None) -> str | None:
-        if value in _RESERVED:
-            raise LMStudioValueError(f"{value!r} stands for this machine; use another name")
-        return value
 
-    @property
-    def full_identifier(self) -> str:
-        """What clients send."""
-        return self.identifier or self.name
+def _read_device(value: object) -> Any:
+    return devices_leaf().DeviceEntry.model_validate(value)
+
+
+_MEMORY_FIELDS = {"memory_gib", "kib_per_token", "estimate_factor"}
+"""The fields of a model that only matter to devices with a memory."""
 
 
 class Preset(CatalogTable):
@@ -232,7 +207,7 @@ class Catalog(CatalogTable):
     models: Annotated[tuple[ModelEntry, ...], Field(alias="model")] = ()
     presets: Annotated[tuple[Preset, ...], Field(alias="preset")] = ()
     plugins: Annotated[tuple[PluginEntry, ...], Field(alias="plugin")] = ()
-    devices: Annotated[tuple[DeviceEntry, ...], Field(alias="device")] = ()
+    devices: Annotated[tuple[Annotated[Any, PlainValidator(_read_device)], ...], Field(alias="device")] = ()
     memory_gib: Annotated[
         Gibibytes | None, Field(description="The memory of this machine for models; by default without a limit.")
     ] = None
@@ -258,6 +233,11 @@ class Catalog(CatalogTable):
         is_llmster = self.application == "daemon" and numbers[:2] == (0, 0)
         return (0, 4, *numbers[2:]) if is_llmster else numbers
 
+    @property
+    def names_devices(self) -> bool:
+        """Whether it has linked devices, or this machine has a memory."""
+        return bool(self.devices) or self.memory_gib is not None
+
     @classmethod
     def parse(cls, tables: Mapping[str, Any]) -> Self:
         """Read the tables of a TOML file, or the same values in Python.
@@ -282,18 +262,11 @@ class Catalog(CatalogTable):
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        _require_unique("model key", (entry.key for entry in self.models))
-        _require_unique("plugin", (entry.identifier for entry in self.plugins))
-        _require_unique("device", (entry.name for entry in self.devices))
-        _require_unique("device identifier", (entry.full_identifier for entry in self.devices))
-        preferred = [repr(entry.name) for entry in self.devices if entry.preferred]
-        if len(preferred) > 1:
-            raise LMStudioValueError(f"preferred: only one device may be, not {' and '.join(preferred)}")
-        keys = [entry.key for entry in self.models]
-        for device in self.devices:
-            for key in set(device.models or ()).difference(keys):
-                hint = explain_unknown_name(key, keys)
-                raise LMStudioValueError(f"the device {device.name!r} has the unknown model {key!r}; {hint}")
+        require_unique("model key", (entry.key for entry in self.models))
+        require_unique("plugin", (entry.identifier for entry in self.plugins))
+        fields_of_models = {name for entry in self.models for name in entry.model_fields_set}
+        if self.names_devices or fields_of_models & _MEMORY_FIELDS:
+            devices_leaf().check(self)
         return self
 
     def extended(self, more: "Catalog") -> Self:
@@ -322,11 +295,11 @@ class Catalog(CatalogTable):
         return next((preset for preset, known in names if requested in map(str.casefold, known)), None)
 
 
-_TABLES: dict[str, type[CatalogTable]] = {
-    "model": ModelEntry,
-    "preset": Preset,
-    "plugin": PluginEntry,
-    "device": DeviceEntry,
+_TABLES: dict[str, Callable[[], type[CatalogTable]]] = {
+    "model": lambda: ModelEntry,
+    "preset": lambda: Preset,
+    "plugin": lambda: PluginEntry,
+    "device": lambda: devices_leaf().DeviceEntry,
 }
 
 
@@ -336,7 +309,7 @@ def _explain(problem: Any, tables: Mapping[str, Any]) -> str:
     where, table = "", cast("type[CatalogTable]", Catalog)
     if kind.removesuffix("s") in _TABLES and place:
         kind, listed = kind.removesuffix("s"), cast("Iterable[object]", tables.get(kind))
-        table, at = _TABLES[kind], place.pop(0)
+        table, at = _TABLES[kind](), place.pop(0)
         entry = list(listed)[at] if isinstance(at, int) else None  # of plugins by identifier, this
         name = next((entry[name] for name in _NAMES if name in entry), None) if is_mapping(entry) else entry
         where = f"{kind} number {at + 1}" if name is None and isinstance(at, int) else f"{kind} {name!r}"
@@ -366,7 +339,7 @@ def _explain_alone(problem: Any, table: type[CatalogTable]) -> str:
             return f"{problem['msg']} (got {problem['input']!r})"
 
 
-def _require_unique(what: str, names: Iterable[str]) -> None:
+def require_unique(what: str, names: Iterable[str]) -> None:
     for name, times in Counter(names).most_common(1):
         if times > 1:
             raise LMStudioValueError(f"the catalog has the {what} {name!r} twice")

@@ -25,7 +25,7 @@ from lmstudio_integrations.emulator.engines.base import (
 )
 from lmstudio_integrations.emulator.models.catalog import Catalog, ModelEntry, describe
 from lmstudio_integrations.emulator.models.clock import Clock
-from lmstudio_integrations.emulator.models.device import Device, MemoryNeed
+from lmstudio_integrations.emulator.models.device import Device
 from lmstudio_integrations.emulator.models.instance import ModelInstance
 from lmstudio_integrations.emulator.models.request_log import LoadRecord, LoadState, RecordEntry, RequestLog
 from lmstudio_integrations.errors import LMStudioValueError
@@ -109,8 +109,7 @@ class ModelRegistry:
         self._auto_evict = auto_evict
         self._request_log = request_log
         self._metadata: dict[str, ModelMetadata] = {}
-        self.local: Device = Device(catalog)
-        self.linked: list[Device] = [Device(catalog, entry) for entry in catalog.devices]
+        self.local: Device = Device(model.key for model in catalog.models if model.downloaded)
         self._instances: dict[str, ModelInstance] = {}
         """The loaded instances by their references."""
         self._shared: dict[tuple[Device, str], _SharedLoad] = {}
@@ -122,22 +121,16 @@ class ModelRegistry:
     def engine_names(self) -> list[str]:
         return list(self._engines)
 
-    def devices(self, request: OnDevice) -> list[Device]:
-        """Return the devices that a request means, in the order in which they are tried.
+    def devices(self, request: OnDevice) -> Sequence[Device]:
+        """Return the devices that a request means, in the order in which they are tried: this machine.
 
         Raises:
-            WireError: If it names one that is unknown or not connected.
+            WireError: If it names another one.
         """
-        if "deviceIdentifier" not in request:
-            known = sorted((self.local, *self.linked), key=lambda device: not device.preferred)
-            return [device for device in known if device.connected]
-        identifier = request["deviceIdentifier"]
-        if identifier is None:
-            return [self.local]
-        for device in self.linked:
-            if device.identifier == identifier and device.connected:
-                return [device]
-        raise errors.device_not_found(identifier, {str(each.identifier): each.connected for each in self.linked})
+        identifier = request.get("deviceIdentifier")
+        if identifier is not None:
+            raise errors.device_not_found(identifier, {})
+        return [self.local]
 
     def instances(self, kind: ModelKind | None = None, devices: Iterable[Device] | None = None) -> list[ModelInstance]:
         """Return the loaded instances, in the order of loading, or of some devices. Any thread may call this."""
@@ -148,11 +141,12 @@ class ModelRegistry:
         return [instance for device in devices for instance in found if instance.device is device]
 
     def downloaded(self, devices: Iterable[Device] | None = None) -> list[tuple[Device, ModelEntry]]:
-        """Return the entries that can be loaded, and where; by default on this machine, then on linked devices."""
-        if devices is None:
-            devices = (device for device in (self.local, *self.linked) if device.connected)
+        """Return the entries that can be loaded, and where."""
         return [
-            (device, entry) for device in devices for entry in self.catalog.models if entry.key in device.downloaded
+            (device, entry)
+            for device in ([self.local] if devices is None else devices)
+            for entry in self.catalog.models
+            if entry.key in device.downloaded
         ]
 
     async def download(self, entry: ModelEntry, on_bytes: OnBytes) -> None:
@@ -284,14 +278,15 @@ class ModelRegistry:
             await self.read_metadata([entry])
             on_start(load.record.identifier)
             request = self.load_request(entry, settings, device)
-            device.memory.reserve(load.record.identifier, self.memory_need(entry, request))
+            info = self.info(entry, device)
+            device.reserve_memory(load.record.identifier, entry, info["sizeBytes"], request.context_length)
             model = await self._engine(entry).load(request, on_progress)
             instance = ModelInstance(
                 entry=entry,
                 device=device,
                 identifier=load.record.identifier,
                 model=model,
-                info=self.info(entry, device),
+                info=info,
                 request=request,
                 ttl_ms=ttl_ms,
                 jit=jit,
@@ -323,7 +318,7 @@ class ModelRegistry:
         record = LoadRecord(
             key=entry.key,
             identifier=identifier,
-            device=None if device is self.local else device.name,
+            device=device.name,
             mode="just_in_time" if jit else "explicit",
             config=config,
         )
@@ -332,7 +327,7 @@ class ModelRegistry:
         try:
             yield load
         except BaseException as error:
-            device.memory.release(identifier)
+            device.release_memory(identifier)
             if isinstance(error, asyncio.CancelledError):
                 load.update(state="cancelled")
                 self._log(entry, device, "cancelled")
@@ -379,16 +374,11 @@ class ModelRegistry:
         """Unload an instance in the background, once; it is no longer found. `state` is the reason."""
         if instance.unloading is None:
             del self._instances[instance.reference]
-            instance.device.memory.release(instance.identifier)
+            instance.device.release_memory(instance.identifier)
             instance.unloading = self._spawn(instance.unload())
             instance.load.update(state=state)
             self._log(instance.entry, instance.device, state, instance)
         return instance.unloading
-
-    async def disconnect(self, device: Device) -> None:
-        """Let a device go away: end its loads, and unload its instances."""
-        device.disconnect()
-        await asyncio.gather(*(self.unload(instance) for instance in self.instances(devices=[device])))
 
     def _log(
         self,
@@ -398,7 +388,7 @@ class ModelRegistry:
         instance: ModelInstance | None = None,
         error: BaseException | None = None,
     ) -> None:
-        name = entry.key if device is self.local else f"{entry.key} on {device.name}"
+        name = entry.key if device.name is None else f"{entry.key} on {device.name}"
         text = f"{name}: {state}" if error is None else f"{name}: {state}: {error}"
         logger.log(logging.DEBUG if state == "loading" else logging.INFO, "%s", text)
         loaded = instance and {"modelIdentifier": instance.identifier, "instanceReference": instance.reference}
@@ -472,10 +462,6 @@ class ModelRegistry:
             raise errors.WireError("The identifier cannot name a model", cause=str(error)) from error
         device.reserved.add(identifier)
         return identifier
-
-    def memory_need(self, entry: ModelEntry, request: LoadRequest) -> MemoryNeed:
-        """Return the memory that a load takes."""
-        return MemoryNeed.of(entry, self.info(entry)["sizeBytes"], request.context_length)
 
     def load_request(self, entry: ModelEntry, settings: Mapping[str, Any], device: Device) -> LoadRequest:
         """Return what the engine loads: the requested settings over those of the entry and the defaults."""

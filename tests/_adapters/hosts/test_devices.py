@@ -28,6 +28,8 @@ from tests._adapters.hosts.servers import (
 from tests.support.adapters import ADAPTERS, Adapter
 from tests.support.gate import Gate
 
+pytestmark = pytest.mark.leaf("devices")
+
 DEVICES = [{"name": "Studio", "identifier": "device-1"}, {"name": "Laptop", "identifier": "device-2"}]
 
 

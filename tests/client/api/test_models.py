@@ -253,9 +253,13 @@ async def test_the_server_reports_what_it_knows(client: Any) -> None:
     assert (await client.system.get_version()).version
     state = await model.get_processing_state()
     assert (state.status, state.queued) == ("idle", 0)
+    assert {each.model_key for each in await client.system.list_downloaded_models()} == {"chatty", "other", "vectors"}
+
+
+@pytest.mark.leaf("devices")
+async def test_the_server_estimates_a_load(client: Any) -> None:
     estimate = await client.llm.estimate_usage("chatty", config={"contextLength": 100})
     assert estimate.passes_guardrails
-    assert {each.model_key for each in await client.system.list_downloaded_models()} == {"chatty", "other", "vectors"}
 
 
 async def test_a_loaded_model_is_found_by_what_it_is(client: Any, server: Emulator) -> None:

@@ -149,7 +149,7 @@ async def test_a_document_is_read_and_searched(client: Any, tmp_path: Path) -> N
     assert {step for _, step, _ in steps} <= {"loading", "chunking", "embedding"}
 
 
-@pytest.mark.leaf
+@pytest.mark.leaf("devices", "documents")
 async def test_a_search_with_a_model_of_a_linked_device_is_an_error_that_names_the_device(make_client: Any) -> None:
     devices = [{"name": "studio", "identifier": "id", "preferred": True}]
     catalog = {"model": [{"key": "vectors", "kind": "embedding"}], "device": devices}

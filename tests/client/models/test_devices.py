@@ -10,6 +10,8 @@ from lmstudio_integrations.emulator import Emulator
 from tests.faults.actions import Message, replace
 from tests.faults.proxy import ALWAYS, Injection, Proxy, ProxyThread
 
+pytestmark = pytest.mark.leaf("devices")
+
 STUDIO = {"name": "Studio", "identifier": "device-1", "memory_gib": 64}
 CATALOG = {
     "model": [

@@ -38,6 +38,8 @@ from tests.faults.proxy import (
 from tests.faults.wire_items import WireItem
 from tests.support.gate import AT_THE_GATE, Gate
 
+pytestmark = pytest.mark.leaf("devices")
+
 TOO_LARGE = lms.LMStudioInsufficientResourcesError
 
 

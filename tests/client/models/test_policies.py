@@ -253,6 +253,7 @@ async def test_a_denied_explicit_load_falls_back_to_one_just_in_time(client: Any
     assert await model.respond("Hi")
 
 
+@pytest.mark.leaf("devices")
 async def test_a_load_without_memory_names_the_policy_that_makes_room() -> None:
     with Emulator(MODELS, catalog={"memory_gib": 0.3}, auto_evict=False) as server:
         server.load("other")

@@ -84,6 +84,8 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
+OF_DEVICES = pytest.mark.leaf("devices")
+
 WRITER: dict[str, Any] = {"identifier": "a/b", "generator": True}
 SUMS: dict[str, Any] = {"identifier": "a/b", "functions": [add]}
 UNIMPLEMENTED: dict[str, Any] = {"name": "f", "description": "F", "parameters": {}, "implementation": None}
@@ -99,7 +101,7 @@ UNIMPLEMENTED: dict[str, Any] = {"name": "f", "description": "F", "parameters": 
         ({"model": [5]}, r"model 5: it must be a table \(got 5\)"),
         ({"model": ["a", {}]}, "model number 2: key: Field required"),
         ({"preset": [{"identifier": "a", "temprature": 0}]}, "preset 'a': .*did you mean 'temperature'"),
-        ({"device": ["laptop"]}, r"device 'laptop': it must be a table \(got 'laptop'\)"),
+        pytest.param({"device": ["laptop"]}, r"device 'laptop': it must be a table \(got 'laptop'\)", marks=OF_DEVICES),
         ({"model": [{"key": "a", "rule": [{"whn": {}}]}]}, "model 'a': rule: .*rule 1.*did you mean 'when'"),
         ({"model": [{"key": "a", "kind": "embedding", "rule": [{"then": [{"text": "x"}]}]}]}, "an embedding model can"),
         (
@@ -107,15 +109,36 @@ UNIMPLEMENTED: dict[str, Any] = {"name": "f", "description": "F", "parameters": 
             "model 'a': there is no file .*/no/such.gguf'; bundled are smollm2",
         ),
         ({"memory_gib": 0}, r"memory_gib: .*greater than 0 \(got 0\)"),
-        ({"device": [{"name": "a", "speeed": 2}]}, "device 'a': speeed: unknown field; did you mean 'speed'"),
-        ({"device": [{"name": "local"}]}, "device 'local': name: 'local' stands for this machine"),
-        ({"device": [{"name": "a", "identifier": "emulator"}]}, "identifier: 'emulator' stands for this machine"),
-        ({"device": [{"name": "a"}, {"name": "a", "identifier": "b"}]}, "the device 'a' twice"),
-        ({"device": [{"name": "a"}, {"name": "b", "identifier": "a"}]}, "the device identifier 'a' twice"),
-        ({"device": [{"name": each, "preferred": True} for each in "ab"]}, "preferred: only one .* 'a' and 'b'"),
-        (
+        pytest.param(
+            {"device": [{"name": "a", "speeed": 2}]},
+            "device 'a': speeed: unknown field; did you mean 'speed'",
+            marks=OF_DEVICES,
+        ),
+        pytest.param(
+            {"device": [{"name": "local"}]}, "device 'local': name: 'local' stands for this machine", marks=OF_DEVICES
+        ),
+        pytest.param(
+            {"device": [{"name": "a", "identifier": "emulator"}]},
+            "identifier: 'emulator' stands for this machine",
+            marks=OF_DEVICES,
+        ),
+        pytest.param(
+            {"device": [{"name": "a"}, {"name": "a", "identifier": "b"}]}, "the device 'a' twice", marks=OF_DEVICES
+        ),
+        pytest.param(
+            {"device": [{"name": "a"}, {"name": "b", "identifier": "a"}]},
+            "the device identifier 'a' twice",
+            marks=OF_DEVICES,
+        ),
+        pytest.param(
+            {"device": [{"name": each, "preferred": True} for each in "ab"]},
+            "preferred: only one .* 'a' and 'b'",
+            marks=OF_DEVICES,
+        ),
+        pytest.param(
             {"model": ["mine"], "device": [{"name": "a", "models": ["mien"]}]},
             "the device 'a' has the unknown model 'mien'; did you mean 'mine'",
+            marks=OF_DEVICES,
         ),
         (
             {"plugin": [{"identifier": "mcp/My_Sums", "generator": True}]},
@@ -191,9 +214,10 @@ def test_an_unreadable_catalog_is_an_error(tmp_path: Path) -> None:
             "model 'a': rule: rule 2: when: unknown key 'lst'",
         ),
         ('[model]\nkey = "a"', "model: must be a list of tables, each headed .*model"),
-        (
+        pytest.param(
             'memory_gib = 8\n[[device]]\nname = "a"\n[[device]]\nname = "b"\nspeed = 0',
             "device 'b': speed: .*greater than 0",
+            marks=OF_DEVICES,
         ),
         (
             '[[plugin]]\nidentifier = "a/b"\ngenerator = true\n[[plugin.rule]]\nthen = 5',
@@ -274,7 +298,7 @@ def test_fields_of_an_entry_override_the_metadata_of_its_weights() -> None:
 PAGE = read("docs/tools/catalog.md")
 
 
-@pytest.mark.leaf
+@pytest.mark.leaf("devices")
 def test_the_catalog_of_the_documentation_works() -> None:
     example, application, devices, plugins, reranker = blocks("docs/tools/catalog.md", "toml")
     catalog = Catalog.parse(tomllib.loads(example))

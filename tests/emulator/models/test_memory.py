@@ -10,7 +10,7 @@ import pytest
 from lmstudio_integrations._support import environment
 from lmstudio_integrations._support.environment import memory_of_machine
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.models.device import GIB
+from lmstudio_integrations.emulator.models.devices import GIB
 from lmstudio_integrations.errors import LMStudioModelLoadError
 from tests.emulator.bare_client import STACK, Wire, load_stack, named, wire
 

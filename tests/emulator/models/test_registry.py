@@ -50,6 +50,13 @@ def test_of_several_models_that_fit_the_first_is_loaded(me: Wire) -> None:
     assert packets[-1]["info"]["modelKey"] == CHAT.key
 
 
+def test_another_device_than_this_machine_is_an_error(me: Wire) -> None:
+    assert me.load(CHAT.key, deviceIdentifier=None)["deviceIdentifier"] is None
+    error = me.get(CHAT.key, deviceIdentifier="laptop")[-1]["error"]
+    assert error["title"] == 'The device "laptop" is not connected'
+    assert error["cause"] == "This server knows no linked devices."
+
+
 def test_further_instances_get_numbers_and_references_of_their_own(me: Wire) -> None:
     infos = [me.load(CHAT.key) for _ in range(3)]
     assert [info["identifier"] for info in infos] == [CHAT.key, f"{CHAT.key}:2", f"{CHAT.key}:3"]

@@ -39,7 +39,7 @@ _MODELS: dict[str, Handler] = {
     "getLoadConfig": models.get_load_config,
     "getBasePredictionConfig": models.get_base_prediction_config,
     "getInstanceProcessingState": models.get_instance_processing_state,
-    "estimateModelUsage": models.estimate_model_usage,
+    "estimateModelUsage": _leaf("devices", "estimate_model_usage"),
 }
 _TEXT_MODELS: dict[str, Handler] = {**_MODELS, "tokenize": models.tokenize, "countTokens": models.count_tokens}
 
@@ -80,9 +80,9 @@ _IMPLEMENTED: Mapping[Namespace, Mapping[str, Handler]] = {
         "getModelCatalog": _leaf("downloads", "get_model_catalog"),
         "createDownloadPlan": _leaf("downloads", "create_download_plan"),
         "createArtifactDownloadPlan": _leaf("downloads", "create_artifact_download_plan"),
-        "lmLinkStatus": system.lm_link_status,
+        "lmLinkStatus": _leaf("devices", "lm_link_status"),
     },
-    "runtime": {"surveyHardware": system.survey_hardware},
+    "runtime": {"surveyHardware": _leaf("devices", "survey_hardware")},
     "diagnostics": {"streamLogs": system.stream_logs},
     "plugins": {
         "startToolUseSession": _leaf("plugins", "start_tool_use_session"),

@@ -17,7 +17,6 @@ from lmstudio_integrations.protocol.requests import (
     ApplyPromptTemplate,
     BasePredictionConfig,
     EmbedString,
-    EstimateModelUsage,
     GetOrLoad,
     LoadModel,
     Lookup,
@@ -118,28 +117,6 @@ async def get_instance_processing_state(context: Context, parameter: Lookup) -> 
     """Return the current activity of an instance, and how many requests wait; its absence is always an error."""
     # The result has no form for "not found" (docs/protocol.md#get-instance-processing-state).
     return context.registry.find(context.kind, parameter["specifier"]).state()
-
-
-async def estimate_model_usage(context: Context, parameter: EstimateModelUsage) -> dict[str, Any]:
-    """Estimate the memory of a load: the weights and the context."""
-    registry = context.registry
-    device, entries = registry.find_entries(context.kind, parameter["modelKey"], registry.devices(parameter))
-    await registry.read_metadata(entries[:1])
-    request = registry.load_request(entries[0], parameter["loadConfigStack"].collapse(), device)
-    need = registry.memory_need(entries[0], request)
-    estimate = need.estimate()
-    return {
-        "memory": {
-            "confidence": "low",
-            "modelVramBytes": 0,
-            "contextVramBytes": 0,
-            "totalVramBytes": 0,
-            "modelBytes": estimate.weights,
-            "contextBytes": estimate.context,
-            "totalBytes": estimate.total,
-        },
-        "passesGuardrails": device.memory.passes_guardrails(need),
-    }
 
 
 T = TypeVar("T")

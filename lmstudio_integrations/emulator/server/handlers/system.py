@@ -1,19 +1,14 @@
-"""Endpoints of the server itself, of its log and of the hardware (docs/protocol.md#system-endpoints)."""
+"""Endpoints of the server itself, and of its log (docs/protocol.md#system-endpoints)."""
 
 import asyncio
 import os
-import platform
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lmstudio_integrations._support.environment import __version__, memory_of_machine
 from lmstudio_integrations.emulator.errors import WireError, path_not_found
-from lmstudio_integrations.emulator.models.catalog import OWN_IDENTIFIER
-from lmstudio_integrations.emulator.models.device import GIB
 from lmstudio_integrations.emulator.server.context import Context, Handler, OpenChannel
 from lmstudio_integrations.protocol.endpoints import Namespace
-from lmstudio_integrations.protocol.requests import ExperimentFlag, ModelKey, Notify, StartHttpServer, SurveyHardware
+from lmstudio_integrations.protocol.requests import ExperimentFlag, ModelKey, Notify, StartHttpServer
 from lmstudio_integrations.types.models import EMULATOR_SUFFIX
 
 FIXED_RESULTS: Mapping[Namespace, Mapping[str, Any]] = {
@@ -147,60 +142,3 @@ async def stream_logs(context: Context, channel: OpenChannel, _parameter: None) 
             await asyncio.get_running_loop().create_future()
         finally:
             context.state.log_listeners.remove(send)
-
-
-_ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "arm64": "ARM64", "aarch64": "ARM64"}
-
-
-async def survey_hardware(context: Context, parameter: SurveyHardware | None) -> dict[str, Any]:
-    """Survey this machine for each engine, or for those that are requested; the memory is that of the catalog."""
-    capacity = context.registry.catalog.memory_gib
-    memory = memory_of_machine() if capacity is None else round(capacity * GIB)
-    engines = [_survey(name, memory) for name in context.registry.engine_names]
-    if parameter is not None and parameter["type"] == "custom":
-        requested = parameter.get("engines", [])
-        engines = [each for each in engines if {"name": each["name"], "version": each["version"]} in requested]
-    return {"status": "ok" if engines else "noCompatibleBackends", "engines": engines}
-
-
-def _survey(name: str, memory: int) -> dict[str, Any]:
-    success = {"code": "success", "message": ""}
-    architecture = _ARCHITECTURES.get(platform.machine().lower(), "unknown")
-    return {
-        "name": name,
-        "version": __version__,
-        "engine": name,
-        "platform": sys.platform,
-        "compatibility": {"status": "compatible"},
-        "supportedModelFormatNames": ["GGUF"],
-        "hardwareSurvey": {
-            "gpuSurveyResult": {"result": {"code": "noDevicesFound", "message": "No GPU is used."}, "gpuInfo": []},
-            "cpuSurveyResult": {
-                "result": success,
-                "cpuInfo": {"architecture": architecture, "supportedInstructionSetExtensions": []},
-            },
-        },
-        "memoryInfo": {"ramCapacity": memory, "vramCapacity": 0, "totalMemory": memory},
-    }
-
-
-async def lm_link_status(context: Context, _parameter: None) -> dict[str, Any]:
-    """Return the linked devices; without any, LM Link is off."""
-    linked = context.registry.linked
-    peers = [
-        {
-            "deviceIdentifier": device.identifier,
-            "deviceName": device.name,
-            "status": "connected" if device.connected else "disconnected",
-        }
-        for device in linked
-    ]
-    status: dict[str, Any] = {
-        "status": "online" if linked else "offline",
-        "issues": [] if linked else ["deviceDisabled"],
-        "peers": peers,
-        "deviceIdentifier": OWN_IDENTIFIER if linked else None,
-        "deviceName": platform.node(),
-    }
-    preferred = [device.identifier for device in linked if device.preferred]
-    return status | ({"preferredDeviceIdentifier": preferred[0]} if preferred else {})

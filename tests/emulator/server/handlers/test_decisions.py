@@ -169,10 +169,15 @@ def test_decision_models_have_a_namespace_for_all_but_questions(server: Emulator
         assert (second["identifier"], second["contextLength"]) == ("judge:2", 2048)
         config = me.result("getLoadConfig", {"specifier": named("judge:2")})
         assert fields.items() <= {field["key"]: field["value"] for field in config["fields"]}.items()
-        assert me.result("estimateModelUsage", {"modelKey": "judge", "loadConfigStack": STACK})["passesGuardrails"]
         me.result("unloadModel", {"identifier": "judge:2"})
         error: Any = me.stream("loadModel", {"modelKey": "chat", "loadConfigStack": STACK})[-1]["error"]
         assert error["displayData"]["expectedDomain"] == "decision"
+
+
+@pytest.mark.leaf("devices")
+def test_the_memory_of_a_decision_model_is_estimated(server: Emulator) -> None:
+    with wire(server, "decision") as me:
+        assert me.result("estimateModelUsage", {"modelKey": "judge", "loadConfigStack": STACK})["passesGuardrails"]
 
 
 def test_rules_decide() -> None:

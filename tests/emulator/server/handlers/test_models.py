@@ -59,6 +59,7 @@ def test_the_state_of_nothing_is_an_error(me: Wire, throws: bool) -> None:
     assert error["displayData"]["code"] == "generic.noModelMatchingQuery"
 
 
+@pytest.mark.leaf("devices")
 def test_a_memory_estimate_is_of_the_context_that_a_load_would_have() -> None:
     with Emulator([ModelEntry(key="short", max_context_length=64)]) as server, wire(server) as me:
         memory = me.result("estimateModelUsage", {"modelKey": "short", "loadConfigStack": STACK})["memory"]
