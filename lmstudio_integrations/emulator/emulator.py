@@ -25,7 +25,7 @@ from lmstudio_integrations.emulator.models.catalog import (
     ModelEntry,
     bundled_entries,
     check_weights,
-    devices_leaf,
+    leaf_of_catalog,
 )
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
 from lmstudio_integrations.emulator.models.clock import Clock, SystemClock
@@ -328,7 +328,7 @@ class Emulator:
         return asyncio.run_coroutine_threadsafe(work, self._started.loop).result(_START_TIMEOUT)
 
     def _set_connected(self, name: str, *, connected: bool) -> None:
-        self._call(devices_leaf().set_connected(self._started.state.registry, name, connected=connected))
+        self._call(leaf_of_catalog("devices").set_connected(self._started.state.registry, name, connected=connected))
 
     def _require_stopped(self) -> None:
         if self._thread is not None:
@@ -388,7 +388,7 @@ class Emulator:
     @contextlib.asynccontextmanager
     async def _serving(self) -> AsyncGenerator["_Running", None]:
         """Open the registry, then the server; close them in reverse order."""
-        new_registry = devices_leaf().LinkedRegistry if self.catalog.names_devices else ModelRegistry
+        new_registry = leaf_of_catalog("devices").LinkedRegistry if self.catalog.names_devices else ModelRegistry
         registry: ModelRegistry = new_registry(
             self.catalog,
             self._new_engines(),

@@ -98,6 +98,7 @@ def test_an_empty_list_is_a_note_and_no_error(run: Run, capsys: Capture) -> None
     assert json.loads(capsys.readouterr().out) == []
 
 
+@pytest.mark.leaf("devices")
 def test_models_on_linked_devices_are_listed_with_their_device(run: Run, capsys: Capture) -> None:
     with Emulator(catalog=LINKED) as linked, lms.Client(linked.address) as client:
         client.llm.load_new_instance("small", device="local")

@@ -24,6 +24,8 @@ CATALOG = {
     "device": [{"name": "box", "memory_gib": 32}],
 }
 
+pytestmark = pytest.mark.leaf("devices")
+
 Plan = Callable[..., tuple[int, str, str]]
 
 

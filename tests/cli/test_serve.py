@@ -139,6 +139,7 @@ def test_each_load_unload_and_prediction_is_a_line_unless_it_is_quiet(serve: Ser
     assert capsys.readouterr().err.splitlines()[2:] == []
 
 
+@pytest.mark.leaf("plugins")
 def test_a_call_of_a_tool_is_a_line(serve: Serve, capsys: Capture) -> None:
     def add(a: int, b: int) -> int:
         """Add two numbers."""
@@ -160,6 +161,7 @@ def test_a_call_of_a_tool_is_a_line(serve: Serve, capsys: Capture) -> None:
 PLUGIN = '[[plugin]]\nidentifier = "me/writer"\ngenerator = true\n[[plugin.rule]]\nthen = [{ text = "Written." }]\n'
 
 
+@pytest.mark.leaf("plugins")
 def test_the_first_line_is_the_address_then_come_the_models_and_plugins(
     serve: Serve, write: Callable[[str], Path], capsys: Capture
 ) -> None:

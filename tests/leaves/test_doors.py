@@ -58,6 +58,14 @@ def test_a_client_is_told_what_its_server_is_without(monkeypatch: pytest.MonkeyP
         client.repository.search_models("m")
 
 
+def test_a_catalog_of_plugins_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmstudio_integrations.emulator.models.plugins", None)
+    with pytest.raises(ImportError, match="is without plugins in the emulator: it has no module"):
+        Emulator(["m"], plugins={"mcp/sums": [sum]})
+    with pytest.raises(ImportError, match="is without plugins in the emulator: it has no module"):
+        import_module("lmstudio_integrations.emulator").PluginEntry  # noqa: B018 - raises
+
+
 @pytest.mark.parametrize(
     "catalog",
     [

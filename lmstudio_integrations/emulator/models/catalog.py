@@ -10,9 +10,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
-from pydantic import Field, PlainValidator, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from lmstudio_integrations._support.environment import __version__, regular
 from lmstudio_integrations._support.leaves import door
@@ -22,9 +30,9 @@ from lmstudio_integrations.emulator.engines.base import ModelMetadata, guess_kin
 from lmstudio_integrations.emulator.engines.scripted import ANY_TOOL, parse_rules
 from lmstudio_integrations.emulator.engines.table import WEIGHTS_ENGINE, EngineName, weights_engine
 from lmstudio_integrations.emulator.errors import NEWEST, NEWEST_BIONIC, Version
-from lmstudio_integrations.emulator.plugins import CatalogTable, PluginEntry
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.requests import ARTIFACT
+from lmstudio_integrations.types._explained import ExplainedModel
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 
 T = TypeVar("T")
@@ -34,6 +42,14 @@ Application = Literal["lmstudio", "daemon", "bionic"]
 
 BUNDLED: dict[str, ModelKind] = {"smollm2-135m-instruct": "llm", "text-embedding-all-minilm-l6-v2": "embedding"}
 """The keys of the models of a server to which none are given, which are also names of weights; and the kind of each."""
+
+
+class CatalogTable(ExplainedModel):
+    """A table of the catalog; unknown names are an error."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, defer_build=True
+    )
 
 
 Gibibytes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -162,18 +178,25 @@ class ModelEntry(CatalogTable):
         return {name: value for name, value in values.items() if value not in (None, ())}
 
 
-def devices_leaf() -> Any:
-    """Return `devices.py`, which has the memory of machines, and LM Link.
+_LEAVES = {"devices": "the memory of devices, and LM Link, in the emulator", "plugins": "plugins in the emulator"}
+
+
+def leaf_of_catalog(module: Literal["devices", "plugins"]) -> Any:
+    """Return `devices.py`, which has the memory of machines and LM Link, or `plugins.py`.
 
     Raises:
         ImportError: It is not in this copy.
     """
-    with door("the memory of devices, and LM Link, in the emulator"):
-        return import_module("lmstudio_integrations.emulator.models.devices")
+    with door(_LEAVES[module]):
+        return import_module(f"lmstudio_integrations.emulator.models.{module}")
 
 
 def _read_device(value: object) -> Any:
-    return devices_leaf().DeviceEntry.model_validate(value)
+    return leaf_of_catalog("devices").DeviceEntry.model_validate(value)
+
+
+def _read_plugin(value: object) -> Any:
+    return leaf_of_catalog("plugins").PluginEntry.model_validate(value)
 
 
 _MEMORY_FIELDS = {"memory_gib", "kib_per_token", "estimate_factor"}
@@ -206,7 +229,7 @@ class Catalog(CatalogTable):
 
     models: Annotated[tuple[ModelEntry, ...], Field(alias="model")] = ()
     presets: Annotated[tuple[Preset, ...], Field(alias="preset")] = ()
-    plugins: Annotated[tuple[PluginEntry, ...], Field(alias="plugin")] = ()
+    plugins: Annotated[tuple[Annotated[Any, PlainValidator(_read_plugin)], ...], Field(alias="plugin")] = ()
     devices: Annotated[tuple[Annotated[Any, PlainValidator(_read_device)], ...], Field(alias="device")] = ()
     memory_gib: Annotated[
         Gibibytes | None, Field(description="The memory of this machine for models; by default without a limit.")
@@ -266,7 +289,7 @@ class Catalog(CatalogTable):
         require_unique("plugin", (entry.identifier for entry in self.plugins))
         fields_of_models = {name for entry in self.models for name in entry.model_fields_set}
         if self.names_devices or fields_of_models & _MEMORY_FIELDS:
-            devices_leaf().check(self)
+            leaf_of_catalog("devices").check(self)
         return self
 
     def extended(self, more: "Catalog") -> Self:
@@ -298,8 +321,8 @@ class Catalog(CatalogTable):
 _TABLES: dict[str, Callable[[], type[CatalogTable]]] = {
     "model": lambda: ModelEntry,
     "preset": lambda: Preset,
-    "plugin": lambda: PluginEntry,
-    "device": lambda: devices_leaf().DeviceEntry,
+    "plugin": lambda: leaf_of_catalog("plugins").PluginEntry,
+    "device": lambda: leaf_of_catalog("devices").DeviceEntry,
 }
 
 

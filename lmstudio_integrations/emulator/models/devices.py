@@ -1,6 +1,6 @@
 """Machines with a memory, and those that LM Link connects to this one: what loads and fits there, and how they go away.
 
-A leaf: `devices_leaf` in `catalog.py` is its door. See docs/protocol.md#lm-link. Everything here belongs to the
+A leaf: `leaf_of_catalog` in `catalog.py` is its door. See docs/protocol.md#lm-link. Everything here belongs to the
 emulator's event loop.
 """
 
@@ -16,10 +16,9 @@ from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations.emulator import errors
 from lmstudio_integrations.emulator.engines.base import insufficient_resources
 from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
-from lmstudio_integrations.emulator.models.catalog import Catalog, Gibibytes, ModelEntry, require_unique
+from lmstudio_integrations.emulator.models.catalog import Catalog, CatalogTable, Gibibytes, ModelEntry, require_unique
 from lmstudio_integrations.emulator.models.device import Device
 from lmstudio_integrations.emulator.models.registry import ModelRegistry
-from lmstudio_integrations.emulator.plugins import CatalogTable
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.requests import OnDevice
 
@@ -215,7 +214,8 @@ class LinkedRegistry(ModelRegistry):
         """
         connected = [device for device in self._machines if device.connected]
         if "deviceIdentifier" not in request:
-            return sorted(connected, key=lambda device: not device.preferred)
+            connected.sort(key=lambda device: not device.preferred)
+            return connected
         identifier = request["deviceIdentifier"]
         named = [device for device in connected if device.identifier == identifier]
         if identifier is not None and not named:

@@ -14,7 +14,6 @@ from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.models.clock import Clock
 from lmstudio_integrations.emulator.models.registry import ModelRegistry
 from lmstudio_integrations.emulator.models.request_log import RequestLog
-from lmstudio_integrations.emulator.plugins import PluginEntry
 from lmstudio_integrations.emulator.server.clients import ConnectedClient
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Namespace
@@ -64,7 +63,8 @@ class ServerState:
     request_log: RequestLog
     latency: float = 0.0
     limits: Limits = DEFAULT_LIMITS
-    plugins: Mapping[str, PluginEntry] = field(default_factory=dict[str, PluginEntry])
+    plugins: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """The entries of plugins by their identifiers."""
     tool_sessions: list[str] = field(default_factory=list[str])
     """The identifier of the plugin of each open session with tools."""
     flags: set[str] = field(default_factory=set[str])

@@ -85,6 +85,7 @@ def add(a: int, b: int) -> int:
 
 
 OF_DEVICES = pytest.mark.leaf("devices")
+OF_PLUGINS = pytest.mark.leaf("plugins")
 
 WRITER: dict[str, Any] = {"identifier": "a/b", "generator": True}
 SUMS: dict[str, Any] = {"identifier": "a/b", "functions": [add]}
@@ -140,15 +141,36 @@ UNIMPLEMENTED: dict[str, Any] = {"name": "f", "description": "F", "parameters": 
             "the device 'a' has the unknown model 'mien'; did you mean 'mine'",
             marks=OF_DEVICES,
         ),
-        (
+        pytest.param(
             {"plugin": [{"identifier": "mcp/My_Sums", "generator": True}]},
             "for example 'mcp/my-sums'; got 'mcp/My_Sums'",
+            marks=OF_PLUGINS,
         ),
-        ({"plugin": [{"identifier": "a/b"}]}, "plugin 'a/b': it needs either functions, or .*; it has neither"),
-        ({"plugin": [WRITER | {"functions": [add]}]}, "plugin 'a/b': it needs either .* has functions and generator"),
-        ({"plugin": [SUMS | {"rule": [{"then": []}]}]}, "plugin 'a/b': it needs either .* has functions and rules"),
-        ({"plugin": [{"identifier": "a/b", "functions": ["x"]}]}, "plugin 'a/b': functions: a tool must be a function"),
-        ({"plugin": [{"identifier": "a/b", "functions": [UNIMPLEMENTED]}]}, "functions: tool 'f' has no implement"),
+        pytest.param(
+            {"plugin": [{"identifier": "a/b"}]},
+            "plugin 'a/b': it needs either functions, or .*; it has neither",
+            marks=OF_PLUGINS,
+        ),
+        pytest.param(
+            {"plugin": [WRITER | {"functions": [add]}]},
+            "plugin 'a/b': it needs either .* has functions and generator",
+            marks=OF_PLUGINS,
+        ),
+        pytest.param(
+            {"plugin": [SUMS | {"rule": [{"then": []}]}]},
+            "plugin 'a/b': it needs either .* has functions and rules",
+            marks=OF_PLUGINS,
+        ),
+        pytest.param(
+            {"plugin": [{"identifier": "a/b", "functions": ["x"]}]},
+            "plugin 'a/b': functions: a tool must be a function",
+            marks=OF_PLUGINS,
+        ),
+        pytest.param(
+            {"plugin": [{"identifier": "a/b", "functions": [UNIMPLEMENTED]}]},
+            "functions: tool 'f' has no implement",
+            marks=OF_PLUGINS,
+        ),
     ],
 )
 def test_what_is_wrong_in_a_catalog_is_named(tables: dict[str, Any], message: str) -> None:
@@ -219,9 +241,10 @@ def test_an_unreadable_catalog_is_an_error(tmp_path: Path) -> None:
             "device 'b': speed: .*greater than 0",
             marks=OF_DEVICES,
         ),
-        (
+        pytest.param(
             '[[plugin]]\nidentifier = "a/b"\ngenerator = true\n[[plugin.rule]]\nthen = 5',
             "plugin 'a/b': rule: rule 1: then must be a text or a list of steps",
+            marks=OF_PLUGINS,
         ),
     ],
 )
@@ -232,6 +255,7 @@ def test_a_mistake_in_a_file_is_named_with_its_table(tmp_path: Path, text: str, 
         load(path)
 
 
+@pytest.mark.leaf("plugins")
 def test_plugins_are_tables_or_lists_of_functions() -> None:
     plugins: dict[str, Any] = {"mcp/sums": [add], "me/writer": {"generator": True, "rule": [{"then": []}]}}
     first, second = Emulator([], plugins=plugins).catalog.plugins
@@ -298,7 +322,7 @@ def test_fields_of_an_entry_override_the_metadata_of_its_weights() -> None:
 PAGE = read("docs/tools/catalog.md")
 
 
-@pytest.mark.leaf("devices")
+@pytest.mark.leaf("devices", "plugins")
 def test_the_catalog_of_the_documentation_works() -> None:
     example, application, devices, plugins, reranker = blocks("docs/tools/catalog.md", "toml")
     catalog = Catalog.parse(tomllib.loads(example))

@@ -14,8 +14,8 @@ from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines.base import Finished, GenerateRequest, LoadRequest
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.emulator.errors import WireError, plugin_not_found
+from lmstudio_integrations.emulator.models.plugins import PluginEntry, ReportingContext, call_function, parse_functions
 from lmstudio_integrations.emulator.models.request_log import PluginCallRecord, PluginCallState, RecordEntry
-from lmstudio_integrations.emulator.plugins import PluginEntry, ReportingContext, call_function, parse_functions
 from lmstudio_integrations.emulator.server.context import USER_STOPPED, Context, OpenChannel
 from lmstudio_integrations.emulator.server.handlers.prediction import (
     StatsCollector,

@@ -22,6 +22,7 @@ def absolute(number: int) -> int:
     return abs(number)
 
 
+@pytest.mark.leaf("plugins")
 def test_the_bundled_models_have_the_names_of_their_weights_and_are_the_default() -> None:
     assert [(each.key, each.weights, each.kind, each.engine) for each in bundled_entries()] == [
         (CHAT, CHAT, "llm", "llama_cpp"),

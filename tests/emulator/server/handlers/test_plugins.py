@@ -14,7 +14,7 @@ import pytest
 from lmstudio_integrations import ToolCallContext
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.errors import SAMPLE, WireError
-from lmstudio_integrations.emulator.plugins import ReportingContext, call_function, parse_functions
+from lmstudio_integrations.emulator.models.plugins import ReportingContext, call_function, parse_functions
 from tests.emulator.bare_client import TIMEOUT, Wire, wire
 
 pytestmark = pytest.mark.leaf

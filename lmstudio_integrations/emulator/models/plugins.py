@@ -1,4 +1,7 @@
-"""Plugins of the catalog: Python functions as tools, and generators, which write messages in place of a model."""
+"""Plugins of the catalog: Python functions as tools, and generators, which write messages in place of a model.
+
+A leaf: `leaf_of_catalog` in `catalog.py` is its door. The handlers of plugins run them.
+"""
 
 import asyncio
 import contextlib
@@ -7,27 +10,20 @@ import re
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import to_jsonable_python
 
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.threads import run_in_thread
 from lmstudio_integrations.emulator.engines.scripted import parse_rules
 from lmstudio_integrations.emulator.errors import WireError
+from lmstudio_integrations.emulator.models.catalog import CatalogTable
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.requests import ARTIFACT, kebab_case
 from lmstudio_integrations.types._wire_model import ExplainedModel
 from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef, ToolInput, parse_tools
-
-
-class CatalogTable(ExplainedModel):
-    """A table of the catalog; unknown names are an error."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        extra="forbid", frozen=True, populate_by_name=True, defer_build=True
-    )
 
 
 class PluginEntry(CatalogTable):
