@@ -1,7 +1,7 @@
 """What all engines do alike: read the settings of a prediction, report progress, and run large work in a thread."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -48,13 +48,6 @@ def stop_strings(config: LlmPredictionConfig) -> list[str]:
 def candidate_count(config: LlmPredictionConfig) -> int | None:
     """Return how many candidates to list for each token; `None` for no log-probabilities at all."""
     return None if config.log_probs is None or config.log_probs is False else config.log_probs
-
-
-def overlap(text: str, strings: Sequence[str]) -> int:
-    """Return how many characters at the end of a text may be the start of one of the strings."""
-    longest = max(map(len, strings), default=0)
-    sizes = range(min(longest - 1, len(text)), 0, -1)
-    return next((size for size in sizes if any(string.startswith(text[-size:]) for string in strings)), 0)
 
 
 def progress_details(total: int, processed: int, cached: int = 0) -> dict[str, int]:

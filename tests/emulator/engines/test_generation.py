@@ -3,7 +3,6 @@
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.generation import (
     Tags,
-    overlap,
     reasoning_tags,
     stop_strings,
 )
@@ -25,8 +24,3 @@ def test_all_stop_strings_count() -> None:
     malformed = lms.LlmPredictionConfig(prompt_template={"type": "manual", "stopStrings": ["", 7]})
     assert stop_strings(malformed) == ["7"]
     assert stop_strings(lms.LlmPredictionConfig(prompt_template={"type": "manual", "stopStrings": 7})) == []
-
-
-def test_the_longest_possible_start_of_a_string_overlaps() -> None:
-    assert overlap("one <th", ["<think>", "<t", "h!"]) == 3
-    assert overlap("one", ["<think>"]) == overlap("one", []) == overlap("", ["a"]) == 0

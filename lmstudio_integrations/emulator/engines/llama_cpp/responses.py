@@ -18,7 +18,7 @@ from lmstudio_integrations.emulator.engines.base import (
     EngineEvent,
     Finished,
 )
-from lmstudio_integrations.emulator.engines.generation import CUT_OFF, DEFAULT_TAGS, Tags, overlap, progress_details
+from lmstudio_integrations.emulator.engines.generation import CUT_OFF, DEFAULT_TAGS, Tags, progress_details
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PromptProgress,
@@ -460,3 +460,10 @@ def _tokens(entries: Sequence[Json] | None, alternatives: str) -> list[Json] | N
 def _token(entry: Mapping[str, Any]) -> Json:
     token: Json = {"text": entry.get("token", ""), "id": entry.get("id", -1)}
     return token if entry.get("logprob") is None else {**token, "logProb": entry["logprob"]}
+
+
+def overlap(text: str, strings: Sequence[str]) -> int:
+    """Return how many characters at the end of a text may be the start of one of the strings."""
+    longest = max(map(len, strings), default=0)
+    sizes = range(min(longest - 1, len(text)), 0, -1)
+    return next((size for size in sizes if any(string.startswith(text[-size:]) for string in strings)), 0)

@@ -170,8 +170,7 @@ class ScriptedModel:
             # Keep the pace; without one, let other tasks run.
             is_token = not isinstance(event, PromptProgress)
             await (self._sleep(self._config.pause) if is_token and self._config.pause else asyncio.sleep(0))
-            if event is not None:
-                yield event
+            yield event
 
     async def embed(self, text: str) -> list[float]:
         """Return the vector of a text.

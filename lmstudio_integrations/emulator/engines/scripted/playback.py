@@ -99,8 +99,7 @@ class Stall:
     """Nothing happens from here on, until the prediction or load is cancelled."""
 
 
-Playback = Iterator[EngineEvent | Wait | Stall | None]
-"""Events, waits, a stall, and `None` for a token that is held back."""
+Playback = Iterator[EngineEvent | Wait | Stall]
 
 
 _EXIT = InjectFault(fault="engine_exit")
@@ -205,7 +204,7 @@ def _perform(
         yield from _perform_step(step, writer)
         if writer.stop_reason is not None:
             break
-    yield from writer.finish()
+    yield writer.finish()
 
 
 def _perform_step(step: Step, writer: Writer) -> Playback:
@@ -217,7 +216,8 @@ def _perform_step(step: Step, writer: Writer) -> Playback:
         case ToolCall():
             yield from writer.write_call(step)
         case Relevance() | Probabilities():
-            yield from writer.write_word(step.probabilities)
+            listed = dict(sorted(step.probabilities.items(), key=lambda each: -each[1]))
+            yield from writer.write(next(iter(listed)), listed)
         case Error():
             raise _error(step)
         case Wait():
@@ -235,7 +235,7 @@ def _inject_faults(events: Playback, faults: Sequence[InjectFault]) -> Playback:
     waiting = sorted(faults, key=lambda step: step.packet or 0)
     packets = 0
     for event in events:
-        is_packet = not isinstance(event, Wait | Stall | Fault | None)
+        is_packet = not isinstance(event, Wait | Stall | Fault)
         while waiting and is_packet and (packets >= (waiting[0].packet or 0) or isinstance(event, Finished)):
             yield _fault(waiting.pop(0))
         packets += is_packet

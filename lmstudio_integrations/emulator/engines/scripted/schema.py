@@ -5,10 +5,9 @@ members. `jsonschema` checks it; a schema that is not met so is an error that as
 """
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache, reduce
-from itertools import islice
+from collections.abc import Iterable, Mapping
+from functools import cache, partial, reduce
+from itertools import chain, islice, repeat
 from typing import Any, cast
 
 from pydantic_core import SchemaError, SchemaValidator, core_schema
@@ -88,6 +87,9 @@ _KEYWORD_TYPES: Mapping[str, str] = {
 """The type that a keyword is about."""
 
 
+_BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+
+
 class NoInstanceError(Exception):
     """A schema allows nothing that is plain. Another alternative may do."""
 
@@ -105,7 +107,7 @@ def instance_of(schema: object, text: str = "") -> Any:
     try:
         value = _Builder(schema, text).build(schema)
         json.dumps(value)  # it may be nested too deeply
-        problem = next(_validator(schema).iter_errors(value), None)
+        problem = next(_validator_class()(schema).iter_errors(value), None)
     except NoInstanceError as error:
         raise _unsupported(str(error)) from error
     except RecursionError as error:
@@ -123,7 +125,9 @@ def _unsupported(reason: str) -> EngineError:
 
 @cache
 def _validator_class() -> Any:
+    """Return what checks values. Patterns are searched in linear time, which `jsonschema` does not promise."""
     from jsonschema import Draft202012Validator, ValidationError, validators  # noqa: PLC0415 - takes a while
+    from referencing.jsonschema import EMPTY_REGISTRY  # noqa: PLC0415 - as above
 
     extend = cast("Any", validators).extend
 
@@ -131,14 +135,8 @@ def _validator_class() -> Any:
         if isinstance(value, str) and not Pattern(pattern).is_found_in(value):
             yield ValidationError(f"the pattern {pattern!r} needs a 'default' or 'examples' that match it")
 
-    return extend(Draft202012Validator, {"pattern": pattern})
-
-
-def _validator(schema: object) -> Any:
-    """Return what checks a value. Patterns are searched in linear time, which `jsonschema` does not promise."""
-    from referencing.jsonschema import EMPTY_REGISTRY  # noqa: PLC0415 - as above
-
-    return _validator_class()(schema, registry=EMPTY_REGISTRY)  # the default one downloads what is referred to
+    # The default registry downloads what is referred to.
+    return partial(extend(Draft202012Validator, {"pattern": pattern}), registry=EMPTY_REGISTRY)
 
 
 _Path = tuple[object, ...]
@@ -154,8 +152,8 @@ class _Builder:
     """
 
     def __init__(self, root: object, text: str) -> None:
-        self._text = text
         self._root = root
+        self._text = text
         self._parts = MAX_PARTS
 
     def build(self, schema: object, path: _Path = ()) -> Any:
@@ -164,10 +162,7 @@ class _Builder:
         if self._parts < 0 or len(path) == MAX_DEPTH:
             raise NoInstanceError(f"it has more than {MAX_PARTS} parts or {MAX_DEPTH} levels, its references followed")
         inner = (*path, None)
-        part: object = {} if schema is True else schema
-        if not is_object(part):
-            raise NoInstanceError("it allows nothing")
-        match part:
+        match _merged({}, schema):
             case {"$ref": str(reference), **rest}:
                 if reference in path:
                     raise NoInstanceError(f"{reference!r} contains itself without end")
@@ -180,7 +175,7 @@ class _Builder:
                 return value
             case {"type": [*kinds], **rest}:
                 return self._first([{**rest, "type": kind} for kind in kinds], inner)
-            case _:
+            case part:
                 return self._of_type(part, inner)
 
     def _first(self, alternatives: Iterable[Schema], path: _Path) -> Any:
@@ -197,17 +192,18 @@ class _Builder:
                 problem = error
         raise problem
 
-    def _of_type(self, schema: Schema, path: _Path) -> Any:
-        implied = next((kind for keyword, kind in _KEYWORD_TYPES.items() if keyword in schema), "integer")
-        match schema.get("type", implied):
+    def _of_type(self, part: Schema, path: _Path) -> Any:
+        implied = next((kind for keyword, kind in _KEYWORD_TYPES.items() if keyword in part), "integer")
+        schema = {"type": implied, **part}
+        match schema["type"]:
             case "object":
                 return self._object(schema, path)
             case "array":
                 return self._array(schema, path)
             case "string":
                 return _string(schema, self._text)
-            case "integer" | "number" as kind:
-                return _number(schema, whole=kind == "integer")
+            case "integer" | "number":
+                return _number(schema)
             case "boolean":
                 return True
             case "null":
@@ -218,77 +214,60 @@ class _Builder:
     def _object(self, schema: Schema, path: _Path) -> dict[str, Any]:
         """Return the object with the fewest members."""
         properties: Mapping[str, Any] = schema.get("properties", {})
+        required = [*dict.fromkeys(schema.get("required", ()))]
         least = min(schema.get("minProperties", 0), MAX_PARTS + 1)
-        optional = (name for name in properties if name not in schema.get("required", ()))
-        names = [*dict.fromkeys(schema.get("required", ()))]
-        names += islice(optional, max(least - len(names), 0))
-        names += [f"member{number}" for number in range(least - len(names))]
+        others = chain((name for name in properties if name not in required), (f"member{n}" for n in range(least)))
+        names = [*required, *islice(others, max(least - len(required), 0))]
         other = schema.get("additionalProperties", True)
         return {name: self.build(properties.get(name, other), path) for name in names}
 
     def _array(self, schema: Schema, path: _Path) -> list[Any]:
-        """Return the array with the fewest items. A set has different ones, if its items are an enumeration."""
-        first, items = schema.get("prefixItems", ()), schema.get("items", True)
+        """Return the array with the fewest items."""
         least = min(schema.get("minItems", 0), MAX_PARTS + 1)
-        if schema.get("uniqueItems"):
-            while is_object(items) and "$ref" in items:
-                self._parts -= 1
-                items = self._target(items["$ref"]) if self._parts else False
-            values: Sequence[object] = items.get("enum", ()) if is_object(items) else ()
-            items_of_set = [{"const": value} for value in values[:least]]
-            first = first or (items_of_set if len(items_of_set) == least else ())
-        further = [items] * max(least - len(first), 0)
-        return [self.build(item, path) for item in [*first[:least], *further]]
+        items = chain(schema.get("prefixItems", ()), repeat(schema.get("items", True)))
+        return [self.build(item, path) for item in islice(items, least)]
 
     def _target(self, reference: str) -> object:
-        if not reference.startswith("#"):
+        """Return the part of the schema that a reference names."""
+        beginning, *names = reference.split("/")
+        if beginning != "#":
             raise NoInstanceError(f"{reference!r} lies outside of it")
         target = self._root
-        for name in reference[1:].split("/")[1:]:
-            key = name.replace("~1", "/").replace("~0", "~")
-            if not is_object(target) or key not in target:
+        for name in names:
+            if not is_object(target) or name not in target:
                 raise NoInstanceError(f"{reference!r} points nowhere")
-            target = target[key]
+            target = target[name]
         return target
 
 
 def _merged(first: Schema, second: object) -> Schema:
-    """Return the keywords of both; members of objects are joined. What contradicts itself is found at the end."""
+    """Return the keywords of both, those of the second first. What is not met so is found at the end."""
     if second is True:
         return first
     if not is_object(second):
         raise NoInstanceError("it allows nothing")
-    merged: Schema = {**first, **second}
-    if "properties" in first and "properties" in second:
-        merged["properties"] = {**first["properties"], **second["properties"]}
-    if "required" in first and "required" in second:
-        merged["required"] = [*first["required"], *second["required"]]
-    return merged
+    return {**first, **second}
 
 
-def _number(schema: Schema, *, whole: bool) -> int | float:
-    """Return zero, or the number nearest to a bound."""
-    names = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
-    bounds = [schema[name] for name in names if isinstance(schema.get(name), int | float)]
+def _number(schema: Schema) -> int | float:
+    """Return zero, a bound, what lies between bounds, or a multiple next to one."""
+    bounds = [schema[name] for name in _BOUNDS if name in schema]
     step = schema.get("multipleOf", 1)
-    middle = [sum(bounds) / len(bounds)] if bounds else []
-    fits = _validator(schema).is_valid
-    for bound in (0, *bounds, *middle):
-        nearest = [math.ceil(bound / step) * step, math.floor(bound / step) * step]
-        for number in (bound, *nearest, nearest[0] + step, nearest[1] - step):
-            exact = int(number) if number == int(number) else number
-            if (isinstance(exact, int) or not whole) and fits(exact):
-                return exact
-    raise NoInstanceError(f"no number near its bounds {bounds} is allowed")
+    beside = [(bound // step + number) * step for bound in bounds for number in (0, 1, -1)]
+    numbers = [0, *bounds, *beside, sum(bounds) / max(len(bounds), 1)]
+    fits = _validator_class()(schema).is_valid
+    found = next(filter(fits, (int(number) if number == int(number) else number for number in numbers)), None)
+    if found is None:
+        raise NoInstanceError(f"no number near its bounds {bounds} is allowed")
+    return found
 
 
 def _string(schema: Schema, text: str) -> str:
+    """Return the text, an example of the format or the shortest string; where a pattern is not met so, an example."""
     least = schema.get("minLength", 0)
     if least > MAX_LENGTH:
         raise NoInstanceError(f"a string must be of {least} characters")
-    texts = [_FORMATS.get(schema.get("format", ""), "a" * least)]
-    if "pattern" in schema:
-        texts += [schema.get("default"), *schema.get("examples", ())[:_MAX_TEXTS]]
-    fits = _validator({**schema, "type": "string"}).is_valid
+    shortest = _FORMATS.get(schema.get("format", ""), "a" * least)
     wished = [text] if text and "format" not in schema else []
-    return next((str(each) for each in [*wished, *texts] if fits(each)), str(texts[0]))
+    candidates = [*wished, shortest, schema.get("default"), *schema.get("examples", ())[:_MAX_TEXTS]]
+    return next(filter(_validator_class()(schema).is_valid, candidates), shortest)

@@ -20,6 +20,7 @@ from lmstudio_integrations.emulator.engines.llama_cpp.responses import (
     TextParser,
     end_of_prompt,
     known_tags,
+    overlap,
     read_chat,
     read_completion,
 )
@@ -272,3 +273,8 @@ def test_the_tags_of_reasoning_are_those_that_the_template_has() -> None:
 )
 def test_only_tags_at_the_very_end_of_a_prompt_open_a_response(prompt: str, end: str) -> None:
     assert end_of_prompt(prompt, DEFAULT_TAGS) == end
+
+
+def test_the_longest_possible_start_of_a_string_overlaps() -> None:
+    assert overlap("one <th", ["<think>", "<t", "h!"]) == 3
+    assert overlap("one", ["<think>"]) == overlap("one", []) == overlap("", ["a"]) == 0

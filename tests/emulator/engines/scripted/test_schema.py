@@ -16,7 +16,6 @@ from lmstudio_integrations.emulator.engines.scripted.schema import instance_of
         ({"type": "boolean"}, True),
         ({"type": "integer", "minimum": 3, "maximum": 9}, 3),
         ({"type": "integer", "exclusiveMaximum": -3}, -4),
-        ({"type": "integer", "multipleOf": 2.5, "minimum": 1}, 5),
         ({"type": "number", "multipleOf": 0.5, "exclusiveMinimum": 0.5}, 1),
         ({"type": "number", "minimum": 0.5, "maximum": 0.5}, 0.5),
         ({"type": ["string", "null"]}, ""),
@@ -27,18 +26,7 @@ from lmstudio_integrations.emulator.engines.scripted.schema import instance_of
         ({"type": "object", "required": ["a", "a"], "minProperties": 3}, {"a": 0, "member0": 0, "member1": 0}),
         ({"type": "object", "required": ["x"], "additionalProperties": {"type": "string"}}, {"x": ""}),
         ({"type": "array", "prefixItems": [{"const": 1}, {"const": 2}], "minItems": 3}, [1, 2, 0]),
-        ({"type": "array", "items": {"enum": ["b", "c"]}, "minItems": 2, "uniqueItems": True}, ["b", "c"]),
         ({"type": "array", "items": True, "minItems": 1, "uniqueItems": True}, [0]),
-        (
-            {
-                "type": "array",
-                "items": {"$ref": "#/$defs/color"},
-                "minItems": 2,
-                "uniqueItems": True,
-                "$defs": {"color": {"enum": ["red", "green"]}},
-            },
-            ["red", "green"],
-        ),
         ({"allOf": [True, {"type": "null"}]}, None),
         ({"type": "string", "format": "date"}, "2000-01-01"),
         ({"type": "string", "format": "no-such-format"}, ""),
@@ -62,6 +50,7 @@ def test_a_schema_is_met_in_the_plainest_way(schema: Any, instance: Any) -> None
     [
         (False, "allows nothing"),
         ({"type": "integer", "minimum": 2, "maximum": 1}, "no number near its bounds [2, 1]"),
+        ({"type": "integer", "multipleOf": 2.5, "minimum": 1}, "no number near its bounds [1]"),
         ({"type": "integer", "multipleOf": 0}, "not a valid one"),
         ({"type": "string", "minLength": 10**9}, "must be of 1000000000 characters"),
         ({"type": "string", "format": "date", "maxLength": 3}, "'2000-01-01' is too long"),
@@ -69,8 +58,8 @@ def test_a_schema_is_met_in_the_plainest_way(schema: Any, instance: Any) -> None
         ({"type": "string", "pattern": "(?=a)b"}, "not a valid one"),
         ({"type": "array", "minItems": 2, "maxItems": 1}, "is too long"),
         (
-            {"type": "array", "items": {"type": "null"}, "minItems": 2, "uniqueItems": True},
-            "non-unique",
+            {"type": "array", "items": {"enum": ["b", "c"]}, "minItems": 2, "uniqueItems": True},
+            "['b', 'b'] has non-unique elements",
         ),
         ({"type": "object", "required": ["a", "b"], "maxProperties": 1}, "too many properties"),
         ({"type": "object", "minProperties": 10**9}, "more than 10000 parts"),
@@ -79,6 +68,10 @@ def test_a_schema_is_met_in_the_plainest_way(schema: Any, instance: Any) -> None
         ({"anyOf": [False, {"not": {}}]}, "no number near its bounds"),
         ({"allOf": [{"pattern": "a"}, {"pattern": "b"}]}, "needs a 'default' or 'examples'"),
         ({"allOf": [{"type": "string"}, False]}, "allows nothing"),
+        (
+            {"type": "object", "allOf": [{"required": ["a"]}, {"required": ["b"]}]},
+            "{'b': 0} is not: 'a' is a required property",
+        ),
         ({"$ref": "#"}, "contains itself without end"),
         ({"$ref": "#/$defs/missing"}, "points nowhere"),
         ({"$ref": "other.json"}, "lies outside"),
@@ -117,7 +110,7 @@ class Dog(BaseModel):
 
 class Home(BaseModel):
     pets: list[Cat | Dog] = Field(min_length=2)
-    colors: set[Literal["red", "green"]] = Field(min_length=2)
+    colors: set[Literal["red", "green"]] = Field(min_length=1)
     size: tuple[int, float] = Field()
     share: float = Field(gt=0, lt=1)
     notes: dict[str, int] = Field(min_length=1)
@@ -127,5 +120,5 @@ class Home(BaseModel):
 def test_schemas_of_pydantic_are_met() -> None:
     home = Home.model_validate(instance_of(Home.model_json_schema()))
     assert home.next is None
-    assert home.colors == {"red", "green"}
+    assert home.colors == {"red"}
     Dog.model_validate(instance_of(Dog.model_json_schema()))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.base import EngineError, GenerateRequest
 from lmstudio_integrations.emulator.engines.scripted import Rule, words
-from lmstudio_integrations.emulator.engines.scripted.writer import StopStringMatcher
+from lmstudio_integrations.emulator.engines.scripted.writer import Writer
 from lmstudio_integrations.protocol.errors import to_exception
 from tests.emulator.engines.scripted.models import Response, always, events_of, load, respond
 
@@ -68,27 +68,24 @@ async def test_what_only_looked_like_a_stop_string_is_shown_before_the_end_or_wh
     assert kinds.index(lms.ToolCallStart) > max(i for i, kind in enumerate(kinds) if kind is lms.LlmPredictionFragment)
 
 
-TEXTS = st.text(alphabet="ab ", max_size=30)
 STOPS = st.lists(st.text(alphabet="ab ", min_size=1, max_size=4), min_size=1, max_size=3)
 
 
-@given(parts=st.lists(TEXTS), stops=STOPS)
-def test_the_first_stop_string_is_found_however_the_text_is_cut_into_tokens(parts: list[str], stops: list[str]) -> None:
-    text = "".join(parts)
-    matcher = StopStringMatcher(stops)
-    shown = ""
-    for part in parts:
-        shown += "".join(token.content for token in matcher.feed(lms.LlmPredictionFragment(part)))
-        assert not any(stop in shown for stop in stops)
-        if matcher.stop_string is not None:
-            break
-    if matcher.stop_string is None:
-        shown += "".join(token.content for token in matcher.flush())
-        assert shown == text
-        assert not any(stop in text for stop in stops)
+@given(text=st.text(alphabet="ab ", max_size=60), stops=STOPS, limit=st.integers(0, 20))
+def test_the_first_stop_string_is_found_however_the_text_is_cut_into_tokens(
+    text: str, stops: list[str], limit: int
+) -> None:
+    settings = {"stop_strings": stops, **({"max_tokens": limit} if limit else {})}
+    writer = Writer(lms.LlmPredictionConfig.parse(settings), 0, None)
+    shown = "".join(fragment.content for fragment in writer.write(text))
+    end = writer.finish()
+    assert not any(stop in shown for stop in stops)
+    if end.stop_string is None:
+        written = "".join(list(words.split(text))[: limit or None])
+        assert shown == written
     else:
-        assert text.startswith(shown + matcher.stop_string)
-    assert matcher.flush() == []
+        assert text.startswith(shown + end.stop_string)
+        assert end.predicted_tokens == words.count(text[: len(shown + end.stop_string)])
 
 
 async def test_a_tool_call_stop_string_ends_the_response_as_a_tool_call() -> None:
