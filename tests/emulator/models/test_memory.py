@@ -12,7 +12,7 @@ from lmstudio_integrations._support.environment import memory_of_machine
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.devices import GIB
 from lmstudio_integrations.errors import LMStudioModelLoadError
-from tests.emulator.bare_client import STACK, Wire, load_stack, named, wire
+from tests.emulator.bare_client import STACK, Wire, load_stack, wire
 
 MIB = 1024**2
 MODELS = [
@@ -23,7 +23,6 @@ MODELS = [
     {"key": "on-disk", "size_bytes": 2 * GIB, "kib_per_token": 0},
     {"key": "stuck", "memory_gib": 9, "rule": [{"when": {"load": True}, "then": [{"fault": "stall"}]}]},
     {"key": "failing", "memory_gib": 9, "rule": [{"when": {"load": True}, "then": [{"error": "Bad"}]}]},
-    {"key": "fitted", "loaded_context_length": 512},
 ]
 
 
@@ -122,13 +121,6 @@ def test_without_a_memory_everything_fits() -> None:
     with Emulator([{"key": "huge", "memory_gib": 10**6}]) as server, wire(server) as me:
         me.load("huge")
         assert me.result("estimateModelUsage", {"modelKey": "huge", "loadConfigStack": STACK})["passesGuardrails"]
-
-
-def test_a_server_may_fit_the_context_length(me: Wire) -> None:
-    for requested in (8192, 128):
-        assert me.load("fitted", loadConfigStack=load_stack(contextLength=requested))["contextLength"] == 512
-    fields = me.result("getLoadConfig", {"specifier": named("fitted")})["fields"]
-    assert {"key": "llm.load.contextLength", "value": 512} in fields
 
 
 def test_a_survey_says_how_much_memory_there_is() -> None:

@@ -57,6 +57,14 @@ def test_another_device_than_this_machine_is_an_error(me: Wire) -> None:
     assert error["cause"] == "This server knows no linked devices."
 
 
+def test_a_server_may_fit_the_context_length() -> None:
+    with Emulator([ModelEntry(key="fitted", loaded_context_length=512)]) as fitting, wire(fitting) as me:
+        for requested in (8192, 128):
+            assert me.load("fitted", loadConfigStack=load_stack(contextLength=requested))["contextLength"] == 512
+        fields = me.result("getLoadConfig", {"specifier": named("fitted")})["fields"]
+    assert {"key": "llm.load.contextLength", "value": 512} in fields
+
+
 def test_further_instances_get_numbers_and_references_of_their_own(me: Wire) -> None:
     infos = [me.load(CHAT.key) for _ in range(3)]
     assert [info["identifier"] for info in infos] == [CHAT.key, f"{CHAT.key}:2", f"{CHAT.key}:3"]
