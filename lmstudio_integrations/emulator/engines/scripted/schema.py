@@ -5,7 +5,7 @@ members. `jsonschema` checks it; a schema that is not met so is an error that as
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, partial, reduce
 from itertools import chain, islice, repeat
 from typing import Any, cast
@@ -250,16 +250,16 @@ def _merged(first: Schema, second: object) -> Schema:
 
 
 def _number(schema: Schema) -> int | float:
-    """Return zero, a bound, what lies between bounds, or a multiple next to one."""
+    """Return zero, a bound, a multiple next to one, or what lies between them."""
     bounds = [schema[name] for name in _BOUNDS if name in schema]
     step = schema.get("multipleOf", 1)
-    beside = [(bound // step + number) * step for bound in bounds for number in (0, 1, -1)]
-    numbers = [0, *bounds, *beside, sum(bounds) / max(len(bounds), 1)]
+    beside = [(bound // step + steps) * step for bound in bounds for steps in (0, 1, -1)]
+    numbers: list[int | float] = [0, *bounds, *beside, sum(bounds) / max(len(bounds), 1)]
     fits = _validator_class()(schema).is_valid
-    found = next(filter(fits, (int(number) if number == int(number) else number for number in numbers)), None)
-    if found is None:
-        raise NoInstanceError(f"no number near its bounds {bounds} is allowed")
-    return found
+    for number in (int(each) if each == int(each) else each for each in numbers):
+        if fits(number):
+            return number
+    raise NoInstanceError(f"no number near its bounds {bounds} is allowed")
 
 
 def _string(schema: Schema, text: str) -> str:
@@ -270,4 +270,5 @@ def _string(schema: Schema, text: str) -> str:
     shortest = _FORMATS.get(schema.get("format", ""), "a" * least)
     wished = [text] if text and "format" not in schema else []
     candidates = [*wished, shortest, schema.get("default"), *schema.get("examples", ())[:_MAX_TEXTS]]
-    return next(filter(_validator_class()(schema).is_valid, candidates), shortest)
+    valid: Iterator[str] = filter(_validator_class()(schema).is_valid, candidates)
+    return next(valid, shortest)

@@ -62,7 +62,8 @@ def _find(context: Context, parameter: StartToolUseSession) -> PluginEntry:
     identifier, plugins = parameter["pluginIdentifier"], context.state.plugins
     if identifier not in plugins:
         raise plugin_not_found(identifier, list(plugins))
-    return plugins[identifier]
+    plugin: PluginEntry = plugins[identifier]
+    return plugin
 
 
 @dataclass(slots=True, eq=False)
