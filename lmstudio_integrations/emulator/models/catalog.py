@@ -32,7 +32,7 @@ from lmstudio_integrations.emulator.engines.table import WEIGHTS_ENGINE, EngineN
 from lmstudio_integrations.emulator.errors import NEWEST, NEWEST_BIONIC, Version
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.requests import ARTIFACT
-from lmstudio_integrations.types._explained import ExplainedModel
+from lmstudio_integrations.types._wire_model import ExplainedModel
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 
 T = TypeVar("T")

@@ -22,7 +22,6 @@ from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.models.catalog import CatalogTable
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.requests import ARTIFACT, kebab_case
-from lmstudio_integrations.types._wire_model import ExplainedModel
 from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef, ToolInput, parse_tools
 
 
