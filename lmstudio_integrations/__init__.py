@@ -74,7 +74,8 @@ _EXPORTS = {
         EmbeddingModelInstanceInfo InstanceProcessingState LlmInfo LlmInstanceInfo ModelInfo ModelInstanceInfo
     """,
     ".types.plugins": "ToolContent ToolImage ToolReport",
-    ".types.reasoning": "ReasoningPart ReasoningReplay Thought",
+    ".types.reasoning": "ReasoningPart Thought",
+    ".types.reasoning_replay": "ReasoningReplay",
     ".types.decisions": """
         Calibration Choice ChoiceAnswer Decision Noul NoulAnswer NoulCriteria Question Score ScoreAnswer calibrate
     """,

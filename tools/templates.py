@@ -28,7 +28,7 @@ from lmstudio_integrations.errors import LMStudioError, LMStudioUnsupportedError
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.functions import Tool
-from lmstudio_integrations.types.reasoning import REJECTED_REASONING, ReasoningReplay
+from lmstudio_integrations.types.reasoning_replay import REJECTS, ReasoningReplay
 from tests.support import recurrent_model
 from tools import ROOT
 
@@ -182,7 +182,7 @@ class Row(NamedTuple):
     """
 
     name: str
-    replay: ReasoningReplay = REJECTED_REASONING
+    replay: ReasoningReplay = REJECTS
     calls: str = ""
     two_calls: str = ""
     can_keep: bool = False

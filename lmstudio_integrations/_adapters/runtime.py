@@ -206,7 +206,7 @@ class UsedModel:
         """
         instances = [state.instance for state in self.states if state.instance is not None]
         late = [takes for each in instances if (takes := each.takes_late_system_messages) is not None]
-        replays = [replay.by_place for each in instances if (replay := each.reasoning.replay) is not None]
+        replays = [by_place for each in instances if (by_place := each.reasoning.by_place) is not None]
         facts: dict[str, Any] = {"takesLateSystemMessages": all(late)} if late else {}
         if replays:
             places = {place: [by_place[place] for by_place in replays] for place in replays[0]}

@@ -18,7 +18,7 @@ from tests.support import recurrent_model
 from tests.support.adapters import covering
 from tests.support.chat_templates import TEMPLATES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.leaf("reasoning_replay")]
 
 SWITCHED = [name for name, template in TEMPLATES.items() if template.switch is not None]
 FIXED = "keeps_running_turn"

@@ -16,6 +16,8 @@ from tests._adapters.ways import LANGCHAIN, LLAMA_INDEX, metadata_of, said, whol
 from tests.support.adapters import covering
 from tests.support.treatments import BY_PLACE, TEMPLATES, TreatingEngine
 
+pytestmark = pytest.mark.leaf("reasoning_replay")
+
 MESSAGES: list[Any] = [
     HumanMessage("Hello"),
     AIMessage("Hi.", additional_kwargs={"reasoning_content": "A greeting."}),

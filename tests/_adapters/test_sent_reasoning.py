@@ -5,6 +5,7 @@ import base64
 import json
 import pickle
 import re
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -33,6 +34,7 @@ from llama_index.core.tools import FunctionTool
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import lmstudio_integrations as lms
+from lmstudio_integrations._support.leaves import MissingLeafError
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import words
@@ -339,7 +341,7 @@ def test_a_model_gets_its_thoughts_back_byte_for_byte(served: Served, prompts_of
 def prompts_of(served: Served, way: Way) -> list[str]:
     """Return the messages of all prompts, without the ids of calls, and results as text: that of `act` is JSON."""
     before = len(served.server.predictions)
-    way(served.host, "kept", [QUESTION, QUESTION], {})
+    way(served.host, "kept", [QUESTION, QUESTION], {"send_reasoning": "always"})
     found = [json.dumps(each.messages) for each in served.server.predictions[before:]]
     return [
         re.sub(r'"(id|toolCallId)": "\d+"', "", each).replace(json.dumps('"It rains."'), json.dumps("It rains."))
@@ -354,6 +356,7 @@ def test_a_thought_before_a_call_in_the_text_goes_back(served: Served, way: Way)
     assert served.sent() == ["<think>Hm.</think>I do.\n"]
 
 
+@pytest.mark.leaf("reasoning_replay")
 def test_each_load_is_asked_once_even_by_a_new_object(served: Served) -> None:
     asked = []
     for load in range(2):
@@ -375,8 +378,6 @@ def send(llm: Any, message: Any) -> None:
 
 
 MODES: dict[str, tuple[str, Any, list[str]]] = {
-    "auto": ("misplaced", "auto", NONE),
-    "auto, copied": ("copied", "auto", [BEFORE_CALL, NONE[1], BEFORE_CALL]),
     "always": ("misplaced", "always", ALL),
     "True": ("misplaced", True, ALL),
     "turn": ("misplaced", "turn", [*NONE[:2], BEFORE_CALL]),
@@ -392,6 +393,21 @@ def test_a_setting_decides_what_is_sent(served: Served, way: str, name: str) -> 
     assert served.sent() == expected
 
 
+MEASURED: dict[str, list[str]] = {
+    "kept": ALL,
+    "misplaced": NONE,
+    "copied": [BEFORE_CALL, NONE[1], BEFORE_CALL],
+}
+
+
+@pytest.mark.leaf("reasoning_replay")
+@pytest.mark.parametrize(("way", "model"), covering(there("stream", "astream_chat", "respond", "act"), MEASURED))
+def test_by_default_the_template_decides_what_is_sent(served: Served, way: str, model: str) -> None:
+    CALLS[way](served.host, model, [QUESTION, QUESTION], {})
+    assert served.sent() == MEASURED[model]
+
+
+@pytest.mark.leaf("reasoning_replay")
 @pytest.mark.parametrize(
     ("way", "model"), covering(there("stream", "act"), ["kept", "stripped", "copied", "misplaced", "rejected", "bare"])
 )
@@ -402,6 +418,20 @@ def test_each_prompt_begins_with_the_one_before(served: Served, way: str, model:
     assert len(prompts) == 6
     for before, after in pairwise(prompts):
         assert after.startswith(before)
+
+
+@some("stream", "achat", "act", "async respond")
+def test_a_copy_that_does_not_measure_templates_sends_the_thoughts_of_the_turn(
+    fresh: Served, monkeypatch: pytest.MonkeyPatch, way: Way
+) -> None:
+    monkeypatch.setitem(sys.modules, "lmstudio_integrations.client.models.reasoning_replay", None)
+    way(fresh.host, "misplaced", [QUESTION, QUESTION], {})
+    assert fresh.sent() == [*NONE[:2], BEFORE_CALL]
+    assert not fresh.engine.renderings
+    way(fresh.host, "picky", [QUESTION], {})
+    assert fresh.sent() == NONE[:1]
+    with pytest.raises(MissingLeafError, match="without the measuring of chat templates"):
+        way(fresh.host, "kept", [QUESTION], {"keep_reasoning": True})
 
 
 # Thoughts that are not whole ------------------------------------------------------------------------------------------
@@ -415,7 +445,7 @@ CUT_OFF: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", CUT_OFF)
 def test_a_thought_that_was_cut_off_is_not_sent(served: Served, name: str) -> None:
-    CALLS[name](served.host, "kept", [QUESTION, QUESTION], CUT_OFF[name])
+    CALLS[name](served.host, "kept", [QUESTION, QUESTION], {"send_reasoning": "always", **CUT_OFF[name]})
     assert served.server.predictions[-1].reasoning == "\nShould I"
     assert "".join(served.sent()) == ""
     assert served.questions() == [QUESTION, QUESTION]
@@ -424,7 +454,8 @@ def test_a_thought_that_was_cut_off_is_not_sent(served: Served, name: str) -> No
 def test_of_a_response_that_was_cut_off_whole_thoughts_are_sent(served: Served) -> None:
     seen: set[str] = set()
     for limit in range(1, 30):
-        CALLS["invoke"](served.host, "kept", [QUESTION, "Well?"], {"max_tokens": limit})
+        settings = {"send_reasoning": "always", "max_tokens": limit}
+        CALLS["invoke"](served.host, "kept", [QUESTION, "Well?"], settings)
         first, *_ = served.sent()
         assert BEFORE_CALL.startswith(first)
         assert first.count("<think>") == first.count("</think>")
@@ -502,7 +533,7 @@ class Leaving:
 
 @some("invoke", "astream", "chat", "astream_chat", "respond", "act")
 def test_an_empty_thought_is_sent_as_it_was_written(served: Served, way: Way) -> None:
-    way(served.host, "kept", ["Quick: is it?", "Well?"], {})
+    way(served.host, "kept", ["Quick: is it?", "Well?"], {"send_reasoning": "always"})
     assert served.sent() == ["<think></think>Yes."]
 
 
@@ -573,7 +604,7 @@ def has_whole_thoughts(text: str) -> bool:
 @pytest.mark.parametrize("version", ["v0", "v1"])
 def test_an_edited_conversation_has_no_half_thoughts(served: Served, version: str) -> None:
     given = conversation(served, output_version=version)
-    llm = ChatLMStudio(model="kept", host=served.host)
+    llm = ChatLMStudio(model="kept", host=served.host, send_reasoning="always")
     for name, edit in EDITS.items():
         llm.invoke([*edit(given), HumanMessage("Well?")])
         for text in served.sent():
@@ -584,7 +615,7 @@ def test_an_edited_conversation_has_no_half_thoughts(served: Served, version: st
     ("model", "settings", "is_counted"),
     [
         ("kept", {}, True),
-        ("misplaced", {}, False),
+        pytest.param("misplaced", {}, False, marks=pytest.mark.leaf("reasoning_replay")),
         ("kept", {"send_reasoning": False}, False),
     ],
 )
@@ -627,12 +658,12 @@ FOREIGN: dict[str, Any] = {
 @pytest.mark.parametrize("message", FOREIGN.values(), ids=FOREIGN)
 def test_a_thought_of_another_provider_gets_the_tags_of_the_model(served: Served, message: Any) -> None:
     make = ChatLMStudio if isinstance(message, AIMessage) else LMStudio
-    send(make(model="kept", host=served.host), message)
+    send(make(model="kept", host=served.host, send_reasoning="always"), message)
     assert served.sent() == ["<think>Hm.</think>Yes."]
 
 
 def test_a_message_made_of_the_content_blocks_of_two_has_the_thoughts_of_both(served: Served) -> None:
-    llm = ChatLMStudio(model="kept", host=served.host)
+    llm = ChatLMStudio(model="kept", host=served.host, send_reasoning="always")
     blocks: list[Any] = [*llm.invoke("Hi").content_blocks]
     other = {"type": "thinking", "thinking": "Other."}
     for first in (blocks, [other, *blocks[1:]]):
@@ -651,7 +682,7 @@ def test_a_thought_of_another_model_gets_the_tags_of_the_model(served: Served) -
     messages: list[Any] = [HumanMessage("Well?"), first, HumanMessage("Well?")]
     other.invoke(messages)
     assert served.sent() == ["[THINK]Hm.[/THINK]Well."]
-    ChatLMStudio(model="kept", host=served.host).invoke(messages)
+    ChatLMStudio(model="kept", host=served.host, send_reasoning="always").invoke(messages)
     assert served.sent() == ["<think>Hm.</think>Well."]
 
 
@@ -677,12 +708,21 @@ def test_tokens_are_counted_as_they_are_sent(served: Served, model: str, mode: A
 # Prompts that are rejected --------------------------------------------------------------------------------------------
 
 
+MODES_AND_RENDERINGS = pytest.mark.parametrize(
+    ("mode", "renderings"), [("always", 0), pytest.param("auto", 1, marks=pytest.mark.leaf("reasoning_replay"))]
+)
+"""Modes, and how many renderings each needs to find out what the template does."""
+
+
+@MODES_AND_RENDERINGS
 @some("stream", "achat", "act", "async respond")
-def test_a_rejected_prompt_is_sent_again_without_thoughts_once(fresh: Served, way: Way) -> None:
-    way(fresh.host, "picky", [QUESTION, QUESTION], {})
+def test_a_rejected_prompt_is_sent_again_without_thoughts_once(
+    fresh: Served, way: Way, mode: str, renderings: int
+) -> None:
+    way(fresh.host, "picky", [QUESTION, QUESTION], {"send_reasoning": mode})
     assert fresh.sent() == NONE
     assert [each.error is None for each in fresh.server.predictions] == [True, False, True, True, True]
-    assert len(fresh.engine.renderings) == 1
+    assert len(fresh.engine.renderings) == renderings
 
 
 @pytest.mark.parametrize(("way", "mode"), [("stream", "auto"), ("achat", "always"), ("async respond", False)])
@@ -692,24 +732,25 @@ def test_a_prompt_that_is_rejected_for_another_reason_is_an_error_and_nothing_is
     with pytest.raises(lms.LMStudioPromptTemplateError, match="no tags, please"):
         CALLS[way](fresh.host, "broken", [QUESTION], {"send_reasoning": mode})
     assert [each.error is None for each in fresh.server.predictions] == [True] + [False] * (1 if mode is False else 2)
-    send(ChatLMStudio(model="broken", host=fresh.host), FOREIGN["content blocks"])
+    send(ChatLMStudio(model="broken", host=fresh.host, send_reasoning="always"), FOREIGN["content blocks"])
     assert fresh.sent() == ["<think>Hm.</think>Yes."]
 
 
-def test_a_rendering_that_is_rejected_is_made_again_without_thoughts(fresh: Served) -> None:
+@MODES_AND_RENDERINGS
+def test_a_rendering_that_is_rejected_is_made_again_without_thoughts(fresh: Served, mode: Any, renderings: int) -> None:
     chat = CALLS["respond"](fresh.host, "kept", [QUESTION], {})
     fresh.engine.renderings.clear()
     with lms.Client(fresh.host) as client:
         handle = client.llm.model("picky")
-        prompts = [handle.apply_prompt_template(chat) for _ in range(2)]
+        prompts = [handle.apply_prompt_template(chat, send_reasoning=mode) for _ in range(2)]
         assert prompts[0] == prompts[1] == handle.apply_prompt_template(chat, send_reasoning=False)
-        assert len(fresh.engine.renderings) == 5  # one to find out, and one was rejected
+        assert len(fresh.engine.renderings) == 4 + renderings  # of which one was rejected
         broken_one = client.llm.model("broken")
         with pytest.raises(lms.LMStudioPromptTemplateError, match="no tags, please"):
-            broken_one.apply_prompt_template(chat)
+            broken_one.apply_prompt_template(chat, send_reasoning=mode)
         small = lms.Chat()
         small.append({"role": "assistant", "content": [{"type": "reasoning", "text": "Hm."}, "Yes."]})
-        assert "Hm." in broken_one.apply_prompt_template(small)
+        assert "Hm." in broken_one.apply_prompt_template(small, send_reasoning=mode)
 
 
 # Images, hosts, and what is no setting --------------------------------------------------------------------------------
@@ -718,15 +759,17 @@ def test_a_rendering_that_is_rejected_is_made_again_without_thoughts(fresh: Serv
 def test_thoughts_are_sent_beside_images(served: Served) -> None:
     url = f"data:image/png;base64,{PNG}"
     image = HumanMessage([{"type": "text", "text": "Well?"}, {"type": "image_url", "image_url": {"url": url}}])
-    ChatLMStudio(model="kept", host=served.host).invoke([image, FOREIGN["DeepSeek, Ollama"], image])
+    ChatLMStudio(model="kept", host=served.host, send_reasoning="always").invoke(
+        [image, FOREIGN["DeepSeek, Ollama"], image]
+    )
     assert served.sent() == ["<think>Hm.</think>Yes."]
     shown = ChatMessage(role="user", blocks=[TextBlock(text="Well?"), ImageBlock(image=PNG.encode())])
-    LMStudio(model="kept", host=served.host).chat([shown, FOREIGN["LlamaIndex"], shown])
+    LMStudio(model="kept", host=served.host, send_reasoning="always").chat([shown, FOREIGN["LlamaIndex"], shown])
     assert served.sent() == ["<think>Hm.</think>Yes."]
     assert len(served.server.predictions[-1].images) == 2
 
 
-@pytest.mark.leaf("hosts")
+@pytest.mark.leaf("hosts", "reasoning_replay")
 @pytest.mark.parametrize(("make", "name"), [(ChatLMStudio, "content blocks"), (LMStudio, "LlamaIndex")])
 def test_each_host_gets_what_its_template_takes(make: Any, name: str) -> None:
     first, second = serving(m=template_functions.kept), serving(m=template_functions.after_empty)
@@ -739,6 +782,7 @@ def test_each_host_gets_what_its_template_takes(make: Any, name: str) -> None:
             served.server.stop()
 
 
+@pytest.mark.leaf("reasoning_replay")
 def test_a_model_that_another_program_has_loaded_again_is_asked_anew_after_its_first_response() -> None:
     loads = list[str]()
 

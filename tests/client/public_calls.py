@@ -128,6 +128,7 @@ ROWS: dict[str, Callable[[Any, Any, Any], Any]] = {
 _LEAF_OF = {
     "act": "tool_loop",
     "decide": "decisions",
+    "get_reasoning_replay": "reasoning_replay",
     "parse_document": "documents",
     "plan": "planning",
     "rerank": "decisions",

@@ -6,7 +6,8 @@ from typing import get_args
 
 import pytest
 
-from lmstudio_integrations.types.reasoning import ReasoningReplay, Treatment
+from lmstudio_integrations.types.reasoning import Treatment
+from lmstudio_integrations.types.reasoning_replay import ReasoningReplay
 from tests.support import chat_templates, recurrent_model
 from tools.templates import COLUMNS, NEVER, PAGE, Row, cells_of, examine, render_page
 

@@ -43,6 +43,7 @@ FAILS: dict[str, str] = {
     "plugins": "lms.Client().plugins",
     "tool_loop": "lms.Client().llm.lazy_model('m').act('q', [])",
     "confidence": "lms.FieldConfidence",
+    "reasoning_replay": "lms.Client().llm.lazy_model('m').get_reasoning_replay()",
     "registration": "register()",
     "llama_cpp": "Emulator()",
 }

@@ -180,7 +180,7 @@ class Talk(NamedTuple):
 
 def talk(served: Served, listener: Listener, way: Way, model: str = "kept", make_memory: Any = remembering) -> Talk:
     """Ask both questions; check that the caller and the memory have the answers."""
-    llm = LMStudio(model=model, host=served.server.address).load()
+    llm = LMStudio(model=model, host=served.server.address, send_reasoning="always").load()
 
     async def converse() -> None:
         async with make_memory() as memory:

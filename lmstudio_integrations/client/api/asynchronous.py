@@ -77,7 +77,6 @@ from lmstudio_integrations.types.models import (
     ModelUsageEstimate,
     ServerVersion,
 )
-from lmstudio_integrations.types.reasoning import ReasoningReplay
 from lmstudio_integrations.types.results import PredictionResult
 
 if TYPE_CHECKING:
@@ -294,7 +293,7 @@ class AsyncLLM(AsyncModelHandle[LanguageModel]):
         """
         return await arun(self._model.get_context_use(history, parameters))
 
-    async def get_reasoning_replay(self) -> ReasoningReplay:
+    async def get_reasoning_replay(self) -> "lms.ReasoningReplay":
         """Return what the model's chat template does with thoughts of earlier messages; load the model if necessary.
 
         Measured once per instance, with up to three requests. It decides what `send_reasoning="auto"` sends.

@@ -78,7 +78,6 @@ from lmstudio_integrations.types.models import (
     ModelUsageEstimate,
     ServerVersion,
 )
-from lmstudio_integrations.types.reasoning import ReasoningReplay
 from lmstudio_integrations.types.results import PredictionResult
 
 if TYPE_CHECKING:
@@ -295,7 +294,7 @@ class LLM(SyncModelHandle[LanguageModel]):
         """
         return run(self._model.get_context_use(history, parameters))
 
-    def get_reasoning_replay(self) -> ReasoningReplay:
+    def get_reasoning_replay(self) -> "lms.ReasoningReplay":
         """Return what the model's chat template does with thoughts of earlier messages; load the model if necessary.
 
         Measured once per instance, with up to three requests. It decides what `send_reasoning="auto"` sends.

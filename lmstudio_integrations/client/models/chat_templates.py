@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.client.models.queries import count_tokens, look_up
-from lmstudio_integrations.client.models.reasoning import NO_FLAGS, Messages, render, sent_messages, without_thoughts
-from lmstudio_integrations.client.models.state import Instance
+from lmstudio_integrations.client.models.reasoning import Messages, sent_messages, without_thoughts
+from lmstudio_integrations.client.models.state import Instance, Specifier
 from lmstudio_integrations.client.support.arguments import check_names, flag_of, list_of
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
@@ -25,7 +25,7 @@ from lmstudio_integrations.errors import (
     LMStudioValueError,
 )
 from lmstudio_integrations.protocol.kv_config import stack_of, with_changes
-from lmstudio_integrations.protocol.requests import TemplateParameters
+from lmstudio_integrations.protocol.requests import ApplyPromptTemplate, TemplateParameters
 from lmstudio_integrations.types.chat import WireHistory, text_part
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.functions import Tool
@@ -35,6 +35,8 @@ from lmstudio_integrations.types.reasoning import ReasoningOptions
 Tools: TypeAlias = Sequence[Tool | Mapping[str, Any]]
 TemplateOpts: TypeAlias = Mapping[str, bool]
 
+NO_FLAGS: TemplateParameters = {}
+_NO_LAYERS: Mapping[str, Any] = {"layers": []}
 _TEMPLATE_FLAGS = {"omit_bos_token": "omitBosToken", "omit_eos_token": "omitEosToken"}
 
 _ONE_TOKEN = WireHistory.of_prompt(".").to_dict()
@@ -70,6 +72,25 @@ _TWO_CALLS: Messages = [
 ]
 
 
+def render(
+    operation: Operation,
+    specifier: Specifier,
+    history: Mapping[str, Any],
+    flags: TemplateParameters = NO_FLAGS,
+    stack: Mapping[str, Any] = _NO_LAYERS,
+) -> Flow[str]:
+    """Return a conversation in wire form as the prompt that an instance would get. The model is not loaded for it."""
+    parameter = ApplyPromptTemplate(specifier=specifier, history=history, predictionConfigStack=stack, opts=flags)
+    return (yield from operation.call("llm", "applyPromptTemplate", parameter, _format, label="Prompt template"))
+
+
+def _format(result: Any) -> str:
+    prompt = result["formatted"]
+    if not isinstance(prompt, str):
+        raise TypeError(f"expected a string; got {type(prompt).__name__}")
+    return prompt
+
+
 class PromptSettings(NamedTuple):
     """What changes the prompt of a conversation.
 
@@ -103,7 +124,7 @@ def apply_prompt_template(
     if not (history.has_reasoning or reasoning.keep):
         return (yield from render(operation, instance.specifier, {"messages": messages}, flags, stack_of(config)))
     sent = yield from sent_messages(operation, instance, messages, reasoning, config)
-    stack = with_changes(stack_of(config), sent.template)
+    stack = stack_of(config) if sent.changes is None else with_changes(stack_of(config), sent.changes)
     try:
         return (yield from render(operation, instance.specifier, {"messages": sent.messages}, flags, stack))
     except LMStudioPromptTemplateError:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
+import lmstudio_integrations as lms
 from lmstudio_integrations._support.suggestions import FIT_BOTH, KEEP_LOADED
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.threads import BoundedCache
@@ -24,7 +25,7 @@ from lmstudio_integrations.protocol.requests import OnDevice, UnloadModel
 from lmstudio_integrations.types.config import LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
 from lmstudio_integrations.types.machines import Eviction
 from lmstudio_integrations.types.models import by_identifier
-from lmstudio_integrations.types.reasoning import REJECTED_REASONING, ReasoningReplay, Tags, Thought
+from lmstudio_integrations.types.reasoning import REJECTED_REASONING, Tags, Thought, Treatment
 
 WireInfo: TypeAlias = Mapping[str, Any]
 """The info of a loaded instance, in [wire form](docs/protocol.md#model-info)."""
@@ -44,25 +45,13 @@ class ContextWindow(NamedTuple):
     maximum: int | None = None
 
 
-class Configured(NamedTuple):
-    """What the configuration of an instance says about thoughts; `None` is what it does not say.
-
-    Attributes:
-        tags: The tags between which the model writes them.
-        template: The chat template, in wire form.
-    """
-
-    tags: Tags | None = None
-    template: Mapping[str, Any] | None = None
-
-
 @dataclass(slots=True, eq=False)
 class KnownReasoning:
     """What is known of an instance and thoughts. All handles of a server share it.
 
     Attributes:
         written: The tags that it has written around its thoughts, first ones first.
-        configured: What its configuration says, once it was asked.
+        configured: The settings of a prediction that sends none, by their wire keys, once they were asked.
         replays: What its chat template does with thoughts, by their tags and the settings that change the template
             (empty for its own), as far as it was asked.
         is_rejected: Whether it has rejected a conversation with thoughts.
@@ -73,17 +62,19 @@ class KnownReasoning:
     """
 
     written: dict[Tags, None] = field(default_factory=dict[Tags, None])
-    configured: Configured | None = None
-    replays: dict[tuple[Tags, str], ReasoningReplay] = field(default_factory=dict[tuple[Tags, str], ReasoningReplay])
+    configured: Mapping[str, Any] | None = None
+    replays: dict[tuple[Tags, str], "lms.ReasoningReplay"] = field(
+        default_factory=dict[tuple[Tags, str], "lms.ReasoningReplay"]
+    )
     is_rejected: bool = False
     thinks_first: bool | None = None
     missed_thoughts: int = 0
     ignores_budget: bool = False
 
     @property
-    def replay(self) -> ReasoningReplay | None:
+    def by_place(self) -> Mapping[str, Treatment] | None:
         """What was found out last about its own template; `None` if nothing was."""
-        own = [replay for (_, template), replay in [*self.replays.items()] if not template]
+        own = [replay.by_place for (_, template), replay in [*self.replays.items()] if not template]
         return REJECTED_REASONING if self.is_rejected else own[-1] if own else None
 
     def add(self, thoughts: Iterable[Thought]) -> None:

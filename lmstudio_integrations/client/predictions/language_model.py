@@ -9,7 +9,7 @@ from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations.client.files.uploads import FileInput, PendingHistory, prepare_images
 from lmstudio_integrations.client.models import chat_templates, queries
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools, template_flags
-from lmstudio_integrations.client.models.reasoning import Messages, replay_of, sent_messages
+from lmstudio_integrations.client.models.reasoning import Messages, sent_messages
 from lmstudio_integrations.client.models.state import KeptWarm
 from lmstudio_integrations.client.predictions.plan import (
     Callbacks,
@@ -34,7 +34,6 @@ from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput, parse_tools
 from lmstudio_integrations.types.models import ChatTemplateInfo, ContextUse
-from lmstudio_integrations.types.reasoning import ReasoningReplay
 
 Prefix: TypeAlias = History | PendingHistory
 """The messages before the first question; a string is the system prompt."""
@@ -205,8 +204,10 @@ class LanguageModel(PredictingModel):
         )
         return sent.messages
 
-    def get_reasoning_replay(self) -> Flow[ReasoningReplay]:
+    def get_reasoning_replay(self) -> "Flow[lms.ReasoningReplay]":
         """Return what the model's chat template does with earlier thoughts; load the model if necessary."""
+        with door("the measuring of chat templates"):
+            from lmstudio_integrations.client.models.reasoning_replay import replay_of  # noqa: PLC0415 - a leaf
         return (yield from self.on_instance(replay_of))
 
     def get_base_fields(self) -> Flow[dict[str, Any]]:

@@ -179,6 +179,7 @@ def test_a_failure_after_a_response_without_a_thought_is_the_error_of_the_call()
         assert served.requested() == "caller free caller!"
 
 
+@pytest.mark.leaf("reasoning_replay")
 def test_an_error_before_the_request_shows_nothing_of_the_grammar() -> None:
     with serving(BY_GRAMMAR, FREE) as served:
         with pytest.raises(lms.LMStudioUnsupportedError, match="keep_reasoning"):

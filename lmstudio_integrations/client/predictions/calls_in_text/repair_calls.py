@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from lmstudio_integrations._support.text import counted
-from lmstudio_integrations.client.models.reasoning import render
+from lmstudio_integrations.client.models.chat_templates import render
 from lmstudio_integrations.client.predictions.calls_in_text.call_arguments import mend
 from lmstudio_integrations.client.predictions.calls_in_text.call_parser import ParsedCall
 from lmstudio_integrations.client.predictions.calls_in_text.call_repair import (

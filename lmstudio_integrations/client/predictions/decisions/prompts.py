@@ -2,7 +2,7 @@
 
 import re
 
-from lmstudio_integrations.client.models.reasoning import render
+from lmstudio_integrations.client.models.chat_templates import render
 from lmstudio_integrations.client.predictions.prediction import PredictingModel
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioPromptTemplateError

@@ -12,8 +12,8 @@ from typing import Any
 
 from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations._support.typeguards import is_count
+from lmstudio_integrations.client.models.chat_templates import render
 from lmstudio_integrations.client.models.queries import count_tokens
-from lmstudio_integrations.client.models.reasoning import render
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.plan import tools_among
 from lmstudio_integrations.client.support.user_warnings import warn_user

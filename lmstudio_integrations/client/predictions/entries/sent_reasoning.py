@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lmstudio_integrations.client.models.reasoning import Messages, Sent, own_template, sent_messages, without_thoughts
+from lmstudio_integrations.client.models.reasoning import Messages, Sent, sent_messages, without_thoughts
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioError, LMStudioPromptTemplateError
@@ -22,24 +22,22 @@ class SentReasoning(Middleware):
     """Writes each thought as text, or omits it."""
 
     _messages: Messages = field(default=(), init=False)
-    _sent: Sent = field(default_factory=lambda: Sent((), own_template()), init=False)
+    _sent: Sent = field(default=Sent(()), init=False)
     _is_rejected: bool = field(default=False, init=False)
 
     def parameter(self, wire: Mapping[str, Any], ask: Ask) -> Flow[Mapping[str, Any]]:
         """Return the parameter with thoughts as the instance gets them."""
-        self._messages, stack = wire["history"]["messages"], wire.get("predictionConfigStack")
-        if stack is None:  # a generator has no template that could be asked
-            self._sent = Sent(without_thoughts(self._messages), own_template())
-            return {**wire, "history": {**wire["history"], "messages": self._sent.messages}}
-        options = self.plan.options.reasoning
+        self._messages, options = wire["history"]["messages"], self.plan.options.reasoning
         if self._is_rejected:
             options = options._replace(send=False)
-        self._sent = yield from sent_messages(ask.operation, ask.instance, self._messages, options, self.plan.settings)
-        return {
-            **wire,
-            "history": {**wire["history"], "messages": self._sent.messages},
-            "predictionConfigStack": with_changes(stack, self._sent.template),
-        }
+        if "predictionConfigStack" in wire:
+            sent = yield from sent_messages(ask.operation, ask.instance, self._messages, options, self.plan.settings)
+        else:  # a generator has no template that could be asked
+            sent = Sent(without_thoughts(self._messages))
+        self._sent, wire = sent, {**wire, "history": {**wire["history"], "messages": sent.messages}}
+        if sent.changes is None:
+            return wire
+        return {**wire, "predictionConfigStack": with_changes(wire["predictionConfigStack"], sent.changes)}
 
     def repeats_after(self, error: LMStudioError, ask: Ask) -> bool:
         """Whether thoughts were sent, and the template may have rejected them."""
@@ -51,7 +49,9 @@ class SentReasoning(Middleware):
     def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Flow[tuple[Events, PredictionEnd | None]]:
         """Return the end, with what the template does with thoughts."""
         yield from ()
-        replay = self._sent.replay
+        by_place = self._sent.by_place
         if self._is_rejected:
-            ask.instance.reasoning.is_rejected, replay = True, REJECTED_REASONING
-        return batch, end if replay is None else replace(end, stats={**end.stats, "reasoningReplay": replay.by_place})
+            ask.instance.reasoning.is_rejected, by_place = True, REJECTED_REASONING
+        if by_place is not None:
+            end = replace(end, stats={**end.stats, "reasoningReplay": {**by_place}})
+        return batch, end

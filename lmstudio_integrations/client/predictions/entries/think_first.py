@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lmstudio_integrations.client.models.reasoning import render
+from lmstudio_integrations.client.models.chat_templates import render
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.middleware import REJECTIONS, Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.plan import chat_request_of_text

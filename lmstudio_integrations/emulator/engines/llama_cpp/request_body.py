@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, groupby
 from typing import Any
 
+from lmstudio_integrations._support.leaves import MissingLeafError, door
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines.base import EngineError, Image
 from lmstudio_integrations.emulator.engines.llama_cpp.responses import unsupported
@@ -30,7 +31,7 @@ from lmstudio_integrations.types.chat import (
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.files import FileHandle, image_format
 from lmstudio_integrations.types.functions import Tool, ToolCallRequest, ToolCallRequestPart
-from lmstudio_integrations.types.reasoning import THOUGHT_FIELD, Tags, split_moved
+from lmstudio_integrations.types.reasoning import Tags
 
 Json = dict[str, Any]
 
@@ -252,7 +253,7 @@ def _with_thought(message: Json, tags: Tags) -> Json:
         if end:
             thoughts.append(thought.strip("\n"))
         text += (rest if text else rest.lstrip("\n")) if end else piece
-    return {**message, "content": text, THOUGHT_FIELD: "\n\n".join(thoughts)}
+    return {**message, "content": text, "reasoning_content": "\n\n".join(thoughts)}
 
 
 _SWITCHES = re.compile(r"(?:\{%-? set \w+ = (?:true|false) -?%\}\n?)*")
@@ -266,7 +267,7 @@ def _lines_before(config: LlmPredictionConfig, loaded: str) -> tuple[str, Tags |
         return "", None
     jinja = template.get("jinjaPromptTemplate")
     source = str(jinja.get("template", "")) if is_object(jinja) else ""
-    tags, rest = split_moved(source)
+    tags, rest = _split_moved(source)
     switches = rest.removesuffix(loaded)
     if not loaded or not rest.endswith(loaded) or not _SWITCHES.fullmatch(switches):
         raise unsupported(
@@ -276,6 +277,16 @@ def _lines_before(config: LlmPredictionConfig, loaded: str) -> tuple[str, Tags |
             "Set a Jinja template as promptTemplate in the load config instead.",
         )
     return switches, tags
+
+
+def _split_moved(template: str) -> tuple[Tags | None, str]:
+    """Return the tags of lines at the beginning of a template that move thoughts, if there are any, and the rest."""
+    try:
+        with door("the measuring of chat templates"):
+            from lmstudio_integrations.types.reasoning_replay import split_moved  # noqa: PLC0415 - a leaf
+    except MissingLeafError:  # nobody sends such lines
+        return None, template
+    return split_moved(template)
 
 
 def _mirostat(value: Any) -> Json:

@@ -186,6 +186,7 @@ async def test_the_template_and_its_tags_are_default_settings_of_predictions(wei
     assert fields.items() >= template.prediction_fields.items()
 
 
+@pytest.mark.leaf("reasoning_replay")
 @pytest.mark.parametrize("keep", [False, True])
 async def test_reasoning_that_is_moved_to_a_field_is_not_processed_again(weights: Path, *, keep: bool) -> None:
     template = TEMPLATES["reads_field_only"]

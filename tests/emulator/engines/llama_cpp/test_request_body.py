@@ -11,7 +11,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.base import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import request_body
 from lmstudio_integrations.types._config_base import wire_keys
-from lmstudio_integrations.types.reasoning import Tags, move_thoughts
+from lmstudio_integrations.types.reasoning import Tags
 
 
 def from_fields(**fields: Any) -> lms.LlmPredictionConfig:
@@ -139,6 +139,7 @@ THINK = Tags("<think>", "</think>")
 SHOW = "{% for m in messages %}{{ m.content | tojson }} {{ (m.reasoning_content or '') | tojson }}\n{% endfor %}"
 
 
+@pytest.mark.leaf("reasoning_replay")
 @pytest.mark.parametrize("switch", ["", "{%- set keep = true %}"])
 @pytest.mark.parametrize(
     "content",
@@ -151,6 +152,8 @@ SHOW = "{% for m in messages %}{{ m.content | tojson }} {{ (m.reasoning_content 
     ],
 )
 def test_lines_that_move_thoughts_do_what_they_do_in_jinja(content: str, switch: str) -> None:
+    from lmstudio_integrations.types.reasoning_replay import move_thoughts
+
     config = with_template(f"{move_thoughts(THINK)}{switch}{LOADED}")
     messages: list[Any] = [{"role": "user", "content": content}, {"role": "assistant", "content": content}]
     assert request_body.template_arguments(config, LOADED).keys() == ({"chat_template_kwargs"} if switch else set())
