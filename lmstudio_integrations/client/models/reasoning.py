@@ -18,7 +18,7 @@ from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioServerError
 from lmstudio_integrations.types.chat import text_part
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.reasoning import REJECTED_REASONING, ReasoningOptions, SendReasoning, Tags, Treatment
+from lmstudio_integrations.types.reasoning import REJECTED_REASONING, ReasoningOptions, Tags, Treatment
 
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 """Messages in wire form, with reasoning."""
@@ -61,7 +61,7 @@ def sent_messages(
     Raises:
         MissingLeafError: If the template is to keep them, and this copy cannot measure what it does.
     """
-    send, fields = options.send, settings.to_fields()
+    send = options.send
     if options.keep or send == "auto":
         try:
             with door("the measuring of chat templates"):
@@ -71,27 +71,12 @@ def sent_messages(
                 raise
             send = "turn"
         else:
-            return (yield from sent_by_template(operation, instance, messages, options, fields))
-    return (yield from sent_as_requested(operation, instance, messages, send, fields))
-
-
-def sent_as_requested(
-    operation: Operation, instance: Instance, messages: Messages, send: SendReasoning, fields: Mapping[str, Any]
-) -> Flow[Sent]:
-    """Return messages with the thoughts of the current turn, with all, or with none.
-
-    Args:
-        operation: The operation that asks the server.
-        instance: The instance.
-        messages: The messages.
-        send: Which thoughts are sent.
-        fields: The settings of the request, by their wire keys.
-    """
+            return (yield from sent_by_template(operation, instance, messages, options, settings))
     if instance.reasoning.is_rejected:
         return Sent(without_thoughts(messages), by_place=REJECTED_REASONING)
     if send is False:
         return Sent(without_thoughts(messages))
-    tags = yield from sent_tags(operation, instance, tags_in(messages), fields)
+    tags = yield from sent_tags(operation, instance, tags_in(messages), settings.to_fields())
     first = start_of_turn(messages) if send == "turn" else 0
     return Sent([*without_thoughts(messages[:first]), *with_thoughts(messages[first:], tags)])
 

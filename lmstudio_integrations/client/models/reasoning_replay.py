@@ -18,7 +18,7 @@ from lmstudio_integrations.client.models.reasoning import (
     Messages,
     Sent,
     base_fields,
-    sent_as_requested,
+    sent_messages,
     sent_tags,
     start_of_turn,
     tags_in,
@@ -65,7 +65,11 @@ _SWITCHES = {
 
 
 def sent_by_template(
-    operation: Operation, instance: Instance, messages: Messages, options: ReasoningOptions, fields: Fields
+    operation: Operation,
+    instance: Instance,
+    messages: Messages,
+    options: ReasoningOptions,
+    settings: LlmPredictionConfig,
 ) -> Flow[Sent]:
     """Return messages with the thoughts that the chat template takes, or is made to keep.
 
@@ -74,15 +78,16 @@ def sent_by_template(
         instance: The instance.
         messages: The messages.
         options: Which thoughts are sent, and whether the template is to keep them.
-        fields: The settings of the request, by their wire keys.
+        settings: The settings of the request, among which may be the tags and the template.
     """
+    fields = settings.to_fields()
     unswitched = {key: fields[key] for key in fields if key == _TEMPLATE_KEY}
     template = (yield from _keeping(operation, instance, unswitched, fields)) if options.keep else unswitched
     changes = None if template is unswitched else LlmPredictionConfig(raw={**template})
     thoughts = tags_in(messages)
     if options.send != "auto" or not thoughts or instance.reasoning.is_rejected:
-        send = "always" if options.send == "auto" else options.send
-        sent = yield from sent_as_requested(operation, instance, messages, send, fields)
+        unmeasured = ReasoningOptions("always" if options.send == "auto" else options.send)
+        sent = yield from sent_messages(operation, instance, messages, unmeasured, settings)
         return sent._replace(changes=changes)
     tags, by_place = (yield from sent_tags(operation, instance, thoughts, fields)), None
     try:
