@@ -12,7 +12,7 @@ from lmstudio_integrations.client.models.reasoning import sent_messages
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.types.chat import text_part
-from lmstudio_integrations.types.reasoning import ReasoningOptions, SendReasoning, Tags
+from lmstudio_integrations.types.reasoning import REJECTED_REASONING, ReasoningOptions, SendReasoning, Tags
 from tests.client.models.rendering import (
     ALL,
     BRACKETS,
@@ -117,7 +117,11 @@ def test_a_copy_that_does_not_measure_templates_sends_those_of_the_turn_by_defau
 def test_a_conversation_that_a_template_once_rejected_is_sent_without() -> None:
     instance = Instance("m")
     instance.reasoning.is_rejected = True
-    assert sent(Server(), instance, conversation(*THREE), "always") == WITHOUT
+    server: Any = Server()
+    found = run(
+        sent_messages(server, instance, conversation(*THREE), ReasoningOptions("always"), lms.LlmPredictionConfig())
+    )
+    assert (answers(found.messages), found.by_place) == (WITHOUT, REJECTED_REASONING)
 
 
 TAGGED: dict[str, tuple[dict[str, Any], Tags | None, object, str]] = {

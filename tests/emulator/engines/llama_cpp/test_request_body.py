@@ -2,6 +2,7 @@
 
 import base64
 import struct
+import sys
 from typing import Any
 
 import jinja2
@@ -162,6 +163,15 @@ def test_lines_that_move_thoughts_do_what_they_do_in_jinja(content: str, switch:
     shown = environment.from_string(f"{move_thoughts(THINK)}{SHOW}").render(messages=messages).strip()
     assert shown == environment.from_string(SHOW).render(messages=moved).strip()
     assert request_body.with_thoughts(messages, lms.LlmPredictionConfig(), LOADED) == messages
+
+
+def test_a_copy_that_moves_no_thoughts_rejects_lines_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmstudio_integrations.types.reasoning_replay", None)
+    moving = with_template(f"{{%- set thought_tags = ['<think>', '</think>'] -%}} {LOADED}")
+    with pytest.raises(EngineError, match="a prompt template for a single prediction, unless it is the loaded one"):
+        request_body.template_arguments(moving, LOADED)
+    switched = request_body.template_arguments(with_template(f"{{%- set keep = true %}}{LOADED}"), LOADED)
+    assert switched == {"chat_template_kwargs": {"keep": True}}
 
 
 def test_a_template_of_prefixes_is_rejected() -> None:
