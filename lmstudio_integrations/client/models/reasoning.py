@@ -97,26 +97,26 @@ def sent_tags(
     Those of the instance stay. Others come from elsewhere, and are replaced by those of the instance, as is an end tag
     alone, whose thought was opened by the prompt. The settings of the request may name those of the instance.
     """
-    own, written = dict.fromkeys(thoughts), instance.reasoning.written
-    is_known = own.keys() <= written.keys()
+    unique, written = dict.fromkeys(thoughts), instance.reasoning.written
+    is_known = unique.keys() <= written.keys()
     configured = instance.reasoning.configured or {} if is_known else (yield from base_fields(operation, instance))
     of_config = _configured_tags(configured)
     of_instance = _configured_tags(fields) or of_config or next(iter([*written]), None)
-    stay = {*own} if of_instance is None else {*written, of_config}
-    return {tags: tags if all(tags) and tags in stay else of_instance or DEFAULT_TAGS for tags in own}
+    stay = {*unique} if of_instance is None else {*written, of_config}
+    return {tags: tags if all(tags) and tags in stay else of_instance or DEFAULT_TAGS for tags in unique}
 
 
 def base_fields(operation: Operation, instance: Instance) -> Flow[Mapping[str, Any]]:
     """Return the settings of a prediction that sends none, by their wire keys. The instance is asked once."""
-    known = instance.reasoning
-    if known.configured is None:
+    reasoning = instance.reasoning
+    if reasoning.configured is None:
         try:
-            known.configured = yield from get_base_config(operation, instance.specifier)
+            reasoning.configured = yield from get_base_config(operation, instance.specifier)
         except LMStudioModelNotFoundError:
             raise
         except LMStudioServerError:  # of 2025, without this endpoint
-            known.configured = {}
-    return known.configured
+            reasoning.configured = {}
+    return reasoning.configured
 
 
 def _configured_tags(fields: Mapping[str, Any]) -> Tags | None:
@@ -167,12 +167,12 @@ def write_thoughts(message: Mapping[str, Any], write: Callable[[Mapping[str, Any
     content, written, joins = message["content"], list[Mapping[str, Any]](), False
     for part in content:
         is_thought = part["type"] == "reasoning"
-        own = text_part(write(part) if _is_whole_thought(part, content) else "") if is_thought else part
-        if joins and own["type"] == "text" and written == [text_part("")]:
-            own = text_part(re.sub(_BLANK_LINES, "", own["text"]))
-        if (joins or is_thought) and written and written[-1]["type"] == own["type"] == "text":
-            own = text_part(written.pop()["text"] + own["text"])
-        written.append(own)
+        sent = text_part(write(part) if _is_whole_thought(part, content) else "") if is_thought else part
+        if joins and sent["type"] == "text" and written == [text_part("")]:
+            sent = text_part(re.sub(_BLANK_LINES, "", sent["text"]))
+        if (joins or is_thought) and written and written[-1]["type"] == sent["type"] == "text":
+            sent = text_part(written.pop()["text"] + sent["text"])
+        written.append(sent)
         joins = is_thought
     parts = [part for part in written if part != text_part("")] or ([text_part("")] if content else [])
     return {**message, "content": parts}
@@ -183,8 +183,8 @@ def _with_tags(part: Mapping[str, Any], tags: Tags) -> str:
 
     A thought that the model began and did not end, because it made a call, has no end tag here either.
     """
-    own = _tags_of(part)
-    start = part["startTag"] if own.start == tags.start else tags.start
-    is_left_open = bool(own.start) and not own.end
-    end = "" if is_left_open else part["endTag"] if own.end == tags.end else tags.end
+    before = _tags_of(part)
+    start = part["startTag"] if before.start == tags.start else tags.start
+    is_left_open = bool(before.start) and not before.end
+    end = "" if is_left_open else part["endTag"] if before.end == tags.end else tags.end
     return f"{start}{part['text']}{end}"

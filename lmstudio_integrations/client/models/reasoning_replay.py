@@ -189,22 +189,22 @@ def replay_of(
         tags = yield from _own_tags(operation, instance, {})
     # Templates with channels may reject the tags that they write themselves, and tell by others what they do.
     shown = DEFAULT_TAGS if "analysis" in tags.start else tags
-    known = instance.reasoning.replays
+    replays = instance.reasoning.replays
     key = shown, json.dumps(template, sort_keys=True) if template else ""
-    if key not in known:
+    if key not in replays:
         try:
             replay = yield from _measure(operation, instance, shown, template)
             if unswitched is not None and moves_thoughts(template.get(_TEMPLATE_KEY)):
                 # What the server reports may be another template than the one that it uses.
-                own = yield from _probe(operation, instance, None, unswitched)
-                if own != (yield from _probe(operation, instance, None, template)):
+                prompt = yield from _probe(operation, instance, None, unswitched)
+                if prompt != (yield from _probe(operation, instance, None, template)):
                     replay = REJECTS
         except (LMStudioPromptTemplateError, LMStudioUnsupportedError):
             replay = REJECTS
         if unswitched is not None and "copied" in replay.by_place.values():
             replay = replay.switched((yield from replay_of(operation, instance, tags, unswitched)))
-        known[key] = replay
-    return known[key]
+        replays[key] = replay
+    return replays[key]
 
 
 def _own_tags(operation: Operation, instance: Instance, fields: Fields) -> Flow[Tags]:
@@ -314,15 +314,15 @@ def _keeping(operation: Operation, instance: Instance, template: Fields, fields:
     replay = yield from replay_of(operation, instance, tags, template)
     if replay.keeps_all:
         return template
-    own = template.get(_TEMPLATE_KEY) or (yield from base_fields(operation, instance)).get(_TEMPLATE_KEY)
-    own = own if is_object(own) else None
-    jinja = (own or {}).get("jinjaPromptTemplate")
+    shown = template.get(_TEMPLATE_KEY) or (yield from base_fields(operation, instance)).get(_TEMPLATE_KEY)
+    prompt_template = shown if is_object(shown) else {}
+    jinja = prompt_template.get("jinjaPromptTemplate")
     source = jinja.get("template") if is_object(jinja) else None
 
     def behind(lines: str) -> Fields:
         # A line break would become a part of the prompt.
         changed = {"type": "jinja", "jinjaPromptTemplate": {**(jinja or {}), "template": f"{lines}{source}"}}
-        return {_TEMPLATE_KEY: {**(own or {}), **changed}}
+        return {_TEMPLATE_KEY: {**prompt_template, **changed}}
 
     switches = {name: value for name, value in _SWITCHES.items() if isinstance(source, str) and name in source}
     line = "".join(f"{{%- set {name} = {value} %}}" for name, value in switches.items())
@@ -331,8 +331,8 @@ def _keeping(operation: Operation, instance: Instance, template: Fields, fields:
         if (yield from replay_of(operation, instance, tags, behind(line), template)).keeps_all:
             return behind(line)
     else:
-        none = "the server does not show it" if own is None else "it has none" if source else "it is no Jinja template"
-        tried.append(f"a switch in it, but {none}")
+        missing = "it has none" if source else "it is no Jinja template"
+        tried.append(f"a switch in it, but {missing if prompt_template else 'the server does not show it'}")
     if replay.current_call == "misplaced" and isinstance(source, str) and THOUGHT_FIELD in source:
         for before in (line, "") if line else ("",):
             moving = behind(f"{move_thoughts(tags)}{before}")

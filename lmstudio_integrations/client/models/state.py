@@ -74,8 +74,8 @@ class KnownReasoning:
     @property
     def by_place(self) -> Mapping[str, Treatment] | None:
         """What was found out last about its own template; `None` if nothing was."""
-        own = [replay.by_place for (_, template), replay in [*self.replays.items()] if not template]
-        return REJECTED_REASONING if self.is_rejected else own[-1] if own else None
+        of_own_template = [replay.by_place for (_, template), replay in [*self.replays.items()] if not template]
+        return REJECTED_REASONING if self.is_rejected else of_own_template[-1] if of_own_template else None
 
     def add(self, thoughts: Iterable[Thought]) -> None:
         """Record thoughts that it has written."""
