@@ -45,6 +45,7 @@ FAILS: dict[str, str] = {
     "confidence": "lms.FieldConfidence",
     "reasoning_replay": "lms.Client().llm.lazy_model('m').get_reasoning_replay()",
     "registration": "register()",
+    "gevent": "from gevent import monkey\nmonkey.patch_all()\nlms.Client('127.0.0.1:1').list_loaded_models()",
     "llama_cpp": "Emulator()",
 }
 """What cannot be done without a leaf."""

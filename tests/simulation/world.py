@@ -265,7 +265,7 @@ def simulation(seed: int = 0) -> Generator[SimulatedLoop]:
     try:
         with (
             virtual_time(loop),
-            patch.object(io_thread, "_start_loop", lambda _run: (loop, threading.current_thread())),
+            patch.object(io_thread.IOThread, "start_loop", lambda _: (loop, threading.current_thread())),
             patch.object(IOThread, "_current", None),
         ):
             IOThread._current = IOThread()

@@ -13,12 +13,13 @@ import threading
 import time
 from _thread import start_new_thread
 from collections.abc import Callable, Coroutine, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import Context
 from functools import wraps
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
+
+from lmstudio_integrations._support.leaves import door
 
 ParametersT = ParamSpec("ParametersT")
 ResultT = TypeVar("ResultT")
@@ -88,52 +89,6 @@ def _run(function: Callable[[], ResultT], ended: SimpleQueue[Callable[[], Result
     ended.put(end)
 
 
-def _start_loop(run: Callable[[asyncio.AbstractEventLoop], None]) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
-    """Return an event loop, and the thread of the operating system that runs it.
-
-    Where gevent has patched `threading`, its threads are greenlets of the thread that starts them, in which the event
-    loops of callers run, too. So it is asked for a real one, and the loop is made there, with the hub of that thread.
-    """
-    if gevent_monkey() is None:
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=run, args=(loop,), name=_NAME, daemon=True)
-        thread.start()
-        return loop, thread
-    original = gevent_monkey().get_original
-    started: SimpleQueue[tuple[asyncio.AbstractEventLoop, threading.Thread]] = original("queue", "SimpleQueue")()
-
-    def make_loop() -> None:
-        own = asyncio.new_event_loop()
-        own.set_default_executor(_GreenletExecutor())
-        started.put((own, threading.current_thread()))
-        run(own)
-
-    original("_thread", "start_new_thread")(make_loop, ())
-    return started.get()
-
-
-class _GreenletExecutor(ThreadPoolExecutor):
-    """Looks names up in greenlets of the thread; at exit, the main thread could not join threads of `threading`."""
-
-    def submit(self, fn: Callable[..., ResultT], /, *args: Any, **kwargs: Any) -> Future[ResultT]:
-        future: Future[ResultT] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(fn(*args, **kwargs))
-            except BaseException as error:  # noqa: BLE001 - who waits for the future raises it
-                future.set_exception(error)
-
-        sys.modules["gevent"].spawn(run)
-        return future
-
-
-def gevent_monkey() -> Any:
-    """Return the module of gevent that has patched `threading`, if it has."""
-    monkey: Any = sys.modules.get("gevent.monkey")
-    return monkey if monkey is not None and monkey.is_module_patched("threading") else None
-
-
 class IOThread:
     """A daemon thread that runs an event loop; started on first use."""
 
@@ -158,7 +113,7 @@ class IOThread:
         """Empty: what runs here serves all callers, so it has the context variables of none."""
         self.loop: asyncio.AbstractEventLoop
         self.thread: threading.Thread
-        self.loop, self.thread = _start_loop(self._run)
+        self.loop, self.thread = self.start_loop()
 
     @classmethod
     def current(cls) -> "IOThread":
@@ -173,7 +128,7 @@ class IOThread:
     @classmethod
     def _start(cls) -> "IOThread":
         with cls._lock:
-            thread = cls._current = cls._current or cls()
+            thread = cls._current = cls._current or _class_in_this_process()()
         return thread
 
     @classmethod
@@ -198,6 +153,21 @@ class IOThread:
             if own is not None:
                 own.end()
             cls._current = earlier
+
+    def start_loop(self) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+        """Return a new event loop, and the thread in which `run` runs it."""
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=self.run, args=(loop,), name=_NAME, daemon=True)
+        thread.start()
+        return loop, thread
+
+    def make_signal(self) -> Any:
+        """Return a queue on which the calling thread waits for the I/O thread."""
+        return SimpleQueue[None]()  # finalizers may call its `put`, but not that of a `queue.Queue`
+
+    def join(self, timeout: float) -> None:
+        """Wait until the thread has ended, for so many seconds at most."""
+        self.thread.join(timeout)
 
     @property
     def is_current(self) -> bool:
@@ -269,19 +239,15 @@ class IOThread:
     def end(self) -> None:
         """Close everything and end the thread; takes at most twice `EXIT_DEADLINE`."""
         asyncio.run_coroutine_threadsafe(self._close(), self.loop)
-        if gevent_monkey() is None:
-            self.thread.join(EXIT_DEADLINE * 2)
-        else:  # it is no thread of `threading`, and has no `join`
-            deadline = time.monotonic() + EXIT_DEADLINE * 2
-            while not self.loop.is_closed() and time.monotonic() < deadline:
-                time.sleep(YIELD)
+        self.join(EXIT_DEADLINE * 2)
 
     async def _close(self) -> None:
         if self.on_exit is not None:
             await asyncio.wait([asyncio.ensure_future(self.on_exit())], timeout=EXIT_DEADLINE)
         self.loop.stop()
 
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+    def run(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run the event loop in the calling thread until it is stopped, and close it."""
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
@@ -300,6 +266,15 @@ class IOThread:
         if tasks:
             self.loop.run_until_complete(asyncio.wait(tasks, timeout=EXIT_DEADLINE))
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+
+
+def _class_in_this_process() -> type[IOThread]:
+    monkey: Any = sys.modules.get("gevent.monkey")
+    if monkey is None or not monkey.is_module_patched("threading"):
+        return IOThread
+    with door("support of gevent"):
+        from lmstudio_integrations.client.transport.greenlets import GreenletIOThread  # noqa: PLC0415 - a leaf
+    return GreenletIOThread
 
 
 atexit.register(IOThread.close_at_exit)

@@ -8,7 +8,6 @@ A coroutine on the I/O thread is waited for in the same way (`IOTask`): a pause,
 import asyncio
 import contextlib
 import queue
-import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
@@ -17,7 +16,7 @@ from threading import current_thread
 from typing import Any, Generic
 
 from lmstudio_integrations.client.transport.flows import Flow, T
-from lmstudio_integrations.client.transport.io_thread import IOThread, gevent_monkey, on_io_thread
+from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
 from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioConnectionLostError, LMStudioRuntimeError
 from lmstudio_integrations.protocol.session import client_closed
 
@@ -198,13 +197,11 @@ class Mailbox(ABC):
 class ThreadMailbox(Mailbox):
     """For a thread."""
 
-    __slots__ = ("_hub", "_signal")
+    __slots__ = ("_signal",)
 
     def __init__(self, io: IOThread) -> None:
         super().__init__(io)
-        self._signal: queue.SimpleQueue[None] | None = None
-        self._hub: Any = None
-        """What wakes greenlets in the caller's thread, if the caller is one of gevent."""
+        self._signal: Any = None
 
     def wait(self) -> list[Any]:
         """Return what has arrived, at least one item; an empty list at the end.
@@ -217,11 +214,8 @@ class ThreadMailbox(Mailbox):
             return batch
         if self._io.is_current:
             raise LMStudioRuntimeError("a blocking call was made on the I/O thread; make it from another thread")
-        # Made late, because most calls of a batch get their response while the caller waits for another one. Finalizers
-        # may call SimpleQueue.put, but not queue.Queue.put.
-        if self._signal is None and gevent_monkey() is not None:
-            self._hub = sys.modules["gevent"].get_hub()
-        signal = self._signal = self._signal or queue.SimpleQueue()
+        # Made late, because most calls of a batch get their response while the caller waits for another one.
+        signal = self._signal = self._signal or self._io.make_signal()
         while batch is None:
             if self._must_wait():
                 with contextlib.suppress(queue.Empty):
@@ -232,10 +226,7 @@ class ThreadMailbox(Mailbox):
 
     def _wake(self) -> None:
         assert self._signal is not None, "only a caller who waits is woken"
-        if self._hub is None:
-            self._signal.put(None)
-        else:
-            self._hub.loop.run_callback_threadsafe(self._signal.put, None)
+        self._signal.put(None)
 
 
 class LoopMailbox(Mailbox):

@@ -7,6 +7,8 @@ import pytest
 
 from lmstudio_integrations.emulator import Emulator
 
+pytestmark = pytest.mark.leaf("gevent")
+
 _PROGRAM = """
 from gevent import monkey
 
