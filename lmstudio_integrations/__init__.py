@@ -26,9 +26,10 @@ _EXPORTS = {
         prepare_image set_sync_api_timeout
     """,
     ".client.api.asynchronous": """
-        AsyncClient AsyncDecisionModel AsyncDownloadedDecisionModel AsyncDownloadedEmbeddingModel
-        AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM
+        AsyncClient AsyncDownloadedEmbeddingModel AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM
     """,
+    ".client.api.decisions.asynchronous": "AsyncDecisionModel AsyncDownloadedDecisionModel",
+    ".client.api.decisions.sync": "DecisionModel DownloadedDecisionModel",
     ".client.api.responses": "AsyncPredictionStream PredictionStream",
     ".client.cancel_on_close": "AsyncCancellableStream CancellableStream cancel_on_close",
     ".client.downloads.asynchronous": "AsyncRepositoryNamespace",
@@ -38,9 +39,7 @@ _EXPORTS = {
     ".client.plugins.sync": "PluginTool PluginsNamespace ToolUseSession",
     ".client.predictions.decisions.deciding": "DecideParameters",
     ".client.predictions.decisions.reranking": "RerankParameters",
-    ".client.api.sync": """
-        Client DecisionModel DownloadedDecisionModel DownloadedEmbeddingModel DownloadedLlm EmbeddingModel LLM
-    """,
+    ".client.api.sync": "Client DownloadedEmbeddingModel DownloadedLlm EmbeddingModel LLM",
     ".errors": """
         LMStudioAuthenticationError LMStudioCancelledError LMStudioChannelClosedError
         LMStudioClientClosedError LMStudioClientError LMStudioConfigMismatchError LMStudioConfigWarning

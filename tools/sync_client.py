@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tools import ROOT
 
-SOURCES = [ROOT / f"lmstudio_integrations/client/{room}/asynchronous.py" for room in ("api", "downloads", "plugins")]
+ROOMS = ("api", "api/decisions", "downloads", "plugins")
+SOURCES = [ROOT / f"lmstudio_integrations/client/{room}/asynchronous.py" for room in ROOMS]
 
 HEADER = "# Written by `python -m tools.sync_client` from asynchronous.py.\n"
 

@@ -13,7 +13,7 @@ import pytest
 
 import lmstudio_integrations as lms
 
-_OF_SYNC_CLIENTS = {f"lmstudio_integrations.client.{room}.sync" for room in ("api", "plugins")}
+_OF_SYNC_CLIENTS = {f"lmstudio_integrations.client.{room}.sync" for room in ("api", "api.decisions", "plugins")}
 """The modules whose objects have methods that block."""
 
 _AT_ONCE = {

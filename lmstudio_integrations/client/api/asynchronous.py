@@ -6,7 +6,7 @@ Every method runs a flow. `python -m tools.sync_client` writes `sync.py`, which 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, Union, cast, overload
 
 from typing_extensions import Unpack, override
 
@@ -36,7 +36,6 @@ from lmstudio_integrations.client.files import uploads
 from lmstudio_integrations.client.files.uploads import FileInput, PendingHistory
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools
-from lmstudio_integrations.client.models.kinds import model_class
 from lmstudio_integrations.client.models.loading import DEFAULT_TTL, plan_memory
 from lmstudio_integrations.client.models.model import Texts
 from lmstudio_integrations.client.models.state import ModelState
@@ -44,13 +43,13 @@ from lmstudio_integrations.client.predictions.language_model import LanguageMode
 from lmstudio_integrations.client.predictions.plan import History, PredictionParameters, PromptParameters
 from lmstudio_integrations.client.support.arguments import TIMEOUTS, flag_of, text_of
 from lmstudio_integrations.client.transport.base_namespace import BaseNamespace
+from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect.discovery import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.types.config import (
-    DecisionLoadModelConfig,
     EmbeddingLoadModelConfig,
     Evict,
     LlmLoadModelConfig,
@@ -64,8 +63,6 @@ from lmstudio_integrations.types.machines import HardwareSurvey, LinkStatus
 from lmstudio_integrations.types.models import (
     ChatTemplateInfo,
     ContextUse,
-    DecisionModelInfo,
-    DecisionModelInstanceInfo,
     EmbeddingModelInfo,
     EmbeddingModelInstanceInfo,
     InstanceProcessingState,
@@ -80,7 +77,7 @@ from lmstudio_integrations.types.models import (
 from lmstudio_integrations.types.results import PredictionResult
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.predictions.decisions.decider import Decider
+    from lmstudio_integrations.client.api.decisions.asynchronous import AsyncDecisionNamespace
 
 
 class AsyncHandle(BaseModelHandle[ModelT_co]):
@@ -365,45 +362,7 @@ class AsyncEmbeddingModel(AsyncModelHandle[Embedder]):
         return EmbeddingLoadModelConfig.from_fields(await arun(self._model.get_load_fields()))
 
 
-class AsyncDecisionModel(AsyncHandle["Decider"]):
-    """A decision model: it answers typed questions, and writes no text."""
-
-    async def decide(
-        self,
-        state: object,
-        questions: "Mapping[str, lms.Question | Mapping[str, Any]]",
-        **parameters: "Unpack[lms.DecideParameters]",
-    ) -> "lms.Decision":
-        """Return the answers to questions about a state, with the probabilities that the server reports.
-
-        All questions are one HTTP request, which needs httpx. Loads the model if necessary.
-
-        Args:
-            state: As that of a language model, see `LLM.decide`. Messages may have `image_url` parts with data URLs, if
-                the model sees images.
-            questions: The questions by their ids: `Noul`, `Choice`, `Score`, or dicts with the same members.
-            parameters: Those of language models have no effect here, so one with another value than `None` is an error,
-                except `permutations=1`.
-
-        Raises:
-            LMStudioProtocolError: If an answer of the server does not fit its question.
-            LMStudioServerError: If the server rejects the state or a question.
-            LMStudioUnsupportedError: If the model does not see images, the server does not answer such questions, or
-                httpx is not installed.
-            LMStudioValueError: If an argument is invalid.
-        """
-        return await arun(self._model.decide(state, questions, parameters))
-
-    async def get_info(self, *, load: bool = False) -> DecisionModelInstanceInfo:
-        """Return the info of the instance; with `load`, load the model first if it was unloaded."""
-        return cast("DecisionModelInstanceInfo", await arun(self._model.get_info(load=load)))
-
-    async def get_load_config(self) -> DecisionLoadModelConfig:
-        """Return the settings that the instance was loaded with."""
-        return DecisionLoadModelConfig.from_fields(await arun(self._model.get_load_fields()))
-
-
-AnyAsyncModel: TypeAlias = AsyncLLM | AsyncEmbeddingModel | AsyncDecisionModel
+AnyAsyncModel: TypeAlias = Union[AsyncLLM, AsyncEmbeddingModel, "lms.AsyncDecisionModel"]
 
 
 class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
@@ -502,11 +461,9 @@ class AsyncDownloadedEmbeddingModel(AsyncDownloadedModel[AsyncEmbeddingModel, Em
     """An embedding model on the server's disk."""
 
 
-class AsyncDownloadedDecisionModel(AsyncDownloadedModel[AsyncDecisionModel, DecisionModelInfo]):
-    """A decision model on the server's disk."""
-
-
-AnyAsyncDownloadedModel: TypeAlias = AsyncDownloadedLlm | AsyncDownloadedEmbeddingModel | AsyncDownloadedDecisionModel
+AnyAsyncDownloadedModel: TypeAlias = Union[
+    AsyncDownloadedLlm, AsyncDownloadedEmbeddingModel, "lms.AsyncDownloadedDecisionModel"
+]
 
 
 class AsyncLlmNamespace(AsyncModelNamespace[AsyncLLM, AsyncDownloadedLlm]):
@@ -531,15 +488,11 @@ class AsyncEmbeddingNamespace(AsyncModelNamespace[AsyncEmbeddingModel, AsyncDown
         return AsyncEmbeddingModel(Embedder(self._context, state))
 
 
-class AsyncDecisionNamespace(AsyncModelNamespace[AsyncDecisionModel, AsyncDownloadedDecisionModel]):
-    """The decision models: `client.decision`."""
-
-    _kind: ClassVar[ModelKind] = "decision"
-    _downloaded = AsyncDownloadedDecisionModel
-
-    @override
-    def _handle_for(self, state: ModelState) -> AsyncDecisionModel:
-        return AsyncDecisionModel(cast("type[Decider]", model_class("decision"))(self._context, state))
+def _decisions(context: ClientContext) -> "AsyncDecisionNamespace":
+    """Return the decision models: `client.decision`."""
+    with door("decisions and rerankers"):
+        from lmstudio_integrations.client.api.decisions.asynchronous import AsyncDecisionNamespace  # noqa: PLC0415 - a leaf
+    return AsyncDecisionNamespace(context)
 
 
 class AsyncSystemNamespace(BaseNamespace):
@@ -550,12 +503,12 @@ class AsyncSystemNamespace(BaseNamespace):
         return self._as_downloaded(await arun(queries.list_downloaded(self._operation(), checked_kind(namespace))))
 
     def _as_downloaded(self, infos: Iterable[ModelInfo]) -> list[AnyAsyncDownloadedModel]:
-        namespaces: dict[str, AsyncModelNamespace[Any, Any]] = {
-            "llm": AsyncLlmNamespace(self._context),
-            "embedding": AsyncEmbeddingNamespace(self._context),
-            "decision": AsyncDecisionNamespace(self._context),
+        namespaces: dict[str, Callable[[ClientContext], AsyncModelNamespace[Any, Any]]] = {
+            "llm": AsyncLlmNamespace,
+            "embedding": AsyncEmbeddingNamespace,
+            "decision": _decisions,
         }
-        return [downloaded(namespaces[info.type], info) for info in infos]
+        return [downloaded(namespaces[info.type](self._context), info) for info in infos]
 
     async def get_version(self) -> ServerVersion:
         """Return the version of LM Studio."""
@@ -646,9 +599,9 @@ class AsyncClient(BaseClient):
         return AsyncEmbeddingNamespace(self._context)
 
     @property
-    def decision(self) -> AsyncDecisionNamespace:
+    def decision(self) -> "AsyncDecisionNamespace":
         """The decision models."""
-        return AsyncDecisionNamespace(self._context)
+        return _decisions(self._context)
 
     @property
     def system(self) -> AsyncSystemNamespace:

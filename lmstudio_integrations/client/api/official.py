@@ -15,7 +15,6 @@ from lmstudio_integrations.client.api.sync import (
     AnyDownloadedModel,
     AnyModel,
     Client,
-    DecisionModel,
     EmbeddingModel,
     SyncModelHandle,
 )
@@ -156,7 +155,7 @@ def embedding_model(model_key: str | None = None, /, **parameters: Unpack[ModelP
     return get_default_client().embedding.model(model_key, **parameters)
 
 
-def decision_model(model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> DecisionModel:
+def decision_model(model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> "lms.DecisionModel":
     """Get a decision model with the default client: `client.decision.model`."""
     return get_default_client().decision.model(model_key, **parameters)
 

@@ -7,7 +7,7 @@ Every method runs a flow. `python -m tools.sync_client` writes `sync.py`, which 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, Union, cast, overload
 
 from typing_extensions import Unpack, override
 
@@ -37,7 +37,6 @@ from lmstudio_integrations.client.files import uploads
 from lmstudio_integrations.client.files.uploads import FileInput, PendingHistory
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools
-from lmstudio_integrations.client.models.kinds import model_class
 from lmstudio_integrations.client.models.loading import DEFAULT_TTL, plan_memory
 from lmstudio_integrations.client.models.model import Texts
 from lmstudio_integrations.client.models.state import ModelState
@@ -45,13 +44,13 @@ from lmstudio_integrations.client.predictions.language_model import LanguageMode
 from lmstudio_integrations.client.predictions.plan import History, PredictionParameters, PromptParameters
 from lmstudio_integrations.client.support.arguments import TIMEOUTS, flag_of, text_of
 from lmstudio_integrations.client.transport.base_namespace import BaseNamespace
+from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect.discovery import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import Mailbox, ThreadMailbox
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.types.config import (
-    DecisionLoadModelConfig,
     EmbeddingLoadModelConfig,
     Evict,
     LlmLoadModelConfig,
@@ -65,8 +64,6 @@ from lmstudio_integrations.types.machines import HardwareSurvey, LinkStatus
 from lmstudio_integrations.types.models import (
     ChatTemplateInfo,
     ContextUse,
-    DecisionModelInfo,
-    DecisionModelInstanceInfo,
     EmbeddingModelInfo,
     EmbeddingModelInstanceInfo,
     InstanceProcessingState,
@@ -81,7 +78,7 @@ from lmstudio_integrations.types.models import (
 from lmstudio_integrations.types.results import PredictionResult
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.predictions.decisions.decider import Decider
+    from lmstudio_integrations.client.api.decisions.sync import DecisionNamespace
 
 
 class Handle(BaseModelHandle[ModelT_co]):
@@ -364,45 +361,7 @@ class EmbeddingModel(SyncModelHandle[Embedder]):
         return EmbeddingLoadModelConfig.from_fields(run(self._model.get_load_fields()))
 
 
-class DecisionModel(Handle["Decider"]):
-    """A decision model: it answers typed questions, and writes no text."""
-
-    def decide(
-        self,
-        state: object,
-        questions: "Mapping[str, lms.Question | Mapping[str, Any]]",
-        **parameters: "Unpack[lms.DecideParameters]",
-    ) -> "lms.Decision":
-        """Return the answers to questions about a state, with the probabilities that the server reports.
-
-        All questions are one HTTP request, which needs httpx. Loads the model if necessary.
-
-        Args:
-            state: As that of a language model, see `LLM.decide`. Messages may have `image_url` parts with data URLs, if
-                the model sees images.
-            questions: The questions by their ids: `Noul`, `Choice`, `Score`, or dicts with the same members.
-            parameters: Those of language models have no effect here, so one with another value than `None` is an error,
-                except `permutations=1`.
-
-        Raises:
-            LMStudioProtocolError: If an answer of the server does not fit its question.
-            LMStudioServerError: If the server rejects the state or a question.
-            LMStudioUnsupportedError: If the model does not see images, the server does not answer such questions, or
-                httpx is not installed.
-            LMStudioValueError: If an argument is invalid.
-        """
-        return run(self._model.decide(state, questions, parameters))
-
-    def get_info(self, *, load: bool = False) -> DecisionModelInstanceInfo:
-        """Return the info of the instance; with `load`, load the model first if it was unloaded."""
-        return cast("DecisionModelInstanceInfo", run(self._model.get_info(load=load)))
-
-    def get_load_config(self) -> DecisionLoadModelConfig:
-        """Return the settings that the instance was loaded with."""
-        return DecisionLoadModelConfig.from_fields(run(self._model.get_load_fields()))
-
-
-AnyModel: TypeAlias = LLM | EmbeddingModel | DecisionModel
+AnyModel: TypeAlias = Union[LLM, EmbeddingModel, "lms.DecisionModel"]
 
 
 class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
@@ -501,11 +460,7 @@ class DownloadedEmbeddingModel(DownloadedModel[EmbeddingModel, EmbeddingModelInf
     """An embedding model on the server's disk."""
 
 
-class DownloadedDecisionModel(DownloadedModel[DecisionModel, DecisionModelInfo]):
-    """A decision model on the server's disk."""
-
-
-AnyDownloadedModel: TypeAlias = DownloadedLlm | DownloadedEmbeddingModel | DownloadedDecisionModel
+AnyDownloadedModel: TypeAlias = Union[DownloadedLlm, DownloadedEmbeddingModel, "lms.DownloadedDecisionModel"]
 
 
 class LlmNamespace(ModelNamespace[LLM, DownloadedLlm]):
@@ -530,15 +485,11 @@ class EmbeddingNamespace(ModelNamespace[EmbeddingModel, DownloadedEmbeddingModel
         return EmbeddingModel(Embedder(self._context, state))
 
 
-class DecisionNamespace(ModelNamespace[DecisionModel, DownloadedDecisionModel]):
-    """The decision models: `client.decision`."""
-
-    _kind: ClassVar[ModelKind] = "decision"
-    _downloaded = DownloadedDecisionModel
-
-    @override
-    def _handle_for(self, state: ModelState) -> DecisionModel:
-        return DecisionModel(cast("type[Decider]", model_class("decision"))(self._context, state))
+def _decisions(context: ClientContext) -> "DecisionNamespace":
+    """Return the decision models: `client.decision`."""
+    with door("decisions and rerankers"):
+        from lmstudio_integrations.client.api.decisions.sync import DecisionNamespace  # noqa: PLC0415 - a leaf
+    return DecisionNamespace(context)
 
 
 class SystemNamespace(BaseNamespace):
@@ -549,12 +500,12 @@ class SystemNamespace(BaseNamespace):
         return self._as_downloaded(run(queries.list_downloaded(self._operation(), checked_kind(namespace))))
 
     def _as_downloaded(self, infos: Iterable[ModelInfo]) -> list[AnyDownloadedModel]:
-        namespaces: dict[str, ModelNamespace[Any, Any]] = {
-            "llm": LlmNamespace(self._context),
-            "embedding": EmbeddingNamespace(self._context),
-            "decision": DecisionNamespace(self._context),
+        namespaces: dict[str, Callable[[ClientContext], ModelNamespace[Any, Any]]] = {
+            "llm": LlmNamespace,
+            "embedding": EmbeddingNamespace,
+            "decision": _decisions,
         }
-        return [downloaded(namespaces[info.type], info) for info in infos]
+        return [downloaded(namespaces[info.type](self._context), info) for info in infos]
 
     def get_version(self) -> ServerVersion:
         """Return the version of LM Studio."""
@@ -644,9 +595,9 @@ class Client(BaseClient):
         return EmbeddingNamespace(self._context)
 
     @property
-    def decision(self) -> DecisionNamespace:
+    def decision(self) -> "DecisionNamespace":
         """The decision models."""
-        return DecisionNamespace(self._context)
+        return _decisions(self._context)
 
     @property
     def system(self) -> SystemNamespace:
