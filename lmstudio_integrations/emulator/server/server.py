@@ -7,7 +7,7 @@ import contextlib
 import http
 import json
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, TypeAlias, get_args
 from weakref import WeakSet
 
@@ -23,22 +23,13 @@ from lmstudio_integrations.emulator.server.clients import Authenticator
 from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.server.context import ServerState
 from lmstudio_integrations.emulator.server.handlers import SERVED
-from lmstudio_integrations.emulator.server.http_requests import (
-    HttpError,
-    HttpRequest,
-    bad_request,
-    response,
-    unexpected,
-)
-from lmstudio_integrations.emulator.server.sockets import Socket
+from lmstudio_integrations.emulator.server.http_requests import error_body, unexpected
+from lmstudio_integrations.emulator.server.sockets import RequestWithBody, Socket
 from lmstudio_integrations.emulator.server.tcp import port_error, stop_accepting
 from lmstudio_integrations.protocol.endpoints import Namespace
 
 GetHandler: TypeAlias = Callable[[ServerState], Awaitable[dict[str, Any]]]
 """Answers a request without a body."""
-
-PostHandler: TypeAlias = Callable[[ServerState, Any], Awaitable[dict[str, Any]]]
-"""Answers a request with a body, which is JSON."""
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -84,7 +75,7 @@ class Server:
         self.connections: set[ConnectionHandler] = set()
         self._ports = (port,) if isinstance(port, int) else tuple(port)
         self._state = state
-        self._authenticator = authenticator
+        self.authenticator = authenticator
         self._origins = frozenset(origins)
         self._sockets: WeakSet[Socket] = WeakSet()
         self._listener: WebSocketServer | None = None
@@ -134,7 +125,7 @@ class Server:
         environment.allow(self.host, self.port)
 
     def _create_socket(self, *arguments: Any, **settings: Any) -> Socket:
-        socket = Socket(*arguments, state=self._state, answer=self._answer, **settings)
+        socket = Socket(*arguments, state=self._state, begin_post=self._begin_post, **settings)
         self._sockets.add(socket)
         return socket
 
@@ -156,46 +147,33 @@ class Server:
         handle = _get_handler(path)
         if handle is None:
             return _json(socket, *unexpected("GET", path))
-        if error := self._token_error(authorization):
-            return _json(socket, error.body, error.status)
+        if why := self.authenticator.why_token_is_rejected(authorization):
+            body = error_body("invalid_request", why, "invalid_api_key")
+            return _json(socket, body, http.HTTPStatus.UNAUTHORIZED)
         await self._state.simulate_latency()
         return _json(socket, await handle(self._state))
 
-    async def _answer(self, request: HttpRequest) -> bytes:
-        """Return the response to a request with a body."""
-        handle = _post_handler(request.path)
-        if handle is None:
-            return response(*unexpected("POST", request.path))
+    def _begin_post(self, socket: Socket) -> RequestWithBody | None:
+        """Return what reads and answers a request with a body; `None` if nothing does."""
         try:
-            return response(await self._handle_post(handle, request))
-        except HttpError as error:
-            return error.to_bytes()
-        except Exception as error:  # a defect of the emulator must not leave the client without a response
-            logger.exception("the handler of %s failed", request.path)
-            return HttpError(http.HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", repr(error)).to_bytes()
+            with door("decisions"):
+                from lmstudio_integrations.emulator.server.handlers.decisions import POSTS  # noqa: PLC0415 - a leaf
+                from lmstudio_integrations.emulator.server.posts import Post  # noqa: PLC0415 - a leaf
+        except MissingLeafError:
+            return None
+        return Post(socket, self, self._state, POSTS)
 
-    async def _handle_post(self, handle: PostHandler, request: HttpRequest) -> Mapping[str, Any]:
-        if error := self._origin_error(request.headers.get("origin")):
-            raise bad_request(error, http.HTTPStatus.FORBIDDEN)
-        if token_error := self._token_error(request.headers.get("authorization", "")):
-            raise token_error
-        await self._state.simulate_latency()
-        return await handle(self._state, request.json())
-
-    def _token_error(self, authorization: str) -> HttpError | None:
-        why = self._authenticator.why_token_is_rejected(authorization)
-        return HttpError(http.HTTPStatus.UNAUTHORIZED, "invalid_request", why, "invalid_api_key") if why else None
-
-    def _origin_error(self, origin: str | None) -> str | None:
+    def origin_error(self, origin: str | None) -> str | None:
+        """Return why a browser's page may not connect; `None` if it may."""
         return None if origin is None or origin in self._origins else f"the origin {origin} is not allowed"
 
     def _http_error(self, request: Request, path: str) -> tuple[http.HTTPStatus, str] | None:
-        if error := self._origin_error(request.headers.get("Origin")):
+        if error := self.origin_error(request.headers.get("Origin")):
             return http.HTTPStatus.FORBIDDEN, error
         if path in _NAMESPACES and "Upgrade" not in request.headers:
             return http.HTTPStatus.UPGRADE_REQUIRED, "this is a WebSocket endpoint"
         if path not in _NAMESPACES and "Upgrade" in request.headers:
-            unknown = http.HTTPStatus.UNAUTHORIZED if self._authenticator.requires_token else http.HTTPStatus.NOT_FOUND
+            unknown = http.HTTPStatus.UNAUTHORIZED if self.authenticator.requires_token else http.HTTPStatus.NOT_FOUND
             return unknown, f"there is nothing at {path}"
         return None
 
@@ -203,7 +181,7 @@ class Server:
         assert isinstance(socket, Socket), "create_connection creates it"
         assert socket.request is not None, "the handshake is done"
         namespace = _NAMESPACES[socket.request.path.partition("?")[0]]
-        connection = self._handle(socket, namespace, self._state, self._authenticator)
+        connection = self._handle(socket, namespace, self._state, self.authenticator)
         self.connections.add(connection)
         self._state.request_log.notify()
         try:
@@ -236,13 +214,3 @@ def _get_handler(path: str) -> GetHandler | None:
     except MissingLeafError:
         return None
     return GETS.get(path)
-
-
-def _post_handler(path: str) -> PostHandler | None:
-    """Return the handler of a request with a body; `None` for a path that a server does not know."""
-    try:
-        with door("decisions"):
-            from lmstudio_integrations.emulator.server.handlers.decisions import POSTS  # noqa: PLC0415 - a leaf
-    except MissingLeafError:
-        return None
-    return POSTS.get(path)

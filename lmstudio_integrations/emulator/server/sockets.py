@@ -1,32 +1,36 @@
 """One TCP connection, as the library makes it and as `connection_handler` writes to it: a WebSocket or an HTTP request.
 
-Requests with a body, which WebSocket libraries do not read, are read here and answered by `server`.
+Requests with a body, which WebSocket libraries do not read, are passed to what `server` names for them.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from websockets.asyncio.server import ServerConnection
 from websockets.protocol import State
 
 from lmstudio_integrations.emulator.server import tcp
 from lmstudio_integrations.emulator.server.context import ServerState
-from lmstudio_integrations.emulator.server.http_requests import (
-    HttpError,
-    HttpRequest,
-    RequestReader,
-    response,
-    unexpected,
-)
+from lmstudio_integrations.emulator.server.http_requests import response, unexpected
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT = 10.0
 """Seconds until the request of a connection must have arrived."""
 
-_OTHER_METHODS = (b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"HEAD ")
+_OTHER_METHODS = (b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"HEAD ")
+
+
+class RequestWithBody(Protocol):
+    """Reads one request with a body from its connection, and answers it there."""
+
+    def receive(self, data: bytes, /) -> None:
+        """Receive bytes."""
+
+    def cancel(self) -> None:
+        """End; nobody waits for an answer any more."""
 
 
 class Socket(ServerConnection):
@@ -34,7 +38,7 @@ class Socket(ServerConnection):
 
     Args:
         state: The server's state.
-        answer: Answers a request with a body.
+        begin_post: Makes what reads and answers a request with a body; `None` if the server answers none.
         arguments: Passed by the library, as `settings`.
     """
 
@@ -42,14 +46,13 @@ class Socket(ServerConnection):
         self,
         *arguments: Any,
         state: ServerState,
-        answer: Callable[[HttpRequest], Coroutine[Any, Any, bytes]],
+        begin_post: "Callable[[Socket], RequestWithBody | None]",
         **settings: Any,
     ) -> None:
         super().__init__(*arguments, **settings)
         self._state = state
-        self._answer = answer
-        self._reader: RequestReader | None = None
-        self._answering: asyncio.Task[None] | None = None
+        self._begin_post = begin_post
+        self._post: RequestWithBody | None = None
         self.is_half_closed: bool = False
 
     @property
@@ -90,44 +93,33 @@ class Socket(ServerConnection):
 
     def data_received(self, data: bytes) -> None:
         """Receive bytes; requests with a body, and methods that the library drops silently, get a response."""
-        if self._reader is not None:
-            self._read(data)
-        elif self.protocol.state is not State.CONNECTING:
-            super().data_received(data)
-        elif data.startswith(b"POST "):
-            self._reader = RequestReader(self._state.limits.message_bytes)
-            self._read(data)
-        elif data.startswith(_OTHER_METHODS):
+        is_new = self.protocol.state is State.CONNECTING
+        if is_new and self._post is None and data.startswith(b"POST "):
+            self._post = self._begin_post(self)
+        if self._post is not None:
+            self._post.receive(data)
+        elif is_new and data.startswith(_OTHER_METHODS):
             method, path = data.decode("latin-1").split(" ")[:2]
-            self.transport.write(response(*unexpected(method, path)))
-            self.transport.close()
+            self.end_with(response(*unexpected(method, path)))
         else:
             super().data_received(data)
+
+    def end_with(self, last: bytes) -> None:
+        """Send a response, and close the connection."""
+        self.transport.write(last)
+        self.transport.close()
+
+    def stop_deadline(self) -> None:
+        """Wait for as long as it takes; the request has arrived."""
+        self._deadline.cancel()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End; nobody waits for an answer any more."""
-        self._deadline.cancel()
-        if self._answering is not None:
-            self._answering.cancel()
+        self.stop_deadline()
+        if self._post is not None:
+            self._post.cancel()
         super().connection_lost(exc)
 
     def _abort_if_silent(self) -> None:
-        if self.protocol.state is State.CONNECTING and self._answering is None:
+        if self.protocol.state is State.CONNECTING:
             self.transport.abort()
-
-    def _read(self, data: bytes) -> None:
-        """Read a request with a body, and begin to answer it."""
-        assert self._reader is not None, "it was made for the first bytes"
-        try:
-            request = None if self._answering else self._reader.feed(data)
-        except HttpError as error:
-            self.transport.write(error.to_bytes())
-            self.transport.close()
-        else:
-            if request is not None:
-                self._answering = self.loop.create_task(self._respond(request))
-
-    async def _respond(self, request: HttpRequest) -> None:
-        answer = await self._answer(request)
-        self.transport.write(answer)
-        self.transport.close()

@@ -9,7 +9,7 @@ from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.models.request_log import DecisionRecord
 from lmstudio_integrations.emulator.server.context import ServerState
-from lmstudio_integrations.emulator.server.http_requests import HttpError, bad_request
+from lmstudio_integrations.emulator.server.posts import HttpError, bad_request
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.decisions import parse_questions
 from lmstudio_integrations.types.models import by_identifier
