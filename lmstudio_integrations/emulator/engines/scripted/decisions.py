@@ -6,10 +6,12 @@
 import json
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from lmstudio_integrations.emulator.engines.scripted import words
+from lmstudio_integrations.emulator.engines.scripted.rules import Answers, Relevance, Rule, Word
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.types.decisions import Choice, Noul, Question, Score, options_of, parse_questions
 from lmstudio_integrations.types.reranking import QUESTION, QWEN3_RERANKER
@@ -17,8 +19,8 @@ from lmstudio_integrations.types.reranking import QUESTION, QWEN3_RERANKER
 _LEAST = 0.01
 """The weight of an option that has no word in common with the state."""
 
-Given = Mapping[str, float | Mapping[str, float]]
-"""Probabilities by the id of a question: that of yes, or those of some options. The others share what is left."""
+_IRRELEVANT = 0.01
+"""The relevance of a text that no rule matches, if there are rules for relevance."""
 
 
 def state_text(state: object) -> str:
@@ -26,12 +28,14 @@ def state_text(state: object) -> str:
     return state if isinstance(state, str) else json.dumps(state, ensure_ascii=False)
 
 
-def decide(request: Mapping[str, Any], given: Given) -> dict[str, Any]:
-    """Return the answers to a request (docs/protocol.md#decisions).
+def decide(request: Mapping[str, Any], rule: Rule | None) -> dict[str, Any]:
+    """Return the answers to a request (docs/protocol.md#decisions), as a rule gives them.
 
     Raises:
         WireError: If the given probabilities fit no question.
     """
+    steps = [step for step in (rule.then if rule else ()) if isinstance(step, Answers)]
+    given = {name: answer for step in steps for name, answer in step.answers.items()}
     state, questions = state_text(request["state"]), parse_questions(request["questions"])
     answers = {name: _answer(name, question, state, given.get(name)) for name, question in questions.items()}
     asked = sum(words.count(state_text(question)) for question in request["questions"].values())
@@ -84,7 +88,22 @@ _ASKED = re.compile(r"(?s)(.*)\n\nQuestion: (.*)\nAnswer with (?:one word|the le
 """The prompt of `decide` for a language model: the state, the question, and its options."""
 
 
-def first_word(prompt: str) -> dict[str, float] | None:
+def read_prompt(prompt: str) -> tuple[str, Word | None]:
+    """Return the text that a raw prompt is about, and what answers it with a word if it asks for one."""
+    reranked = rerank_prompt(prompt)
+    if reranked is not None:
+        return reranked.text, partial(_relevance, reranked)
+    answers = _first_word(prompt)
+    return prompt, None if answers is None else lambda _: answers
+
+
+def _relevance(prompt: "RerankPrompt", rules: Sequence[Rule]) -> dict[str, float]:
+    has_rules = any(isinstance(step, Relevance) for rule in rules for step in rule.then)
+    relevance = _IRRELEVANT if has_rules else words.coverage(prompt.query, prompt.text)
+    return Relevance(relevance=relevance).probabilities
+
+
+def _first_word(prompt: str) -> dict[str, float] | None:
     """Return the words with which a language model might answer a question, with probabilities; `None` for others."""
     asked = _ASKED.match(prompt)
     if asked is None:

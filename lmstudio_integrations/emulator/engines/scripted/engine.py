@@ -46,7 +46,6 @@ from lmstudio_integrations.emulator.engines.scripted.playback import (
     play_silently,
 )
 from lmstudio_integrations.emulator.engines.scripted.rules import (
-    Answers,
     AppliedRules,
     Rule,
     Situation,
@@ -178,9 +177,7 @@ class ScriptedModel:
         Raises:
             EngineError: If a rule says so.
         """
-        situation = Situation(last=text)
-        for wait in play_silently(self._match(situation), situation):
-            await _wait(wait, self._sleep)
+        await self._play_silently(text)
         return await run_in_thread(partial(words.embed, text, self._config.embedding_length), when=is_long(text))
 
     async def decide(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,13 +187,8 @@ class ScriptedModel:
             WireError: If a rule says so.
         """
         decisions = scripted_decisions()
-        situation = Situation(last=decisions.state_text(request["state"]))
-        rule = self._match(situation)
-        for wait in play_silently(rule, situation):
-            await _wait(wait, self._sleep)
-        steps = [step for step in (rule.then if rule else ()) if isinstance(step, Answers)]
-        given = {name: answer for step in steps for name, answer in step.answers.items()}
-        return await run_in_thread(partial(decisions.decide, request, given), when=True)
+        rule = await self._play_silently(decisions.state_text(request["state"]))
+        return await run_in_thread(partial(decisions.decide, request, rule), when=True)
 
     async def tokenize(self, text: str) -> list[int]:
         tokens = await run_in_thread(lambda: [words.token_id(token) for token in words.split(text)], when=is_long(text))
@@ -215,11 +207,16 @@ class ScriptedModel:
 
         return await run_in_thread(render, when=is_large(history.messages, len(tools)))
 
-    def _match(self, situation: Situation) -> Rule | None:
-        return first_match(self._config.rules, situation, self._applied)
-
     async def close(self) -> None:
         """Return at once: a scripted model holds no resources."""
+
+    async def _play_silently(self, text: str) -> Rule | None:
+        """Do what a rule says of a text, without writing anything; return the rule."""
+        situation = Situation(last=text)
+        rule = first_match(self._config.rules, situation, self._applied)
+        for wait in play_silently(rule, situation):
+            await _wait(wait, self._sleep)
+        return rule
 
 
 async def _wait(wait: Wait | Stall, sleep: Sleep) -> None:

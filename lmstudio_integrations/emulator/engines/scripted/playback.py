@@ -87,9 +87,6 @@ _NAME = re.compile(r"(?<=\s)[A-Z][\w-]+")
 _LONGEST_ARGUMENT = 200
 """The most characters of a message that are an argument."""
 
-_IRRELEVANT = 0.01
-"""The relevance of a text that no rule matches, if there are rules for relevance."""
-
 _REJECTED = "System message must be at the beginning."
 """What the template of a popular model raises."""
 
@@ -302,12 +299,8 @@ def _default_steps(rules: Sequence[Rule], request: GenerateRequest, situation: S
         return [Text(text=json.dumps(instance, ensure_ascii=False))]
     if request.tool_choice == "required":
         return [_any_call(request, situation.called)]
-    if situation.query is not None:
-        has_rules = any(isinstance(step, Relevance) for rule in rules for step in rule.then)
-        relevance = _IRRELEVANT if has_rules else words.coverage(situation.query, situation.last)
-        return [Relevance(relevance=relevance)]
-    if situation.answers is not None:
-        return [Probabilities(probabilities=situation.answers)]
+    if situation.word is not None:
+        return [Probabilities(probabilities=situation.word(rules))]
     return [Text(text=f'You said "{situation.last}". What shall we talk about next?')]
 
 

@@ -8,7 +8,7 @@ texts, would match for each of them.
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -409,11 +409,15 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f"; {explain_unknown_name(name, list(names))}"
 
 
+Word: TypeAlias = Callable[[Sequence[Rule]], dict[str, float]]
+
+
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the conditions of a rule are checked against, a reranker's query, and the answers to a question.
+    """What the conditions of a rule are checked against.
 
     Attributes:
+        word: Returns the probabilities of the word that answers a raw prompt, with the rules of the model.
         question: The user's message, where the last one is the result of a tool.
         called: The tools that were called since.
     """
@@ -421,8 +425,7 @@ class Situation:
     last: str = ""
     question: str | None = None
     called: frozenset[str] = frozenset()
-    query: str | None = None
-    answers: dict[str, float] | None = None
+    word: Word | None = None
     role: str = "user"
     tools: frozenset[str] = frozenset()
     required: bool = False
@@ -445,8 +448,8 @@ class Situation:
             json=form == "json",
         )
         if request.history is None:
-            query, last, answers = read_prompt(request.prompt or "")
-            return replace(requested, last=last, query=query, answers=answers)
+            last, word = read_prompt(request.prompt or "")
+            return replace(requested, last=last, word=word)
         messages = request.history.messages
         users = [index for index, message in enumerate(messages) if message.role == "user"]
         turn = messages[users[-1] :] if users else messages
@@ -543,15 +546,9 @@ def scripted_decisions() -> Any:
     return decisions
 
 
-def read_prompt(prompt: str) -> tuple[str | None, str, dict[str, float] | None]:
-    """Return what a raw prompt asks: the query of a reranker, its text, and the words that answer a question.
-
-    Another prompt is only a text.
-    """
-    query: str | None = None
-    answers: dict[str, float] | None = None
+def read_prompt(prompt: str) -> tuple[str, Word | None]:
+    """Return the text that a raw prompt is about, and what answers it with a word if it asks for one."""
     with suppress(ImportError):
-        scripted = scripted_decisions()
-        query, prompt = scripted.rerank_prompt(prompt) or (None, prompt)
-        answers = scripted.first_word(prompt)
-    return query, prompt, answers
+        read: tuple[str, Word | None] = scripted_decisions().read_prompt(prompt)
+        return read
+    return prompt, None
