@@ -232,11 +232,6 @@ class FailoverOperation(ModelOperation):
         self._all_started_at: float | None = None
         """When the first of the attempts that share the total timeout began."""
 
-    @property
-    def failover(self) -> "FailoverOperation":
-        """Itself."""
-        return self
-
     def run(self, work: Callable[[Operation], Flow[T]]) -> Flow[T]:
         """Return what `work` returns in the first attempt that succeeds, on any host."""
         try:

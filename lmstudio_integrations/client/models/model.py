@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.loading import Loader
@@ -80,20 +80,6 @@ class Retries:
         return min(INITIAL_DELAY * 2.0 ** (self.connection_retries - 1), MAX_DELAY)
 
 
-class Failover(Protocol):
-    """What an operation on several hosts is told by the prediction that it is of."""
-
-    def record_success(self, result: PredictionResult | None = None) -> None:
-        """Record that the host has responded, and release its slot."""
-
-    def release(self) -> None:
-        """Release the slot, if there is one. Any thread may call it."""
-
-    def final_error(self, error: LMStudioError) -> LMStudioError:
-        """Return the error of the operation, whose last attempt has failed with an error."""
-        ...
-
-
 class ModelOperation(Operation):
     """One operation on a model. Each attempt finds or loads the instance; a failure may start another.
 
@@ -129,11 +115,6 @@ class ModelOperation(Operation):
         self._retries = Retries(context.max_retries)
         self._delay: float | None = None
         self._instance: Instance | None = None
-
-    @property
-    def failover(self) -> Failover | None:
-        """What moves it to another host; `None` on one server."""
-        return None
 
     def run(self, work: Callable[[Operation], Flow[T]]) -> Flow[T]:
         """Return what `work` returns in the first attempt that succeeds; it makes its calls with this operation."""
@@ -226,6 +207,16 @@ class ModelOperation(Operation):
         self.listener.on_retry(error)
         self._delay, self._is_unloaded, self.is_running = delay, is_unloaded, False
         return True
+
+    def record_success(self, result: PredictionResult) -> None:
+        """Record that a prediction has its result; on several hosts, its host gets the next ones of the conversation."""
+
+    def release(self) -> None:
+        """Release the slot of its host, if it runs on one of several. Any thread may call it."""
+
+    def final_error(self, error: LMStudioError) -> LMStudioError:
+        """Return the error of the operation, whose last attempt has failed with an error."""
+        return error
 
     def explain(self, error: LMStudioError) -> LMStudioError:
         """Return an error of the server with what this process knows of the model."""

@@ -255,8 +255,7 @@ class Prediction:
             error = error or LMStudioCancelledError(f"{self._plan.label}: the stream was {reason}")
             error.__suppress_context__ = True  # `_ClosedError` is an internal detail
             self._report_end(self._settle(self._result_of_earlier(error) or error))
-        if self._operation.failover is not None:
-            self._operation.failover.release()
+        self._operation.release()
         self._wake(self._step, at_once=at_once)
 
     def _result_of_earlier(self, error: LMStudioCancelledError) -> PredictionResult | None:
@@ -344,8 +343,7 @@ class Prediction:
                     continue
                 fallback = self._fallback_after(error)
                 if fallback is None:
-                    failover = self._operation.failover
-                    raise error if failover is None else failover.final_error(error)  # noqa: B904 - it has its cause
+                    raise self._operation.final_error(error)  # noqa: B904 - it has its cause
                 events = yield from self._deliver(*fallback, self._outside_of(self._ask))
             if events:  # otherwise all of them are held
                 return events
@@ -540,8 +538,7 @@ class Prediction:
             # The last ask may have failed before it had an instance.
             asks = (self._ask, *reversed(self._earlier))
             next(ask for ask in asks if ask.raw.end is not None).instance.reasoning.add(result.thoughts)
-        if operation.failover is not None:
-            operation.failover.record_success(result)
+        operation.record_success(result)
         parsed = json_object(result.content) if plan.parse_json and stop_reason != "userStopped" else None
         result = result if parsed is None else replace(result, parsed=parsed, structured=True)
         if self._settle(result) is not result:
