@@ -66,8 +66,8 @@ _EXPORTS = {
     ".types.functions": "ToolCallRequest ToolCallContext ToolFunctionDef ToolFunctionDefDict",
     ".types.gpu": "GpuSetting",
     ".types.hosts": "HostStatus",
-    ".types.machines": "Eviction HardwareSurvey LinkStatus LinkedDevice",
-    ".types.memory_plans": "LoadedModel MemoryPlan PlannedModel",
+    ".types.machines": "HardwareSurvey LinkStatus LinkedDevice",
+    ".types.memory_plans": "Eviction LoadedModel MemoryPlan PlannedModel",
     ".types.models": """
         ChatTemplateInfo ContextUse DecisionModelInfo DecisionModelInstanceInfo EmbeddingModelInfo
         EmbeddingModelInstanceInfo InstanceProcessingState LlmInfo LlmInstanceInfo ModelInfo ModelInstanceInfo

@@ -3,10 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmstudio_integrations.types.config import ModelKind
-from lmstudio_integrations.types.machines import Eviction
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.types.memory_plans import Eviction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,7 @@ class HostStatus:
     context_length: int | None = None
     path: str | None = None
     quantization: str | None = None
-    evictions: tuple[Eviction, ...] = ()
+    evictions: "tuple[Eviction, ...]" = ()
     dimensions: int | None = None
 
     @property

@@ -1,10 +1,9 @@
-"""The machines of a server: devices that are linked to it, its own hardware, and what was evicted from its memory.
+"""The machines of a server: devices that are linked to it, and its own hardware.
 
 See `docs/protocol.md#repository-endpoints` and `docs/protocol.md#runtime-endpoints`.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Final
 
 from pydantic import Field
@@ -221,24 +220,3 @@ class HardwareSurvey(WireModel):
         """What the engines could not find out, each with the engine's name and the reason, in the server's words."""
         found = [f"{engine.name}: {problem}" for engine in self.engines for problem in engine.problems]
         return list(dict.fromkeys(found))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Eviction:
-    """An instance that `load_policy="fit"` has evicted.
-
-    Attributes:
-        identifier: Its identifier.
-        model_key: The key of its model.
-        device: The identifier of its linked device; `None` for the server's own machine.
-        evicted_for: The key of the model that needed its memory.
-        at: When, as a Unix time in seconds.
-        loaded_again: Whether it was loaded again, because the other model could not be loaded after all.
-    """
-
-    identifier: str
-    model_key: str
-    device: str | None = None
-    evicted_for: str
-    at: float
-    loaded_again: bool = False

@@ -1,4 +1,4 @@
-"""What fits into the memory of a machine: the result of `plan`."""
+"""What fits into the memory of a machine: the result of `plan`, and what was evicted there."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -155,3 +155,24 @@ def _table(rows: Iterable[tuple[str, ...]]) -> list[str]:
     listed = [tuple(one_line(cell) for cell in row) for row in rows]  # a name of a server cannot begin a row
     widths = [max(len(row[column]) for row in listed) for column in range(len(listed[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in listed]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eviction:
+    """An instance that `load_policy="fit"` has evicted.
+
+    Attributes:
+        identifier: Its identifier.
+        model_key: The key of its model.
+        device: The identifier of its linked device; `None` for the server's own machine.
+        evicted_for: The key of the model that needed its memory.
+        at: When, as a Unix time in seconds.
+        loaded_again: Whether it was loaded again, because the other model could not be loaded after all.
+    """
+
+    identifier: str
+    model_key: str
+    device: str | None = None
+    evicted_for: str
+    at: float
+    loaded_again: bool = False

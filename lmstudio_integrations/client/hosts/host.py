@@ -11,19 +11,21 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
+import lmstudio_integrations as lms
+from lmstudio_integrations._support.leaves import MissingLeafError, door
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations._support.typeguards import is_count, is_object
-from lmstudio_integrations.client.models.loading import Loader, lacks_room
+from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.model import Model, is_retryable
 from lmstudio_integrations.client.models.queries import get_load_config
 from lmstudio_integrations.client.models.state import (
     ModelState,
-    SeenMemory,
     matches,
     reference_of,
     specifier_of_instance,
 )
+from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, arun
 from lmstudio_integrations.client.transport.io_thread import on_io_thread
 from lmstudio_integrations.client.transport.operation import Operation
@@ -209,7 +211,7 @@ class Host:
         return replace(
             found,
             host=self.address,  # a server that was not named is found with the first call
-            evictions=tuple(SeenMemory.of(self.model.context).evictions.copy()),  # in one step
+            evictions=_evictions(self.model.context),
             has_failed=record.has_failed,
             loaded=loaded,
             loading=bool(record.loads) and not loaded,
@@ -218,6 +220,26 @@ class Host:
             # Of a host that is lost as well, because the program has its vectors; not of an instance that is new there.
             dimensions=None if instance is None or is_new else instance.dimensions,
         )
+
+
+_PLANS = "plans of what fits into the memory"
+
+
+def _evictions(context: ClientContext) -> "tuple[lms.Eviction, ...]":
+    """Return what the policy `fit` has evicted on a server; nothing in a copy that is without plans."""
+    try:
+        with door(_PLANS):
+            from lmstudio_integrations.client.models.seen_memory import SeenMemory  # noqa: PLC0415 - a leaf
+    except MissingLeafError:
+        return ()
+    return tuple(SeenMemory.of(context).evictions.copy())  # in one step
+
+
+def _lacks_room(operation: Operation, state: ModelState) -> Flow[bool]:
+    """Whether the policy `fit` would have to evict others before it loads a model."""
+    with door(_PLANS):
+        from lmstudio_integrations.client.models.fitting import Fit  # noqa: PLC0415 - a leaf
+    return (yield from Fit(Loader(operation, state)).lacks_room())
 
 
 def conversation_of(prompt: PromptFingerprint) -> list[int]:
@@ -288,7 +310,7 @@ def _find(operation: Operation, state: ModelState, nothing: HostStatus) -> Flow[
             lambda infos: any(info.get("type") == state.kind and matches(state.key or "", info) for info in infos),
             label="Model list",
         )
-        is_full = downloaded and state.fits and (yield from lacks_room(operation, state))
+        is_full = downloaded and state.fits and (yield from _lacks_room(operation, state))
         return replace(nothing, downloaded=downloaded, lacks_room=is_full), None
     fields = yield from get_load_config(operation, state.kind, specifier_of_instance(info))
     length, quantization = info.get("contextLength"), info.get("quantization")

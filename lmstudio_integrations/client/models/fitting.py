@@ -15,9 +15,9 @@ from lmstudio_integrations.client.models.load_steps import FIRST_PAUSE, LONGEST_
 from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.planning import PINNED, Machine, Resident, Wanted, on_another_device
 from lmstudio_integrations.client.models.queries import devices_with, list_wire_infos, unload
+from lmstudio_integrations.client.models.seen_memory import SeenMemory
 from lmstudio_integrations.client.models.state import (
     Instance,
-    SeenMemory,
     ServerModels,
     WireInfo,
     device_of,
@@ -36,8 +36,7 @@ from lmstudio_integrations.protocol.kv_config import stack_of_fields
 from lmstudio_integrations.protocol.prediction import model_info
 from lmstudio_integrations.protocol.requests import LoadModel
 from lmstudio_integrations.types.config import Evict
-from lmstudio_integrations.types.machines import Eviction
-from lmstudio_integrations.types.memory_plans import MemoryPlan
+from lmstudio_integrations.types.memory_plans import Eviction, MemoryPlan
 
 logger: logging.Logger = logging.getLogger(__name__)
 

@@ -30,8 +30,8 @@ from lmstudio_integrations.client.models.queries import (
 )
 from lmstudio_integrations.client.models.state import (
     Instance,
+    LoadObservers,
     ModelState,
-    SeenMemory,
     ServerModels,
     WireInfo,
     identifier_of,
@@ -373,8 +373,9 @@ class Loader:
             operation.listener.on_load(target, state.key, seconds, None)
             operation.load_times.append(seconds)
             state.loaded_here = reference_of(info)
-            seen = SeenMemory.of(operation.context)
-            seen.record_load(info.get("deviceIdentifier"), str(info.get("modelKey")))
+            observers = operation.context.shared(LoadObservers, operation.context.server)
+            for record in [*observers.values()]:  # in one step: another thread may add one
+                record(info)
         return info
 
     def _request_load(self, endpoint: str, parameter: Mapping[str, Any], packets: LoadPackets) -> Flow[WireInfo]:
@@ -428,11 +429,6 @@ def _fit(loader: Loader) -> "Fit":
     with door(_PLANS):
         from lmstudio_integrations.client.models.fitting import Fit  # noqa: PLC0415 - a leaf
     return Fit(loader)
-
-
-def lacks_room(operation: Operation, state: ModelState) -> Flow[bool]:
-    """Whether the policy `fit` would have to evict others before it loads a model."""
-    return (yield from _fit(Loader(operation, state)).lacks_room())
 
 
 def plan_memory(

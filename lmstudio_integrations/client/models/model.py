@@ -209,7 +209,7 @@ class ModelOperation(Operation):
         return True
 
     def record_success(self, result: PredictionResult) -> None:
-        """Record that a prediction has its result; on several hosts, its host gets the next ones of the conversation."""
+        """Record that a prediction has its result, for what chooses the host of the next one."""
 
     def release(self) -> None:
         """Release the slot of its host, if it runs on one of several. Any thread may call it."""

@@ -25,8 +25,8 @@ from lmstudio_integrations.client.models.queries import (
     on_device,
     survey_hardware,
 )
+from lmstudio_integrations.client.models.seen_memory import SeenMemory
 from lmstudio_integrations.client.models.state import (
-    SeenMemory,
     ServerModels,
     WireInfo,
     identifier_of,

@@ -4,7 +4,6 @@
 thread may call it: each function changes one dict with one operation, which is atomic with and without the GIL.
 """
 
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,7 +22,6 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioEvictionWarning, LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.requests import OnDevice, UnloadModel
 from lmstudio_integrations.types.config import LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
-from lmstudio_integrations.types.machines import Eviction
 from lmstudio_integrations.types.models import by_identifier
 from lmstudio_integrations.types.reasoning import REJECTED_REASONING, Tags, Thought, Treatment
 
@@ -407,43 +405,5 @@ class ServerModels:
         return sorted(key for pair in pairs if model_key in pair for key in pair if key != model_key)
 
 
-_MOST_EVICTIONS = 256
-"""Evictions that are remembered at most, of each server."""
-
-
-class SeenMemory:
-    """What this process has seen of the memory of one server's machines. Any thread may change it, in one step.
-
-    Attributes:
-        evictions: What the policy `fit` has evicted, the newest last.
-    """
-
-    def __init__(self) -> None:
-        self.evictions: deque[Eviction] = deque(maxlen=_MOST_EVICTIONS)
-        self._refused: dict[tuple[str | None, str], dict[int | None, int]] = {}
-
-    @classmethod
-    def of(cls, context: ClientContext) -> "SeenMemory":
-        """Return that of a server, however it was named; there is one, new after a fork."""
-        return context.shared(cls, context.server)
-
-    def record_load(self, device: str | None, model_key: str) -> None:
-        """Record that a model was loaded, so it may be again."""
-        self._refused.pop((device, model_key), None)
-
-    def record_refusal(self, device: str | None, model_key: str, context_length: int | None, beside: int) -> None:
-        """Record that a model was refused beside so many bytes."""
-        refused = self._refused.setdefault((device, model_key), {})
-        refused[context_length] = min(beside, refused.get(context_length, beside))
-
-    def refused_beside(self, device: str | None, model_key: str, context_length: int | None) -> int | None:
-        """Return beside how many bytes a model was refused, with this context length or a shorter one."""
-        refused = self._refused.get((device, model_key), {})
-        return min(
-            (
-                beside
-                for length, beside in refused.copy().items()
-                if length == context_length or (length and context_length and length < context_length)
-            ),
-            default=None,
-        )
+class LoadObservers(dict[object, Callable[[WireInfo], None]]):
+    """Called with each model that this process has loaded on a server. There is one per server, new after a fork."""

@@ -17,7 +17,6 @@ import lmstudio_integrations as lms
 from lmstudio_integrations._adapters.runtime import Runtime
 from lmstudio_integrations._support import environment
 from lmstudio_integrations._support.threads import BoundedCache
-from lmstudio_integrations.client.models.state import SeenMemory
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
@@ -211,18 +210,31 @@ def test_a_slot_of_a_host_belongs_to_one_call() -> None:
     assert record.calls == {}
 
 
-def test_what_is_read_of_the_log_and_of_evictions_is_a_copy() -> None:
+def test_what_is_read_of_the_log_is_a_copy() -> None:
     log: Records[EmbeddingRecord] = Records(50, lambda: None)
-    seen = SeenMemory()
 
     def write_or_read(number: int) -> None:
         for step in range(TIMES):
             if number == 0:
                 log.add(EmbeddingRecord(model="m", client="c", text=f"{step:04}"))
-                seen.evictions.append(lms.Eviction(identifier="a", model_key="a", evicted_for="b", at=0.0))
             else:
                 read = [each.text for each in log.all]
                 assert read == sorted(read)
+
+    together(THREADS, write_or_read)
+
+
+@pytest.mark.leaf("planning")
+def test_what_is_read_of_evictions_is_a_copy() -> None:
+    from lmstudio_integrations.client.models.seen_memory import SeenMemory
+
+    seen = SeenMemory()
+
+    def write_or_read(number: int) -> None:
+        for _ in range(TIMES):
+            if number == 0:
+                seen.evictions.append(lms.Eviction(identifier="a", model_key="a", evicted_for="b", at=0.0))
+            else:
                 assert len(seen.evictions.copy()) <= TIMES
 
     together(THREADS, write_or_read)
