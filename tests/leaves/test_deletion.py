@@ -36,6 +36,7 @@ PROTECT = {
 FAILS: dict[str, str] = {
     "decisions": "lms.Client().llm.lazy_model('m').rerank('q', ['t'])",
     "hosts": "ChatLMStudio(model='m', host=['127.0.0.1:1', '127.0.0.1:2']).invoke('Hello')",
+    "concurrent_flows": "ChatLMStudio(model='m', host=['127.0.0.1:1', '127.0.0.1:2']).invoke('Hello')",
     "planning": "lms.Client().plan(['m'])",
     "downloads": "lms.Client().repository",
     "devices": "Emulator(catalog={'memory_gib': 8})",

@@ -13,8 +13,15 @@ from typing import Any
 from lmstudio_integrations.client.models.admission import SingleFlight
 from lmstudio_integrations.client.models.load_steps import FIRST_PAUSE, LONGEST_PAUSE
 from lmstudio_integrations.client.models.loading import Loader
-from lmstudio_integrations.client.models.planning import PINNED, Machine, Resident, Wanted, on_another_device
-from lmstudio_integrations.client.models.queries import devices_with, list_wire_infos, unload
+from lmstudio_integrations.client.models.planning import (
+    PINNED,
+    Machine,
+    Resident,
+    Wanted,
+    devices_with,
+    on_another_device,
+)
+from lmstudio_integrations.client.models.queries import list_wire_infos, unload
 from lmstudio_integrations.client.models.seen_memory import SeenMemory
 from lmstudio_integrations.client.models.state import (
     Instance,

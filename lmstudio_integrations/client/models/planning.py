@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.models.queries import (
-    devices_with,
     estimate_usage,
     get_load_config,
     get_processing_state,
+    link_status,
     list_all_loaded,
     list_downloaded,
     list_downloaded_infos,
@@ -190,6 +190,15 @@ class _Room:
 def size_of(resident: Resident) -> int:
     """Return what an instance takes, in bytes. One without an estimate takes something, or no refusal would count."""
     return resident.memory_bytes or 1
+
+
+def devices_with(operation: Operation, name: str) -> Flow[list[str]]:
+    """Return the names of the connected machines on which a model is downloaded; `local` is the server's own."""
+    infos = yield from list_downloaded_infos(operation)
+    found = {info.get("deviceIdentifier") for info in infos if matches(name, info)}
+    peers = (yield from link_status(operation)).peers if found - {None} else ()
+    linked = [peer.device_name for peer in peers if peer.device_identifier in found and peer.is_connected]
+    return [*([LOCAL] if None in found else []), *linked]
 
 
 class Machine:

@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_count, is_list
-from lmstudio_integrations.client.models.state import Specifier, WireInfo, identifier_of, matches
+from lmstudio_integrations.client.models.state import Specifier, WireInfo, identifier_of
 from lmstudio_integrations.client.support.arguments import (
     optional_text,
     text_of,
@@ -54,15 +54,6 @@ def version(operation: Operation) -> Flow[ServerVersion]:
 def link_status(operation: Operation) -> Flow[LinkStatus]:
     """Return what the server knows of linked devices."""
     return (yield from operation.call("repository", "lmLinkStatus", None, LinkStatus.read, label="Device list"))
-
-
-def devices_with(operation: Operation, name: str) -> Flow[list[str]]:
-    """Return the names of the connected machines on which a model is downloaded; `local` is the server's own."""
-    infos = yield from list_downloaded_infos(operation)
-    found = {info.get("deviceIdentifier") for info in infos if matches(name, info)}
-    peers = (yield from link_status(operation)).peers if found - {None} else ()
-    linked = [peer.device_name for peer in peers if peer.device_identifier in found and peer.is_connected]
-    return [*([LOCAL] if None in found else []), *linked]
 
 
 def survey_hardware(operation: Operation) -> Flow[HardwareSurvey]:

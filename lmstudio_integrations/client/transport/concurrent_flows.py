@@ -1,4 +1,4 @@
-"""Run several flows at once, as one flow: for operations on several hosts.
+"""Run several flows at once, as one flow: for models on several hosts, and for decisions.
 
 The caller of the common flow waits for all of them, and runs their callbacks.
 """
