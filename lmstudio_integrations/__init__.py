@@ -65,8 +65,9 @@ _EXPORTS = {
     ".types.files": "FileHandle",
     ".types.functions": "ToolCallRequest ToolCallContext ToolFunctionDef ToolFunctionDefDict",
     ".types.gpu": "GpuSetting",
+    ".types.hardware": "HardwareSurvey",
     ".types.hosts": "HostStatus",
-    ".types.machines": "HardwareSurvey LinkStatus LinkedDevice",
+    ".types.machines": "LinkStatus LinkedDevice",
     ".types.memory_plans": "Eviction LoadedModel MemoryPlan PlannedModel",
     ".types.models": """
         ChatTemplateInfo ContextUse DecisionModelInfo DecisionModelInstanceInfo EmbeddingModelInfo

@@ -27,8 +27,9 @@ from lmstudio_integrations.types.documents import ParsedDocument as ParsedDocume
 from lmstudio_integrations.types.files import FileHandle as FileHandle
 from lmstudio_integrations.types.functions import ToolCallRequest as ToolCallRequest, ToolCallContext as ToolCallContext, ToolFunctionDef as ToolFunctionDef, ToolFunctionDefDict as ToolFunctionDefDict
 from lmstudio_integrations.types.gpu import GpuSetting as GpuSetting
+from lmstudio_integrations.types.hardware import HardwareSurvey as HardwareSurvey
 from lmstudio_integrations.types.hosts import HostStatus as HostStatus
-from lmstudio_integrations.types.machines import HardwareSurvey as HardwareSurvey, LinkStatus as LinkStatus, LinkedDevice as LinkedDevice
+from lmstudio_integrations.types.machines import LinkStatus as LinkStatus, LinkedDevice as LinkedDevice
 from lmstudio_integrations.types.memory_plans import Eviction as Eviction, LoadedModel as LoadedModel, MemoryPlan as MemoryPlan, PlannedModel as PlannedModel
 from lmstudio_integrations.types.models import ChatTemplateInfo as ChatTemplateInfo, ContextUse as ContextUse, DecisionModelInfo as DecisionModelInfo, DecisionModelInstanceInfo as DecisionModelInstanceInfo, EmbeddingModelInfo as EmbeddingModelInfo, EmbeddingModelInstanceInfo as EmbeddingModelInstanceInfo, InstanceProcessingState as InstanceProcessingState, LlmInfo as LlmInfo, LlmInstanceInfo as LlmInstanceInfo, ModelInfo as ModelInfo, ModelInstanceInfo as ModelInstanceInfo
 from lmstudio_integrations.types.plugins import ToolContent as ToolContent, ToolImage as ToolImage, ToolReport as ToolReport

@@ -129,6 +129,7 @@ _LEAF_OF = {
     "act": "tool_loop",
     "decide": "decisions",
     "get_reasoning_replay": "reasoning_replay",
+    "hardware": "hardware",
     "parse_document": "documents",
     "plan": "planning",
     "rerank": "decisions",

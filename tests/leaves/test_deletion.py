@@ -38,6 +38,7 @@ FAILS: dict[str, str] = {
     "hosts": "ChatLMStudio(model='m', host=['127.0.0.1:1', '127.0.0.1:2']).invoke('Hello')",
     "concurrent_flows": "ChatLMStudio(model='m', host=['127.0.0.1:1', '127.0.0.1:2']).invoke('Hello')",
     "planning": "lms.Client().plan(['m'])",
+    "hardware": "lms.Client().hardware()",
     "downloads": "lms.Client().repository",
     "devices": "Emulator(catalog={'memory_gib': 8})",
     "documents": "lms.Client().files.retrieve('q', [])",

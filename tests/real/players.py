@@ -16,7 +16,7 @@ from lmstudio_integrations.protocol.errors import OVERFLOW, to_exception
 from lmstudio_integrations.protocol.exchange import Exchange, exchange_type
 from lmstudio_integrations.protocol.session import ClientSession
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
-from lmstudio_integrations.types.machines import HardwareSurvey, LinkStatus
+from lmstudio_integrations.types.machines import LinkStatus
 from lmstudio_integrations.types.models import INFO_TYPES, INSTANCE_INFO_TYPES, read_info
 from lmstudio_integrations.types.results import LlmPredictionStats
 from tests.client.fake import Socket, authenticate, fake_server, receive, send
@@ -186,7 +186,7 @@ async def _play_hardware(row: Row) -> None:
     said: dict[str, Any] = {"memoryInfo": row.payload} if "totalMemory" in row.payload else dict(row.payload)
     memory = said.pop("memoryInfo")
     engine = {"name": "engine", "hardwareSurvey": said, "memoryInfo": memory}
-    survey = HardwareSurvey.from_dict({"status": "ok", "engines": [engine]})
+    survey = lms.HardwareSurvey.from_dict({"status": "ok", "engines": [engine]})
     assert survey.memory_bytes == row.expect.get("memory_bytes", survey.memory_bytes)
     if "total_is_sum" in row.expect:
         parts = memory["ramCapacity"] + memory["vramCapacity"]

@@ -59,7 +59,7 @@ from lmstudio_integrations.types.config import (
 from lmstudio_integrations.types.embedding_prefixes import Purpose
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
-from lmstudio_integrations.types.machines import HardwareSurvey, LinkStatus
+from lmstudio_integrations.types.machines import LinkStatus
 from lmstudio_integrations.types.models import (
     ChatTemplateInfo,
     ContextUse,
@@ -655,9 +655,11 @@ class AsyncClient(BaseClient):
         evict = checked_choice(evict, Evict, "evict")
         return await arun(plan_memory(Operation(self._context), models, device, evict))
 
-    async def hardware(self) -> HardwareSurvey:
+    async def hardware(self) -> "lms.HardwareSurvey":
         """Return the hardware of the server's own machine, as its engines see it."""
-        return await arun(queries.survey_hardware(Operation(self._context)))
+        with door("surveys of hardware"):
+            from lmstudio_integrations.client.models.hardware import survey_hardware  # noqa: PLC0415 - a leaf
+        return await arun(survey_hardware(Operation(self._context)))
 
     async def link_status(self) -> LinkStatus:
         """Return what the server knows of linked devices (LM Link)."""

@@ -60,7 +60,7 @@ from lmstudio_integrations.types.config import (
 from lmstudio_integrations.types.embedding_prefixes import Purpose
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
-from lmstudio_integrations.types.machines import HardwareSurvey, LinkStatus
+from lmstudio_integrations.types.machines import LinkStatus
 from lmstudio_integrations.types.models import (
     ChatTemplateInfo,
     ContextUse,
@@ -651,9 +651,11 @@ class Client(BaseClient):
         evict = checked_choice(evict, Evict, "evict")
         return run(plan_memory(Operation(self._context), models, device, evict))
 
-    def hardware(self) -> HardwareSurvey:
+    def hardware(self) -> "lms.HardwareSurvey":
         """Return the hardware of the server's own machine, as its engines see it."""
-        return run(queries.survey_hardware(Operation(self._context)))
+        with door("surveys of hardware"):
+            from lmstudio_integrations.client.models.hardware import survey_hardware  # noqa: PLC0415 - a leaf
+        return run(survey_hardware(Operation(self._context)))
 
     def link_status(self) -> LinkStatus:
         """Return what the server knows of linked devices (LM Link)."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.typeguards import is_count
+from lmstudio_integrations.client.models.hardware import survey_hardware
 from lmstudio_integrations.client.models.queries import (
     estimate_usage,
     get_load_config,
@@ -23,7 +24,6 @@ from lmstudio_integrations.client.models.queries import (
     list_downloaded_infos,
     look_up,
     on_device,
-    survey_hardware,
 )
 from lmstudio_integrations.client.models.seen_memory import SeenMemory
 from lmstudio_integrations.client.models.state import (

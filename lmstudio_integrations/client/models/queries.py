@@ -29,7 +29,7 @@ from lmstudio_integrations.protocol.requests import (
     UnloadModel,
 )
 from lmstudio_integrations.types.config import ModelKind
-from lmstudio_integrations.types.machines import LOCAL, HardwareSurvey, LinkStatus
+from lmstudio_integrations.types.machines import LOCAL, LinkStatus
 from lmstudio_integrations.types.models import (
     INSTANCE_INFO_TYPES,
     InstanceProcessingState,
@@ -54,12 +54,6 @@ def version(operation: Operation) -> Flow[ServerVersion]:
 def link_status(operation: Operation) -> Flow[LinkStatus]:
     """Return what the server knows of linked devices."""
     return (yield from operation.call("repository", "lmLinkStatus", None, LinkStatus.read, label="Device list"))
-
-
-def survey_hardware(operation: Operation) -> Flow[HardwareSurvey]:
-    """Return the hardware of the server's own machine."""
-    read = HardwareSurvey.read
-    return (yield from operation.call("runtime", "surveyHardware", None, read, label="Hardware survey"))
 
 
 def on_device(operation: Operation, device: str | None) -> Flow[OnDevice]:

@@ -249,10 +249,10 @@ LISTS: dict[
 }
 """What lists them, an entry, what the server sends of entries, and odd values of optional members."""
 
-OF_FOUND = pytest.mark.leaf("downloads")
+OF_LEAVES = {"found": pytest.mark.leaf("downloads"), "GPUs": pytest.mark.leaf("hardware")}
 
 
-@pytest.mark.parametrize("name", [pytest.param(each, marks=OF_FOUND if each == "found" else ()) for each in LISTS])
+@pytest.mark.parametrize("name", [pytest.param(each, marks=OF_LEAVES.get(each, ())) for each in LISTS])
 def test_one_odd_entry_of_a_list_hides_no_other_and_keeps_what_can_be_read(
     nonsense: tuple[Nonsense, lms.Client], name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
