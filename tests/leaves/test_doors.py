@@ -87,6 +87,16 @@ def test_a_catalog_of_devices_or_memory_says_what_is_missing(
     assert Emulator(["m"]).catalog.models, "one machine, whose memory always fits, needs no leaf"
 
 
+def test_models_of_a_kind_that_a_copy_does_not_have_are_left_out_of_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmstudio_integrations.client.api.decisions.sync", None)
+    entries = [ModelEntry(key="chat", preload=True), ModelEntry(key="judge", kind="decision", preload=True)]
+    with Emulator(entries) as server, lms.Client(server.address) as client:
+        assert [model.model_key for model in client.list_downloaded_models()] == ["chat"]
+        assert [model.identifier for model in client.list_loaded_models()] == ["chat"]
+        with pytest.raises(ImportError, match="is without decisions and rerankers"):
+            client.list_loaded_models("decision")
+
+
 def test_an_image_that_cannot_be_downloaded_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lmstudio_integrations.client.files.fetch", None)
     image = {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}}

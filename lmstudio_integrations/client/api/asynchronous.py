@@ -5,13 +5,14 @@ Every method runs a flow. `python -m tools.sync_client` writes `sync.py`, which 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, Union, cast, overload
 
 from typing_extensions import Unpack, override
 
 import lmstudio_integrations as lms
-from lmstudio_integrations._support.leaves import door
+from lmstudio_integrations._support.leaves import MissingLeafError, door
 from lmstudio_integrations.client.api.base import (
     BaseClient,
     BaseDownloaded,
@@ -508,7 +509,11 @@ class AsyncSystemNamespace(BaseNamespace):
             "embedding": AsyncEmbeddingNamespace,
             "decision": _decisions,
         }
-        return [downloaded(namespaces[info.type](self._context), info) for info in infos]
+        models = list[AnyAsyncDownloadedModel]()
+        for info in infos:
+            with suppress(MissingLeafError):  # a kind that this copy does not have is left out like an unknown one
+                models.append(downloaded(namespaces[info.type](self._context), info))
+        return models
 
     async def get_version(self) -> ServerVersion:
         """Return the version of LM Studio."""
@@ -631,7 +636,8 @@ class AsyncClient(BaseClient):
         """Return handles to all loaded instances, or to those of one kind."""
         kind, loaded = checked_kind(namespace), list[AnyAsyncModel]()
         for each in [kind] if kind else await arun(queries.kinds(Operation(self._context))):
-            loaded += await getattr(self, each).list_loaded()
+            with nullcontext() if kind else suppress(MissingLeafError):
+                loaded += await getattr(self, each).list_loaded()
         return loaded
 
     async def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyAsyncDownloadedModel]:

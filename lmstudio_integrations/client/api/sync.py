@@ -6,13 +6,14 @@ Every method runs a flow. `python -m tools.sync_client` writes `sync.py`, which 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, Union, cast, overload
 
 from typing_extensions import Unpack, override
 
 import lmstudio_integrations as lms
-from lmstudio_integrations._support.leaves import door
+from lmstudio_integrations._support.leaves import MissingLeafError, door
 from lmstudio_integrations.client.api.base import (
     BaseClient,
     BaseDownloaded,
@@ -505,7 +506,11 @@ class SystemNamespace(BaseNamespace):
             "embedding": EmbeddingNamespace,
             "decision": _decisions,
         }
-        return [downloaded(namespaces[info.type](self._context), info) for info in infos]
+        models = list[AnyDownloadedModel]()
+        for info in infos:
+            with suppress(MissingLeafError):  # a kind that this copy does not have is left out like an unknown one
+                models.append(downloaded(namespaces[info.type](self._context), info))
+        return models
 
     def get_version(self) -> ServerVersion:
         """Return the version of LM Studio."""
@@ -627,7 +632,8 @@ class Client(BaseClient):
         """Return handles to all loaded instances, or to those of one kind."""
         kind, loaded = checked_kind(namespace), list[AnyModel]()
         for each in [kind] if kind else run(queries.kinds(Operation(self._context))):
-            loaded += getattr(self, each).list_loaded()
+            with nullcontext() if kind else suppress(MissingLeafError):
+                loaded += getattr(self, each).list_loaded()
         return loaded
 
     def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyDownloadedModel]:
