@@ -39,7 +39,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 import lmstudio_integrations as lms
 from benchmarks import environment
 from benchmarks.speed import to_json
-from lmstudio_integrations._adapters.conversation import encode
+from lmstudio_integrations._adapters.request_messages import encode
 from lmstudio_integrations.client.hosts.host import HostRecord
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio

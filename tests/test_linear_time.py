@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations._adapters.conversation import decoded_text, stored_arguments
-from lmstudio_integrations._adapters.tool_settings import wire_name, with_warning
+from lmstudio_integrations._adapters.request_messages import decoded_text, stored_arguments
+from lmstudio_integrations._adapters.request_tools import wire_name, with_warning
 from lmstudio_integrations._support import secrets, text
 from lmstudio_integrations.client.files.uploads import decode_base64, decode_data_url, missing_prefix
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix

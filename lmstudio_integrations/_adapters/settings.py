@@ -1,6 +1,6 @@
 """The fields of all objects that hold settings of a connection: the server, the model; and their life cycle.
 
-The adapters of models have both, those of tools (`toolkit_settings.py`) the server's. Each call reads the fields, so an
+The adapters of models have both, those of tools (`settings_toolkit.py`) the server's. Each call reads the fields, so an
 assignment takes effect with the next one. Nothing here opens a connection.
 """
 
@@ -26,20 +26,26 @@ from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict
 
 import lmstudio_integrations as lms
-from lmstudio_integrations._adapters import field_types
-from lmstudio_integrations._adapters.field_types import (
-    BASE_URL,
-    api_token_field,
-    token_from_environment,
-)
-from lmstudio_integrations._adapters.input_checks import SECRETS, normalize_input, resolve_aliases, validated, with_host
-from lmstudio_integrations._adapters.runtime import (
+from lmstudio_integrations._adapters import settings_types
+from lmstudio_integrations._adapters.request_model import (
     AdapterNames,
     BaseRuntime,
     Calling,
     ModelSpec,
     Runtime,
     UsedModel,
+)
+from lmstudio_integrations._adapters.settings_checks import (
+    SECRETS,
+    normalize_input,
+    resolve_aliases,
+    validated,
+    with_host,
+)
+from lmstudio_integrations._adapters.settings_types import (
+    BASE_URL,
+    api_token_field,
+    token_from_environment,
 )
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import redact, without_secrets
@@ -115,7 +121,7 @@ class ServerSettings(ExplainedModel):
         "unset, the system's are trusted.",
     )
 
-    timeouts: field_types.ModelTimeoutsDict = None
+    timeouts: settings_types.ModelTimeoutsDict = None
 
     if TYPE_CHECKING:
 

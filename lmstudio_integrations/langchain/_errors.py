@@ -11,7 +11,7 @@ from typing import Any
 from langchain_core import exceptions as core
 
 from lmstudio_integrations import errors
-from lmstudio_integrations._adapters.runtime import AdapterNames
+from lmstudio_integrations._adapters.request_model import AdapterNames
 
 AUXILIARY_ADAPTERS: AdapterNames = (("embedding", "LMStudioEmbeddings"), ("decision", "LMStudioClassifier"))
 """What errors name for models of other kinds than language models."""

@@ -1,4 +1,7 @@
-"""LangChain's messages as a conversation on its way to the wire, and their tokens; see `_adapters/conversation.py`."""
+"""LangChain's messages as a conversation on its way to the wire, and their tokens.
+
+`_adapters/request_messages.py` says what becomes of a conversation.
+"""
 
 import json
 import logging
@@ -10,7 +13,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, Functio
 from langchain_core.messages import ToolMessage as LangChainToolMessage
 from pydantic import ValidationError
 
-from lmstudio_integrations._adapters.conversation import (
+from lmstudio_integrations._adapters.request_messages import (
     NO_MESSAGES,
     RETURNED,
     TAGS,

@@ -26,14 +26,14 @@ from langchain_core.messages.content import ContentBlock
 from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 
-from lmstudio_integrations._adapters.conversation import TAGS, tags_of
-from lmstudio_integrations._adapters.finished_response import (
+from lmstudio_integrations._adapters.request_messages import TAGS, tags_of
+from lmstudio_integrations._adapters.request_tools import ToolUse
+from lmstudio_integrations._adapters.response import (
     FinishedResponse,
     new_call_id,
     openai_usage,
     token_counts,
 )
-from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._support.typeguards import is_number
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix, invalidator
 from lmstudio_integrations.types.results import (

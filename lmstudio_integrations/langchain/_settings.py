@@ -1,6 +1,6 @@
 """What `ChatLMStudio` and `LMStudioLLM` share besides their settings: identity, tokens, limits of batches, profiles.
 
-The settings and the resolution of a call are in `_adapters/generation_settings.py`.
+The settings and the resolution of a call are in `_adapters/settings_generation.py`.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,10 +16,10 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.utils import AnyConfigurableField
 from pydantic import BaseModel, Field
 
-from lmstudio_integrations._adapters.generation_settings import GenerationSettings
-from lmstudio_integrations._adapters.input_checks import ALIASES
-from lmstudio_integrations._adapters.reasoning_effort import reasoning_profile
-from lmstudio_integrations._adapters.runtime import Calling, UsedModel
+from lmstudio_integrations._adapters.request_effort import reasoning_profile
+from lmstudio_integrations._adapters.request_model import Calling, UsedModel
+from lmstudio_integrations._adapters.settings_checks import ALIASES
+from lmstudio_integrations._adapters.settings_generation import GenerationSettings
 from lmstudio_integrations._support.environment import __version__
 from lmstudio_integrations._support.installation import NAME
 from lmstudio_integrations.client.support.arguments import checked_string

@@ -19,7 +19,7 @@ from langchain_core.runnables import AddableDict, Runnable, RunnableConfig, Runn
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.utils.function_calling import convert_to_json_schema
 
-from lmstudio_integrations._adapters.attempts import Attempts
+from lmstudio_integrations._adapters.response_attempts import Attempts
 from lmstudio_integrations._support.suggestions import reason_of
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError

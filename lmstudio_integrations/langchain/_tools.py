@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import TypedDict, is_typeddict
 
-from lmstudio_integrations._adapters.tool_settings import reject_built_in, with_warning
+from lmstudio_integrations._adapters.request_tools import reject_built_in, with_warning
 from lmstudio_integrations._support.suggestions import reason_of
 from lmstudio_integrations._support.typeguards import is_iterable, is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError

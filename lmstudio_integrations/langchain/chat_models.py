@@ -15,17 +15,17 @@ from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, model_validator
 
-from lmstudio_integrations._adapters.calls import (
+from lmstudio_integrations._adapters.request import (
     CHAT_ARGUMENTS,
     CallArguments,
     CallSettings,
     with_signature,
 )
-from lmstudio_integrations._adapters.conversation import for_upload
-from lmstudio_integrations._adapters.generation_settings import ChatSettings
-from lmstudio_integrations._adapters.runtime import AdapterNames
+from lmstudio_integrations._adapters.request_messages import for_upload
+from lmstudio_integrations._adapters.request_model import AdapterNames
+from lmstudio_integrations._adapters.request_tools import tool_settings, wire_tools
 from lmstudio_integrations._adapters.settings import load_config_of
-from lmstudio_integrations._adapters.tool_settings import tool_settings, wire_tools
+from lmstudio_integrations._adapters.settings_generation import ChatSettings
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.client.predictions.async_readers import AsyncBatches

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticSerializationError
 from typing_extensions import TypedDict, override
 
-from lmstudio_integrations._adapters.decision_settings import DecisionSettings
-from lmstudio_integrations._adapters.input_checks import ALIASES
-from lmstudio_integrations._adapters.runtime import AdapterNames
+from lmstudio_integrations._adapters.request_model import AdapterNames
+from lmstudio_integrations._adapters.settings_checks import ALIASES
+from lmstudio_integrations._adapters.settings_decision import DecisionSettings
 from lmstudio_integrations._support.suggestions import explain_unknown_setting
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_mapping

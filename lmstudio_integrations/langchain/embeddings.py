@@ -5,9 +5,9 @@ from typing import ClassVar
 from langchain_core.embeddings import Embeddings
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._adapters.embedding_settings import PREFIX, EmbeddingSettings, check_text, check_texts
-from lmstudio_integrations._adapters.field_types import MODEL_NAME
-from lmstudio_integrations._adapters.runtime import AdapterNames
+from lmstudio_integrations._adapters.request_model import AdapterNames
+from lmstudio_integrations._adapters.settings_embedding import PREFIX, EmbeddingSettings, check_text, check_texts
+from lmstudio_integrations._adapters.settings_types import MODEL_NAME
 from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox

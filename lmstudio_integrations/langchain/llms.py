@@ -11,10 +11,10 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables.utils import gather_with_concurrency
 from pydantic import ConfigDict, model_validator
 
-from lmstudio_integrations._adapters.calls import CallArguments, CallSettings
-from lmstudio_integrations._adapters.finished_response import FinishedResponse
-from lmstudio_integrations._adapters.runtime import AdapterNames
-from lmstudio_integrations._adapters.tool_settings import ToolUse
+from lmstudio_integrations._adapters.request import CallArguments, CallSettings
+from lmstudio_integrations._adapters.request_model import AdapterNames
+from lmstudio_integrations._adapters.request_tools import ToolUse
+from lmstudio_integrations._adapters.response import FinishedResponse
 from lmstudio_integrations.client.predictions.async_readers import AsyncBatches
 from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox

@@ -7,8 +7,8 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._adapters.decision_settings import RerankerSettings
-from lmstudio_integrations._adapters.runtime import AdapterNames
+from lmstudio_integrations._adapters.request_model import AdapterNames
+from lmstudio_integrations._adapters.settings_decision import RerankerSettings
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translating_errors

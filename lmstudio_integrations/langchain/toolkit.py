@@ -7,7 +7,7 @@ from typing import Any
 
 from langchain_core.tools import BaseTool, BaseToolkit, StructuredTool, ToolException
 
-from lmstudio_integrations._adapters.toolkit_settings import OnReport, ToolkitSettings, ToolkitTool
+from lmstudio_integrations._adapters.settings_toolkit import OnReport, ToolkitSettings, ToolkitTool
 from lmstudio_integrations.errors import LMStudioPluginToolError, LMStudioValueError
 from lmstudio_integrations.types.plugins import ToolContent, ToolReport
 

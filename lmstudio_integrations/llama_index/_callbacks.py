@@ -15,8 +15,8 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.llms import callbacks
 from llama_index.core.prompts import BasePromptTemplate
 
-from lmstudio_integrations._adapters.calls import with_signature
-from lmstudio_integrations._adapters.generation_settings import GenerationSettings
+from lmstudio_integrations._adapters.request import with_signature
+from lmstudio_integrations._adapters.settings_generation import GenerationSettings
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.predictions.async_readers import AsyncBatches
 from lmstudio_integrations.client.predictions.prediction import Prediction

@@ -1,4 +1,4 @@
-"""LlamaIndex's messages as a conversation on its way to the wire. Pure; see `_adapters/conversation.py`."""
+"""LlamaIndex's messages as a conversation on its way to the wire. Pure; see `_adapters/request_messages.py`."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,7 +20,7 @@ from llama_index.core.base.llms.types import (
     VideoBlock,
 )
 
-from lmstudio_integrations._adapters.conversation import (
+from lmstudio_integrations._adapters.request_messages import (
     NO_MESSAGES,
     NO_PATHS,
     RETURNED,

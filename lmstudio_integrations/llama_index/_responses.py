@@ -30,9 +30,9 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
-from lmstudio_integrations._adapters.conversation import TAGS, tags_of
-from lmstudio_integrations._adapters.finished_response import FinishedResponse, new_call_id, openai_counts, openai_usage
-from lmstudio_integrations._adapters.tool_settings import ToolUse
+from lmstudio_integrations._adapters.request_messages import TAGS, tags_of
+from lmstudio_integrations._adapters.request_tools import ToolUse
+from lmstudio_integrations._adapters.response import FinishedResponse, new_call_id, openai_counts, openai_usage
 from lmstudio_integrations._support.secrets import redact_members
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.typeguards import is_count

@@ -12,8 +12,8 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel
 
-from lmstudio_integrations._adapters.input_checks import SECRETS
 from lmstudio_integrations._adapters.settings import ServerSettings
+from lmstudio_integrations._adapters.settings_checks import SECRETS
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.connect import addresses

@@ -17,7 +17,7 @@ from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate, Pro
 from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel
 
-from lmstudio_integrations._adapters.attempts import Attempts
+from lmstudio_integrations._adapters.response_attempts import Attempts
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index._settings import without_span

@@ -8,7 +8,7 @@ from llama_index.core.tools import BaseTool, FunctionTool
 from pydantic import BaseModel
 from pydantic.errors import PydanticUserError
 
-from lmstudio_integrations._adapters.tool_settings import reject_built_in, with_warning
+from lmstudio_integrations._adapters.request_tools import reject_built_in, with_warning
 from lmstudio_integrations._support.typeguards import is_iterable, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._json_schemas import class_schema

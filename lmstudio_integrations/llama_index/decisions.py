@@ -10,8 +10,8 @@ from llama_index.core.tools import ToolMetadata
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from lmstudio_integrations._adapters.decision_settings import DecisionSettings
-from lmstudio_integrations._adapters.runtime import AdapterNames
+from lmstudio_integrations._adapters.request_model import AdapterNames
+from lmstudio_integrations._adapters.settings_decision import DecisionSettings
 from lmstudio_integrations._support.typeguards import is_mapping, is_number
 from lmstudio_integrations.errors import (
     LMStudioPredictionError,

@@ -8,15 +8,15 @@ from typing import Any, ClassVar, Self
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import ConfigDict, Field, SecretStr
 
-from lmstudio_integrations._adapters.embedding_settings import (
+from lmstudio_integrations._adapters.request_model import AdapterNames
+from lmstudio_integrations._adapters.settings_embedding import (
     LENGTH_POLICY,
     PREFIX,
     EmbeddingSettings,
     check_text,
     check_texts,
 )
-from lmstudio_integrations._adapters.field_types import api_token_field
-from lmstudio_integrations._adapters.runtime import AdapterNames
+from lmstudio_integrations._adapters.settings_types import api_token_field
 from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox

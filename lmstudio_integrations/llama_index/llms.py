@@ -21,12 +21,12 @@ from llama_index.core.llms.llm import ToolSelection, default_completion_to_promp
 from llama_index.core.tools import BaseTool
 from pydantic import ConfigDict, Field, SecretStr
 
-from lmstudio_integrations._adapters import field_types
-from lmstudio_integrations._adapters.calls import CHAT_ARGUMENTS, CallArguments, CallSettings
-from lmstudio_integrations._adapters.conversation import for_upload
-from lmstudio_integrations._adapters.generation_settings import ChatSettings
-from lmstudio_integrations._adapters.input_checks import ALIASES, with_effect
-from lmstudio_integrations._adapters.runtime import AdapterNames
+from lmstudio_integrations._adapters import settings_types
+from lmstudio_integrations._adapters.request import CHAT_ARGUMENTS, CallArguments, CallSettings
+from lmstudio_integrations._adapters.request_messages import for_upload
+from lmstudio_integrations._adapters.request_model import AdapterNames
+from lmstudio_integrations._adapters.settings_checks import ALIASES, with_effect
+from lmstudio_integrations._adapters.settings_generation import ChatSettings
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.files.uploads import PendingHistory
@@ -116,7 +116,7 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         formats=_tools,
     )
 
-    api_token: SecretStr | None = field_types.api_token_field(exclude=True)  # `to_dict` has what a dump has
+    api_token: SecretStr | None = settings_types.api_token_field(exclude=True)  # `to_dict` has what a dump has
 
     context_window: Count | None = Field(
         default=None,

@@ -11,9 +11,9 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from pydantic import ConfigDict, Field, SecretStr
 
-from lmstudio_integrations._adapters.decision_settings import RerankerSettings
-from lmstudio_integrations._adapters.field_types import api_token_field
-from lmstudio_integrations._adapters.runtime import AdapterNames
+from lmstudio_integrations._adapters.request_model import AdapterNames
+from lmstudio_integrations._adapters.settings_decision import RerankerSettings
+from lmstudio_integrations._adapters.settings_types import api_token_field
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, ComponentSettings, without_class_name

@@ -10,7 +10,7 @@ from llama_index.core.tools import FunctionTool, ToolMetadata
 from llama_index.core.tools.tool_spec.base import SPEC_FUNCTION_TYPE, BaseToolSpec
 from pydantic import Field
 
-from lmstudio_integrations._adapters.toolkit_settings import ToolkitSettings, ToolkitTool
+from lmstudio_integrations._adapters.settings_toolkit import ToolkitSettings, ToolkitTool
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index._tool_errors import ending_the_run
 from lmstudio_integrations.types.plugins import ToolContent

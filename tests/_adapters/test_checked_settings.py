@@ -14,7 +14,7 @@ from langchain_core.exceptions import ModelInvalidRequestError
 from langchain_core.load import dumpd
 from langchain_core.runnables import RunnableLambda
 
-from lmstudio_integrations._adapters.input_checks import places_of_settings
+from lmstudio_integrations._adapters.settings_checks import places_of_settings
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio

@@ -21,7 +21,7 @@ from llama_index.core.base.llms.types import (
     VideoBlock,
 )
 
-from lmstudio_integrations._adapters.conversation import PendingMessage, for_upload
+from lmstudio_integrations._adapters.request_messages import PendingMessage, for_upload
 from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.emulator import Emulator, ModelEntry

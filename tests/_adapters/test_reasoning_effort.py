@@ -11,7 +11,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.tracers.context import collect_runs
 
 from lmstudio_integrations import LMStudioConfigWarning, LMStudioValueError
-from lmstudio_integrations._adapters.reasoning_effort import reasoning_profile
+from lmstudio_integrations._adapters.request_effort import reasoning_profile
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from tests._adapters.ways import METHODS, messages_of

@@ -8,8 +8,8 @@ from langchain_core.messages import AIMessage
 from llama_index.core.llms import ChatMessage
 
 import lmstudio_integrations as lms
-from lmstudio_integrations._adapters import conversation
-from lmstudio_integrations._adapters.tool_settings import wire_tools
+from lmstudio_integrations._adapters import request_messages
+from lmstudio_integrations._adapters.request_tools import wire_tools
 from lmstudio_integrations.client.models.reasoning import without_thoughts
 from lmstudio_integrations.langchain._messages import convert as from_langchain
 from lmstudio_integrations.langchain._tools import openai_tools
@@ -51,9 +51,9 @@ SILENT: list[Any] = [
 def written(message: Any) -> str:
     """Return a message as it is sent, without thoughts."""
     if isinstance(message, AIMessage):
-        (sent,) = conversation.encode(from_langchain([message]), {}).messages
+        (sent,) = request_messages.encode(from_langchain([message]), {}).messages
     elif isinstance(message, ChatMessage):
-        (sent,) = conversation.encode(from_llama_index([message]), {}).messages
+        (sent,) = request_messages.encode(from_llama_index([message]), {}).messages
     else:
         (sent,) = WireHistory.of(ChatHistory(messages=[message])).messages
     return json.dumps(without_thoughts([sent]))

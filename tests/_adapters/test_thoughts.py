@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations._adapters.conversation import Conversation, response_parts, tags_of
+from lmstudio_integrations._adapters.request_messages import Conversation, response_parts, tags_of
 from lmstudio_integrations.types.reasoning import ReasoningPart, Thought
 
 

@@ -90,7 +90,7 @@ MOMENTS: dict[str, tuple[Callable[[], Callable[[], str]], Callable[[], None]]] =
     "when the default client is made": (_with_default_client, _CLIENT_MADE),
     "when an adapter has made its model": (
         _with_adapter,
-        _in("lmstudio_integrations._adapters.runtime", "UsedModel._new_model"),
+        _in("lmstudio_integrations._adapters.request_model", "UsedModel._new_model"),
     ),
     "when an adapter has made its context, in threads": (
         _with_batch,

@@ -7,7 +7,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-from lmstudio_integrations._adapters.tool_settings import ToolUse
+from lmstudio_integrations._adapters.request_tools import ToolUse
 from lmstudio_integrations.langchain._responses import ChunkStream, to_message
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import (

@@ -17,7 +17,7 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.content import create_file_block
 
-from lmstudio_integrations._adapters.conversation import Attachments, ImageSource, encode
+from lmstudio_integrations._adapters.request_messages import Attachments, ImageSource, encode
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._messages import convert
 from lmstudio_integrations.types.files import FileHandle

@@ -20,7 +20,7 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
-from lmstudio_integrations._adapters.conversation import Attachments, ImageSource, encode
+from lmstudio_integrations._adapters.request_messages import Attachments, ImageSource, encode
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.llama_index._messages import convert
 from tests.support.web import PIXEL

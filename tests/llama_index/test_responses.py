@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from llama_index.core.base.llms.types import ChatResponse, TextBlock, ThinkingBlock, ToolCallBlock
 
-from lmstudio_integrations._adapters.tool_settings import ToolUse
+from lmstudio_integrations._adapters.request_tools import ToolUse
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError
 from lmstudio_integrations.llama_index._responses import ResponseBuilder, chat_response, completion_response
 from lmstudio_integrations.protocol.prediction import Accumulator

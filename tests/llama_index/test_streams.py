@@ -8,7 +8,7 @@ import pytest
 from llama_index.core.base.llms.types import ChatResponse
 
 import lmstudio_integrations as lms
-from lmstudio_integrations._adapters.tool_settings import ToolUse
+from lmstudio_integrations._adapters.request_tools import ToolUse
 from lmstudio_integrations.client.api.base import model_of
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.llama_index._callbacks import AsyncChunks

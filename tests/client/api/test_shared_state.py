@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations._adapters.runtime import Runtime
+from lmstudio_integrations._adapters.request_model import Runtime
 from lmstudio_integrations._support import environment
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations.client.transport.flows import Flow

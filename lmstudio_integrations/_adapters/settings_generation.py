@@ -15,21 +15,21 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import BeforeValidator, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from lmstudio_integrations._adapters.calls import CallArguments, CallSettings, options_of, top_logprobs_of
-from lmstudio_integrations._adapters.field_types import (
-    MODEL_NAME,
-    NATIVE_NAMES,
-    LlmLoadConfig,
-    PredictionConfig,
-)
-from lmstudio_integrations._adapters.input_checks import (
+from lmstudio_integrations._adapters.request import CallArguments, CallSettings, options_of, top_logprobs_of
+from lmstudio_integrations._adapters.request_effort import is_catalog_key, sent_effort
+from lmstudio_integrations._adapters.settings import ModelSettings
+from lmstudio_integrations._adapters.settings_checks import (
     ALIASES,
     reject_secrets,
     resolve_aliases,
     with_effect,
 )
-from lmstudio_integrations._adapters.reasoning_effort import is_catalog_key, sent_effort
-from lmstudio_integrations._adapters.settings import ModelSettings
+from lmstudio_integrations._adapters.settings_types import (
+    MODEL_NAME,
+    NATIVE_NAMES,
+    LlmLoadConfig,
+    PredictionConfig,
+)
 from lmstudio_integrations._support.typeguards import is_list, is_mapping, is_object
 from lmstudio_integrations.client.predictions.plan import characters_of
 from lmstudio_integrations.client.transport.connect import addresses

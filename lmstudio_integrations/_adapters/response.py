@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
 
-from lmstudio_integrations._adapters.tool_settings import ToolUse
+from lmstudio_integrations._adapters.request_tools import ToolUse
 from lmstudio_integrations._support.secrets import redact_members
 from lmstudio_integrations._support.text import REMEDIES, shortened
 from lmstudio_integrations.client.predictions.plan import lacks_call, log_missing_call

@@ -1,7 +1,7 @@
 """The state of an adapter at work: its models, on which servers, and what these reported of them.
 
 Adapters are configuration, so none of this is copied or pickled: a copy starts with an empty `Runtime`. The process
-shares its sockets, so that costs no connection. Only this module and `toolkit_settings.py` use the native client.
+shares its sockets, so that costs no connection. Only this module and `settings_toolkit.py` use the native client.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 from pydantic import SecretStr
 
 import lmstudio_integrations as lms
-from lmstudio_integrations._adapters.input_checks import HostTokens, secret_for, tokens_of
+from lmstudio_integrations._adapters.settings_checks import HostTokens, secret_for, tokens_of
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations.client.api.base import hosts_of_model, model_on_hosts, new_state
 from lmstudio_integrations.client.models.kinds import model_class

@@ -13,7 +13,7 @@ from pydantic import Field, GetCoreSchemaHandler, SecretStr, SerializationInfo, 
 from pydantic.alias_generators import to_snake
 from pydantic_core import core_schema
 
-from lmstudio_integrations._adapters.input_checks import HostSecret
+from lmstudio_integrations._adapters.settings_checks import HostSecret
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.suggestions import NAME_CUTOFF, closest_names, counterpart, explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_mapping

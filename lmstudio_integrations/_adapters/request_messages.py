@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
-from lmstudio_integrations._adapters.tool_settings import wire_name
+from lmstudio_integrations._adapters.request_tools import wire_name
 from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_count, is_list, is_object

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from lmstudio_integrations._adapters.field_types import MODEL_NAME, LlmLoadConfig
-from lmstudio_integrations._adapters.runtime import Calling, UsedModel
+from lmstudio_integrations._adapters.request_model import Calling, UsedModel
 from lmstudio_integrations._adapters.settings import AuxiliaryModelSettings
+from lmstudio_integrations._adapters.settings_types import MODEL_NAME, LlmLoadConfig
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.predictions.decisions.decider import decide

@@ -14,14 +14,14 @@ from pydantic import Field, field_serializer
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import Unpack
 
-from lmstudio_integrations._adapters.field_types import (
+from lmstudio_integrations._adapters.request_model import KEEP_IDLE, BaseRuntime, places_of
+from lmstudio_integrations._adapters.settings import ServerSettings, timeouts_of
+from lmstudio_integrations._adapters.settings_types import (
     DICT_SCHEMA,
     TIMEOUTS_DESCRIPTION,
     DictValidator,
     reads_timeouts,
 )
-from lmstudio_integrations._adapters.runtime import KEEP_IDLE, BaseRuntime, places_of
-from lmstudio_integrations._adapters.settings import ServerSettings, timeouts_of
 from lmstudio_integrations._support.secrets import HIDDEN, without_secret_values
 from lmstudio_integrations._support.typeguards import is_list, is_mapping
 from lmstudio_integrations.client.plugins.base import ToolCallParameters, calling, is_in_use, starting

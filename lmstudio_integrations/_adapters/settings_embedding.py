@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from lmstudio_integrations._adapters.field_types import EmbeddingLoadConfig
 from lmstudio_integrations._adapters.settings import AuxiliaryModelSettings
+from lmstudio_integrations._adapters.settings_types import EmbeddingLoadConfig
 from lmstudio_integrations.client.embeddings import LengthPolicy
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.errors import LMStudioValueError

@@ -1,6 +1,6 @@
 """One call of a language model: what it may be given, and the plan that becomes of that.
 
-`generation_settings.py` resolves the settings of calls; the adapters of both frameworks make their requests of them.
+`settings_generation.py` resolves the settings of calls; the adapters of both frameworks make their requests of them.
 """
 
 import inspect
@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from lmstudio_integrations._adapters.runtime import Calling, Runtime, UsedModel
-from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings
+from lmstudio_integrations._adapters.request_model import Calling, Runtime, UsedModel
+from lmstudio_integrations._adapters.request_tools import ToolUse, tool_settings
 from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.client.predictions.language_model import LanguageModel, Prefix
