@@ -4,7 +4,7 @@ The converters of both frameworks (`langchain/_messages.py`, `llama_index/_messa
 which brings them into the form that chat templates expect: neighbors of one role merged, and images that a tool
 returned, for which the wire has no place, in the next user turn. A system message stays where it is; the client moves
 it to the front if the model's template takes it nowhere else. Images are only listed here.
-The client downloads and uploads those of `for_upload`, and `encode` puts the file handles in their places.
+The client downloads and uploads those of `history_of`, and `encode` puts the file handles in their places.
 
 What a tool or a model returned is no error, because every later call with that message would raise it again: a note
 takes the place of what cannot be sent. Nor is it read from a file: only the program itself may name paths.
@@ -280,7 +280,7 @@ class Attachments(NamedTuple):
         return cls([*images], files, has_reasoning)
 
 
-def for_upload(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> WireHistory | PendingHistory:
+def history_of(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> WireHistory | PendingHistory:
     """Return a conversation as the client sends it, after it has uploaded the images.
 
     Args:

@@ -1,4 +1,4 @@
-"""How to generate: the fields that the adapters of language models share, and the resolution of a call.
+"""How to generate: `temperature` and the other fields of language models, and the resolution of a call.
 
 A call argument overrides the field, which overrides the preset and the server's defaults. An explicit `None` unsets a
 setting; `stop` replaces the field; `prediction_config`, `load_config` and `timeouts` are merged by key. The adapters of
@@ -180,6 +180,7 @@ class GenerationSettings(AdapterPredictionSettings, ModelSettings):
         return call if call.values.get("reasoning_effort") is None else _with_effort(call)
 
     def _resolve_given(self, given: Mapping[str, Any]) -> CallSettings:
+        """Return the settings of a call by their native names, what it requests besides, and its model."""
         request = {name: given[name] for name in self._call.request if name in given}
         values = self._merged({name: given[name] for name in given if name not in request} if request else given)
         requested, tool_use = self._call.settings_of(values, request)

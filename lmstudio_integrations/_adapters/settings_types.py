@@ -1,4 +1,4 @@
-"""Types of the adapters' fields that several classes have.
+"""Types of the adapters' fields that several classes have, and the native names of settings.
 
 `ServerSettings` checks and converts what is given, also to calls, copies and assignments, and accepts more than the
 types say: a token as a `str`, one stop string, and other names of settings.

@@ -21,7 +21,7 @@ from lmstudio_integrations._adapters.request import (
     CallSettings,
     with_signature,
 )
-from lmstudio_integrations._adapters.request_messages import for_upload
+from lmstudio_integrations._adapters.request_messages import history_of
 from lmstudio_integrations._adapters.request_model import AdapterNames
 from lmstudio_integrations._adapters.request_tools import tool_settings, wire_tools
 from lmstudio_integrations._adapters.settings import load_config_of
@@ -489,7 +489,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
 
 def _history(call: CallSettings, messages: Sequence[BaseMessage]) -> WireHistory | PendingHistory:
     """Return a conversation as the client sends it."""
-    return for_upload(_messages.convert(messages), call.values)
+    return history_of(_messages.convert(messages), call.values)
 
 
 def _chunk_stream(call: CallSettings, prediction: Prediction) -> ChunkStream:

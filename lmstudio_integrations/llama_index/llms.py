@@ -23,7 +23,7 @@ from pydantic import ConfigDict, Field, SecretStr
 
 from lmstudio_integrations._adapters import settings_types
 from lmstudio_integrations._adapters.request import CHAT_ARGUMENTS, CallArguments, CallSettings
-from lmstudio_integrations._adapters.request_messages import for_upload
+from lmstudio_integrations._adapters.request_messages import history_of
 from lmstudio_integrations._adapters.request_model import AdapterNames
 from lmstudio_integrations._adapters.settings_checks import ALIASES, with_effect
 from lmstudio_integrations._adapters.settings_generation import ChatSettings
@@ -336,7 +336,7 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
     def _chat_request(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> _Request:
         call = self._resolve_call(kwargs)
         pending = _messages.convert(messages)
-        return _Request(call, for_upload(pending, call.values))
+        return _Request(call, history_of(pending, call.values))
 
     def _completion_request(self, prompt: str, formatted: bool, kwargs: Mapping[str, Any]) -> _Request:  # noqa: FBT001 - core's
         to_prompt = self.completion_to_prompt

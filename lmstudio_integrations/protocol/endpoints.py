@@ -125,6 +125,7 @@ def _loading(name: str, parameter: type[Any]) -> Channel:
 
 
 def _predicting(name: str, parameter: type[Any]) -> Channel:
+    """Return a channel whose packets become events of a prediction."""
     return Channel(name, parameter, "cancel", prediction.decode, "queue_timeout", default_error=LMStudioPredictionError)
 
 

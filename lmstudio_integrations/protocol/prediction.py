@@ -47,6 +47,7 @@ class LegacyPredictionError(Exception):
 
 
 def _fragment(packet: Packet) -> LlmPredictionFragment:
+    """Return a piece of the text or of the reasoning."""
     # This runs for every token: one type check for each member, and no call unless one is malformed.
     fragment = packet["fragment"]
     if type(fragment) is str:  # as LM Studio 0.3.5 sends them

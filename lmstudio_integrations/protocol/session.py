@@ -150,6 +150,7 @@ class ClientSession:
         return backlog
 
     def _send(self, exchange: Exchange, now: float) -> None:
+        """Write the frame that begins a call or a channel."""
         if exchange.channel is not None:
             self._send_on(exchange.channel, exchange, now)
             return
@@ -284,7 +285,7 @@ class ClientSession:
     # Replies --------------------------------------------------------------------------------------------------------
 
     def receive(self, data: str | bytes, now: float) -> None:
-        """Receive one frame.
+        """Receive one frame, and deliver what it has to the mailbox of its call.
 
         Raises:
             LMStudioAuthenticationError: If the server rejects this client; the connection is then of no use.
@@ -351,6 +352,7 @@ class ClientSession:
         return exchange if exchange is not None and isinstance(exchange.endpoint, endpoint_type) else None
 
     def _on_packet(self, frame: dict[str, Any], now: float, *, used_fallback: bool) -> None:
+        """Deliver what a packet of a channel becomes, such as the events of a prediction."""
         exchange = self._find(Channel, frame.get("channelId"))
         if exchange is None:
             return  # late packets are legal (docs/protocol.md#channels)

@@ -21,7 +21,7 @@ from llama_index.core.base.llms.types import (
     VideoBlock,
 )
 
-from lmstudio_integrations._adapters.request_messages import PendingMessage, for_upload
+from lmstudio_integrations._adapters.request_messages import PendingMessage, history_of
 from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -92,7 +92,7 @@ def changed(block: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def send(pending: list[PendingMessage]) -> None:
     """Write a conversation as the wire gets it, with its images uploaded."""
-    history = for_upload(pending, {"allow_image_download": False})
+    history = history_of(pending, {"allow_image_download": False})
     if isinstance(history, PendingHistory):
         history = history.encode([HANDLE] * len(history.images))
     dumps(history.to_dict())

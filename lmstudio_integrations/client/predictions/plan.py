@@ -385,6 +385,7 @@ class Plan:
 
     @cached_property
     def _stack(self) -> Mapping[str, Any]:
+        """The settings in wire form."""
         return stack_of(self.settings)
 
     def upload(self, operation: Operation) -> Flow[None]:

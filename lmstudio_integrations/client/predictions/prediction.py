@@ -1,7 +1,8 @@
 """One prediction: it gets the model, sends the request, receives events, and builds the result.
 
-The streams and `respond`, `complete` and `act` of both clients run its flows. It is the loop that reads; what else is
-done with a prediction is a middleware in `entries/`, and `middleware.py` says how they work together.
+The streams and `respond`, `complete` and `act` of both clients run its flows, and the adapters read it directly. It is
+the loop that reads; what else is done with a prediction is a middleware in `entries/`, and `middleware.py` says how
+they work together.
 `models/model.py` decides whether an ask is repeated. A prediction goes through these states::
 
     new ── start, advance ──► waiting for the model ──► sent ──► open ── end ──► finishing ──► over

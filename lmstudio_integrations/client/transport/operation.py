@@ -185,7 +185,7 @@ class Operation:
         label: str,
         channel: OpenRequest | None = None,
     ) -> list[OpenRequest]:
-        """Start calls of one endpoint on one model; they are sent in one write.
+        """Hand calls of one endpoint to the I/O thread, which sends them in one write; whoever waits yields a request.
 
         Args:
             namespace: The namespace.
