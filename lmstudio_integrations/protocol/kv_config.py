@@ -91,7 +91,7 @@ def stack_of(settings: Settings | None) -> Mapping[str, Any]:
     """Return the stack that a client sends: one layer, even if it is empty, as both official SDKs do."""
     if settings is None or not settings.model_fields_set:
         return _EMPTY_STACK
-    return stack_of_fields(settings.to_fields())
+    return {"layers": [layer_of("apiOverride", settings.to_fields())]}
 
 
 def stack_of_fields(fields: Mapping[str, Any]) -> dict[str, Any]:

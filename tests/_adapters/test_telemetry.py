@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.transport.listener import has_provider
+from lmstudio_integrations.client.transport.listener import NOBODY, default_listener
 from lmstudio_integrations.emulator import Emulator
 from tests.support.adapters import ADAPTERS, Adapter
 from tests.support.leaks import TOKEN
@@ -94,6 +94,6 @@ class _Module:
 
 
 def test_a_version_that_hides_its_provider_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not has_provider()
+    assert default_listener() is NOBODY
     monkeypatch.setitem(sys.modules, "opentelemetry.trace", _Module)
-    assert has_provider()
+    assert default_listener() is not NOBODY

@@ -163,9 +163,9 @@ def arrange(operation: Operation, instance: Instance, history: WireHistory) -> F
     """
     if history.system_first is not None and not (yield from _takes_late_system_messages(operation, instance)):
         history = history._replace(messages=history.system_first)
-    if any(len(_calls_of(message)) > 1 for message in history.messages) and not (
-        yield from _takes_parallel_calls(operation, instance)
-    ):
+    replies = [message for message in history.messages if message["role"] == "assistant"]
+    has_several = any(len(_calls_of(reply)) > 1 for reply in replies)
+    if has_several and not (yield from _takes_parallel_calls(operation, instance)):
         history = history._replace(messages=[*_one_call_each(history.messages)])
     return history._replace(system_first=None)
 

@@ -82,22 +82,21 @@ _TELEMETRY = "lmstudio_integrations.client.telemetry"
 _TRACES, _METRICS = "opentelemetry.trace", "opentelemetry.metrics._internal"
 
 
-def has_provider() -> bool:
-    """Whether the program has configured a provider of traces or of metrics. A look into `sys.modules` is cheap."""
+def default_listener() -> Listener:
+    """Return the listener of operations that are no parts of others: that of telemetry, once there is a provider.
+
+    The program may configure one of traces or of metrics at any time. A look into `sys.modules` is cheap.
+    """
     if _TRACES not in sys.modules:
-        return False
+        return NOBODY
     # Read as attributes: every operation asks, and the public getters cost ten times as much.
     try:
-        return sys.modules[_TRACES]._TRACER_PROVIDER is not None or (  # noqa: SLF001
+        has_provider = sys.modules[_TRACES]._TRACER_PROVIDER is not None or (  # noqa: SLF001
             _METRICS in sys.modules and sys.modules[_METRICS]._METER_PROVIDER is not None  # noqa: SLF001
         )
     except AttributeError:  # another version of OpenTelemetry; its providers are used, configured or not
-        return True
-
-
-def default_listener() -> Listener:
-    """Return the listener of operations that are no parts of others; the program may configure a provider later."""
-    return _spans() if has_provider() else NOBODY
+        has_provider = True
+    return _spans() if has_provider else NOBODY
 
 
 @cache
