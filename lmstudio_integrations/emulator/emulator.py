@@ -119,9 +119,13 @@ class Emulator:
         limits: Limits = DEFAULT_LIMITS,
         worker_memory: int | None = None,
     ) -> None:
-        _check_list("load", load, "keys")
-        _check_list("tokens", tokens, "API tokens")
-        _check_list("origins", origins, "origins")
+        for name, value, content in (
+            ("load", load, "keys"),
+            ("tokens", tokens, "API tokens"),
+            ("origins", origins, "origins"),
+        ):
+            if isinstance(value, str):  # it would be taken for its letters; it may be a token, so it is not shown
+                raise LMStudioValueError(f"{name} must be a list of {content}; got a string; write {name}=[…]")
         if not (is_number(latency) and latency >= 0):
             raise LMStudioValueError(f"latency must be 0 or more seconds; got {shown(latency)}")
         self.catalog: Catalog = _catalog(models, catalog, plugins)
@@ -245,7 +249,7 @@ class Emulator:
         Raises:
             LMStudioValueError: If the catalog has no such device.
         """
-        self._set_connected(name, connected=False)
+        self._call(leaf_of_catalog("devices").set_connected(self._started.state.registry, name, connected=False))
 
     def connect_device(self, name: str) -> None:
         """Let a linked device come back; nothing is loaded there.
@@ -253,7 +257,7 @@ class Emulator:
         Raises:
             LMStudioValueError: If the catalog has no such device.
         """
-        self._set_connected(name, connected=True)
+        self._call(leaf_of_catalog("devices").set_connected(self._started.state.registry, name, connected=True))
 
     def start(self) -> Self:
         """Start the server and return when it listens.
@@ -274,8 +278,13 @@ class Emulator:
     def stop(self) -> None:
         """Stop the server: close all sockets, cancel all requests, unload all models. Does nothing if it is stopped."""
         if self._lifetime is not None:
-            self._lifetime.end()
-        self._join()
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so the server has stopped
+                self._lifetime.loop.call_soon_threadsafe(self._lifetime.scope.cancel, "stopped")
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join(_STOP_TIMEOUT)
+            if thread.is_alive():
+                raise LMStudioRuntimeError(f"the emulator did not stop within {_STOP_TIMEOUT} s")
 
     def serve_forever(self, on_ready: Callable[[], None] = lambda: None) -> None:
         """Serve in this thread until SIGINT or SIGTERM.
@@ -286,9 +295,11 @@ class Emulator:
             LMStudioRuntimeError: If the server is already running.
         """
         self._require_stopped()
-        self._lifetime = _Lifetime()
-        with contextlib.suppress(KeyboardInterrupt):
-            self._run_loop(self._lifetime, on_ready, foreground=True)
+        lifetime = self._lifetime = _Lifetime()
+        with contextlib.suppress(NotImplementedError):  # this system has no such signals
+            lifetime.loop.add_signal_handler(signal.SIGTERM, lifetime.scope.cancel, "terminated")
+        with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=lambda: lifetime.loop) as runner:
+            runner.run(self._main(lifetime, on_ready))
 
     def __enter__(self) -> Self:
         return self.start()
@@ -327,9 +338,6 @@ class Emulator:
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._started.loop).result(_START_TIMEOUT)
 
-    def _set_connected(self, name: str, *, connected: bool) -> None:
-        self._call(leaf_of_catalog("devices").set_connected(self._started.state.registry, name, connected=connected))
-
     def _require_stopped(self) -> None:
         if self._thread is not None:
             raise LMStudioRuntimeError("this emulator is already running")
@@ -347,7 +355,8 @@ class Emulator:
 
     def _run(self, lifetime: "_Lifetime", ready: "Future[None]") -> None:
         try:
-            self._run_loop(lifetime, lambda: ready.set_result(None))
+            with asyncio.Runner(loop_factory=lambda: lifetime.loop) as runner:
+                runner.run(self._main(lifetime, lambda: ready.set_result(None)))
         except BaseException as error:
             if ready.done():
                 raise
@@ -355,25 +364,12 @@ class Emulator:
         if not ready.done():
             ready.set_exception(LMStudioRuntimeError("this emulator was stopped while it started"))
 
-    def _run_loop(self, lifetime: "_Lifetime", on_ready: Callable[[], None], *, foreground: bool = False) -> None:
-        with asyncio.Runner(loop_factory=lambda: lifetime.loop) as runner:
-            runner.run(self._main(lifetime, on_ready, foreground=foreground))
-
     def _abort_start(self) -> None:
         """Stop a server that did not start; its own error is already being raised."""
         with contextlib.suppress(LMStudioRuntimeError):
             self.stop()
 
-    def _join(self) -> None:
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.join(_STOP_TIMEOUT)
-            if thread.is_alive():
-                raise LMStudioRuntimeError(f"the emulator did not stop within {_STOP_TIMEOUT} s")
-
-    async def _main(self, lifetime: "_Lifetime", on_ready: Callable[[], None], *, foreground: bool) -> None:
-        if foreground:
-            lifetime.end_on_signal()
+    async def _main(self, lifetime: "_Lifetime", on_ready: Callable[[], None]) -> None:
         async with self._serving() as running:
             with lifetime.scope:
                 for key in (*(entry.key for entry in self.catalog.models if entry.preload), *self._load):
@@ -416,16 +412,6 @@ class _Lifetime:
             self.loop = asyncio.new_event_loop()
         self.scope = CancelScope()
 
-    def end(self) -> None:
-        """Stop the server, now or before it starts."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed, so the server has stopped
-            self.loop.call_soon_threadsafe(self.scope.cancel, "stopped")
-
-    def end_on_signal(self) -> None:
-        """Stop on SIGTERM, where the system supports signals."""
-        with contextlib.suppress(NotImplementedError):
-            self.loop.add_signal_handler(signal.SIGTERM, self.scope.cancel, "terminated")
-
 
 @dataclass(frozen=True, slots=True)
 class _Running:
@@ -455,16 +441,6 @@ class _Running:
         if instance is None:
             raise LMStudioModelLoadError(f"no model is loaded with the identifier {identifier!r}")
         await registry.unload(instance)
-
-
-def _check_list(name: str, value: object, content: str) -> None:
-    """Reject a string in place of several, which would be taken for its letters. It may be a token, so it is not shown.
-
-    Raises:
-        LMStudioValueError: If it is one.
-    """
-    if isinstance(value, str):
-        raise LMStudioValueError(f"{name} must be a list of {content}; got a string; write {name}=[…]")
 
 
 def _listed(models: object) -> list[object]:
@@ -504,7 +480,10 @@ def _catalog(
             )
         catalog = Catalog.parse(catalog)
     more = Catalog.parse({"model": _listed(() if models is None else models), "plugin": plugins or {}})
-    return more if catalog is None else catalog.extended(more)
+    if catalog is None:
+        return more
+    both = {"models": (*catalog.models, *more.models), "plugins": (*catalog.plugins, *more.plugins)}
+    return Catalog.parse({**dict(catalog), **both})
 
 
 def _engines(

@@ -1,7 +1,7 @@
 """Errors that are sent to clients: their texts and their machine-readable part (docs/protocol.md#errors).
 
-`WireError` is the base of all errors of the emulator; `engines/base.py` has those of engines. One function per code,
-so that no handler composes an error by hand.
+`WireError` is the base of all errors of the emulator; `engines/base.py` has those of engines. A function for each that
+several places raise, or whose words are many.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -115,12 +115,6 @@ def path_not_found(path: str, available: Sequence[str]) -> WireError:
     )
 
 
-def draft_model_not_found(name: str) -> WireError:
-    """Return the error for an unknown draft model."""
-    # For a code, the official SDKs print a text of their own, not the product's (docs/protocol.md#recorded-answers).
-    return WireError(f'Cannot find model "{name}"')
-
-
 _KINDS: dict[ModelKind, str] = {"llm": "an LLM", "embedding": "an embedding model", "decision": "a decision model"}
 
 
@@ -152,26 +146,6 @@ def preset_not_found(name: str, presets: Iterable[tuple[str, str]]) -> WireError
             "totalAvailablePresets": len(listed),
         },
     )
-
-
-def plugin_not_found(identifier: str, plugins: Sequence[str]) -> WireError:
-    """Return the error for a plugin that the server does not have."""
-    listed = ", ".join(plugins[:SAMPLE]) + (f" and {len(plugins) - SAMPLE} more" if len(plugins) > SAMPLE else "")
-    return WireError(
-        f'Cannot find a plugin with the identifier "{shortened(identifier)}"',
-        cause=f"This server has {listed or 'no plugins'}.",
-    )
-
-
-def internal_error(error: Exception) -> WireError:
-    """Return the error for a defect of the emulator."""
-    return WireError("Internal error of the emulator", cause=repr(error))
-
-
-def identifier_exists(identifier: str) -> WireError:
-    """Return the error for an identifier that another instance has."""
-    # The official suite matches "Model load error.*already exists" on one line.
-    return WireError(f'A model with the identifier "{identifier}" already exists')
 
 
 def device_not_found(identifier: str, known: Mapping[str, bool]) -> WireError:

@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
@@ -31,7 +32,6 @@ from lmstudio_integrations.emulator.engines.scripted import ANY_TOOL, parse_rule
 from lmstudio_integrations.emulator.engines.table import WEIGHTS_ENGINE, EngineName, weights_engine
 from lmstudio_integrations.emulator.errors import NEWEST, NEWEST_BIONIC, Version
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.protocol.requests import ARTIFACT
 from lmstudio_integrations.types._wire_model import ExplainedModel
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 
@@ -160,13 +160,6 @@ class ModelEntry(CatalogTable):
         """The path of the model for clients; that of a scripted model begins with `scripted/`."""
         return self.path or f"{self.publisher or ('local' if self.needs_weights else self.engine)}/{self.key}"
 
-    @property
-    def artifact(self) -> tuple[str, str] | None:
-        """Owner and name on the hub, from the key or with the publisher; `None` if the hub allows no such name."""
-        key = self.key if "/" in self.key else f"{self.publisher or self.full_path.partition('/')[0]}/{self.key}"
-        match = re.fullmatch(ARTIFACT, key.lower())
-        return match and (match["owner"], match["name"])
-
     def engine_settings(self, speed: float = 1.0) -> dict[str, Any]:
         """Return the fields that only the engine uses, on a device that is faster by a factor."""
         values = {
@@ -191,12 +184,8 @@ def leaf_of_catalog(module: Literal["devices", "plugins"]) -> Any:
         return import_module(f"lmstudio_integrations.emulator.models.{module}")
 
 
-def _read_device(value: object) -> Any:
-    return leaf_of_catalog("devices").DeviceEntry.model_validate(value)
-
-
-def _read_plugin(value: object) -> Any:
-    return leaf_of_catalog("plugins").PluginEntry.model_validate(value)
+def _read_entry(module: Literal["devices", "plugins"], name: str, value: object) -> Any:
+    return getattr(leaf_of_catalog(module), name).model_validate(value)
 
 
 _MEMORY_FIELDS = {"memory_gib", "kib_per_token", "estimate_factor"}
@@ -229,8 +218,14 @@ class Catalog(CatalogTable):
 
     models: Annotated[tuple[ModelEntry, ...], Field(alias="model")] = ()
     presets: Annotated[tuple[Preset, ...], Field(alias="preset")] = ()
-    plugins: Annotated[tuple[Annotated[Any, PlainValidator(_read_plugin)], ...], Field(alias="plugin")] = ()
-    devices: Annotated[tuple[Annotated[Any, PlainValidator(_read_device)], ...], Field(alias="device")] = ()
+    plugins: Annotated[
+        tuple[Annotated[Any, PlainValidator(partial(_read_entry, "plugins", "PluginEntry"))], ...],
+        Field(alias="plugin"),
+    ] = ()
+    devices: Annotated[
+        tuple[Annotated[Any, PlainValidator(partial(_read_entry, "devices", "DeviceEntry"))], ...],
+        Field(alias="device"),
+    ] = ()
     memory_gib: Annotated[
         Gibibytes | None, Field(description="The memory of this machine for models; by default without a limit.")
     ] = None
@@ -291,15 +286,6 @@ class Catalog(CatalogTable):
         if self.names_devices or fields_of_models & _MEMORY_FIELDS:
             leaf_of_catalog("devices").check(self)
         return self
-
-    def extended(self, more: "Catalog") -> Self:
-        """Return a catalog that has the models and plugins of another one as well.
-
-        Raises:
-            LMStudioValueError: If both have the same model, or the same plugin.
-        """
-        models, plugins = (*self.models, *more.models), (*self.plugins, *more.plugins)
-        return self.parse({**dict(self), "models": models, "plugins": plugins})
 
     def find(self, name: str) -> list[ModelEntry]:
         """Return the entries for a name, best first: a key, an alias or a path (docs/protocol.md#model-matching)."""
@@ -458,23 +444,20 @@ def scan(folder: Path) -> tuple[ModelEntry, ...]:
     if not files:
         raise LMStudioValueError(f"there are no GGUF files in {str(folder)!r}")
     short = Counter(_short_key(path) for path in files)
+    relative = {path: path.relative_to(folder).as_posix() for path in files}
     return tuple(
-        _from_file(folder, path, engine.identify(str(path)).kind, unique=short[_short_key(path)] == 1) for path in files
+        ModelEntry(
+            key=_short_key(path) if short[_short_key(path)] == 1 else name.removesuffix(path.suffix).lower(),
+            kind=engine.identify(str(path)).kind,
+            weights=str(path),
+            path=name if "/" in name else f"local/{name}",
+        )
+        for path, name in relative.items()
     )
 
 
 def _short_key(path: Path) -> str:
     return re.sub(r"[-._](i?q\d\w*|[fb]f?\d\d)$", "", path.stem.lower())
-
-
-def _from_file(folder: Path, path: Path, kind: ModelKind, *, unique: bool) -> ModelEntry:
-    relative = path.relative_to(folder).as_posix()
-    return ModelEntry(
-        key=_short_key(path) if unique else relative.removesuffix(path.suffix).lower(),
-        kind=kind,
-        weights=str(path),
-        path=relative if "/" in relative else f"local/{relative}",
-    )
 
 
 def load(path: Path) -> Catalog:
@@ -495,22 +478,14 @@ def read_toml(path: Path, what: str, read: Callable[[Mapping[str, Any]], T]) -> 
         LMStudioValueError: If it cannot be read, or something in it is invalid; the message contains `what`.
     """
     try:
-        tables = tomllib.loads(regular(path).read_text(encoding="utf-8"))
+        return read(tomllib.loads(regular(path).read_text(encoding="utf-8")))
+    except LMStudioValueError as error:
+        raise LMStudioValueError(f"the {what} {str(path)!r}: {error}") from None
     except RecursionError:
-        raise _nested_too_deeply(path, what) from None
+        raise LMStudioValueError(f"cannot read the {what} {str(path)!r}: it is nested too deeply") from None
     except (OSError, ValueError) as error:  # the latter for text that is no UTF-8, or no TOML
         reason = getattr(error, "strerror", None) or error
         raise LMStudioValueError(f"cannot read the {what} {str(path)!r}: {reason}") from None
-    try:
-        return read(tables)
-    except RecursionError:
-        raise _nested_too_deeply(path, what) from None
-    except LMStudioValueError as error:
-        raise LMStudioValueError(f"the {what} {str(path)!r}: {error}") from None
-
-
-def _nested_too_deeply(path: Path, what: str) -> LMStudioValueError:
-    return LMStudioValueError(f"cannot read the {what} {str(path)!r}: it is nested too deeply")
 
 
 def check_weights(catalog: Catalog) -> None:

@@ -39,7 +39,7 @@ from lmstudio_integrations.types.config import (
     ModelKind,
     slots_of,
 )
-from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, ModelSpecifier, by_identifier
+from lmstudio_integrations.types.models import InstanceSpecifier, ModelSpecifier, by_identifier
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -58,11 +58,6 @@ class _SharedLoad:
     task: "asyncio.Task[ModelInstance]" = field(init=False)
     packets: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
     listeners: list[OnPacket] = field(default_factory=list[OnPacket])
-
-    @property
-    def joinable(self) -> bool:
-        """Whether a client can join: it has not ended, and is not being cancelled."""
-        return not self.task.done() and not self.task.cancelling()
 
     def send(self, **packet: Any) -> None:
         self.packets.append(packet)
@@ -104,7 +99,7 @@ class ModelRegistry:
         request_log: RequestLog,
     ) -> None:
         self.catalog = catalog
-        self._engines = engines
+        self.engines = engines
         self._clock = clock
         self._auto_evict = auto_evict
         self._request_log = request_log
@@ -116,10 +111,6 @@ class ModelRegistry:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.on_log: Callable[[Mapping[str, Any]], None] = lambda _entry: None
         """Called with each entry of the engines' log (docs/protocol.md#diagnostics-endpoints)."""
-
-    @property
-    def engine_names(self) -> list[str]:
-        return list(self._engines)
 
     def devices(self, request: OnDevice) -> Sequence[Device]:
         """Return the devices that a request means, in the order in which they are tried: this machine.
@@ -202,10 +193,19 @@ class ModelRegistry:
                     return instance
             raise errors.model_unloaded()
         query = specifier.query
-        devices = self.devices(_device_of(query))
-        matching = [instance for instance in self.instances(kind, devices) if _matches(instance, query)]
+        # A device that is null is this machine, and not the same as none.
+        is_device_named = "device_identifier" in query.model_fields_set
+        devices = self.devices({"deviceIdentifier": query.device_identifier} if is_device_named else {})
+        path = (query.path or "").casefold().rstrip("/")
+        matching = [
+            instance
+            for instance in self.instances(kind, devices)
+            if query.domain in {None, kind}
+            and (query.vision is None or query.vision == instance.describe().get("vision", False))
+            and (query.path is None or f"{instance.entry.full_path.casefold()}/".startswith(f"{path}/"))
+        ]
         if query.identifier is not None:
-            matching = self._instances_named(matching, query.identifier)
+            matching = self.instances_named(matching, query.identifier)
         if not matching:
             self._raise_nothing_loaded(kind, query.to_dict(), devices)
         return matching[0]
@@ -216,14 +216,10 @@ class ModelRegistry:
         Raises:
             WireError: If there is none, or there are several.
         """
-        instances = self._instances_named(self.instances(kind, devices), name)
+        instances = self.instances_named(self.instances(kind, devices), name)
         if not instances or (len(instances) > 1 and instances[0].identifier != name):
             self._raise_nothing_loaded(kind, {"identifier": name}, devices)
         return instances[0]
-
-    def instance_named(self, kind: ModelKind, name: str, devices: Sequence[Device]) -> ModelInstance | None:
-        """Return the instance of an identifier, or else one of a key, an alias or a path."""
-        return next(iter(self._instances_named(self.instances(kind, devices), name)), None)
 
     def find_entries(self, kind: ModelKind, name: str, devices: Sequence[Device]) -> tuple[Device, list[ModelEntry]]:
         """Return the first device that has the model of a name, and the entries that this may stand for, best first.
@@ -250,7 +246,8 @@ class ModelRegistry:
             WireError: If there is none with this name.
         """
         if not any(entry.key in device.downloaded for entry in self.catalog.find(name)):
-            raise errors.draft_model_not_found(name)
+            # For a code, the official SDKs print a text of their own (docs/protocol.md#recorded-answers).
+            raise errors.WireError(f'Cannot find model "{name}"')
         self.find_entries("llm", name, [device])
 
     async def load(
@@ -356,7 +353,7 @@ class ModelRegistry:
         # No await up to `shared.wait`: a second client must find the load, and nobody may cancel it meanwhile.
         key = (device, entry.key)
         shared = self._shared.get(key)
-        if shared is None or not shared.joinable:
+        if shared is None or shared.task.done() or shared.task.cancelling():
             shared = self._shared[key] = _SharedLoad()
             ttl = kv_config.JIT_TTL_MS if ttl_ms is None else ttl_ms
             shared.task = self._spawn(self._load_shared(shared, entry, device, name, ttl_ms=ttl, settings=settings))
@@ -455,7 +452,8 @@ class ModelRegistry:
                 number += 1
                 identifier = f"{default}:{number}"
         elif identifier in taken:
-            raise errors.identifier_exists(identifier)
+            # The official suite matches "Model load error.*already exists" on one line.
+            raise errors.WireError(f'A model with the identifier "{identifier}" already exists')
         try:
             by_identifier(identifier)
         except LMStudioValueError as error:
@@ -490,7 +488,7 @@ class ModelRegistry:
             engine_settings=entry.engine_settings(device.speed),
         )
 
-    def _instances_named(self, instances: list[ModelInstance], name: str) -> list[ModelInstance]:
+    def instances_named(self, instances: list[ModelInstance], name: str) -> list[ModelInstance]:
         """Return the instances that a name may stand for, the best first: by identifier, then as in the catalog."""
         exact = [instance for instance in instances if instance.identifier == name]
         return exact + [
@@ -505,12 +503,12 @@ class ModelRegistry:
 
     def _reject_other_kind(self, kind: ModelKind, name: str, devices: Sequence[Device]) -> None:
         """Raise an error if the requested model is loaded, but of the other kind."""
-        other = next(iter(self._instances_named(self.instances(devices=devices), name)), None)
+        other = next(iter(self.instances_named(self.instances(devices=devices), name)), None)
         if other is not None and other.entry.kind != kind:
             raise errors.domain_mismatch(other.entry.full_path, other.entry.kind, kind)
 
     def _engine(self, entry: ModelEntry) -> Engine:
-        engine = self._engines.get(entry.engine)
+        engine = self.engines.get(entry.engine)
         if engine is None:
             raise EngineError(f"This server has no engine {entry.engine!r}, which the model {entry.key!r} needs.")
         return engine
@@ -526,18 +524,3 @@ class ModelRegistry:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             logger.debug("a model could not be loaded or unloaded: %r", error)
-
-
-def _device_of(query: ModelQuery) -> OnDevice:
-    """Return what a query says about the device; null is this machine, and not the same as nothing."""
-    return {"deviceIdentifier": query.device_identifier} if "device_identifier" in query.model_fields_set else {}
-
-
-def _matches(instance: ModelInstance, query: ModelQuery) -> bool:
-    """Return whether an instance matches a query, apart from the identifier and the device."""
-    entry, path = instance.entry, (query.path or "").casefold().rstrip("/")
-    return (
-        query.domain in {None, entry.kind}
-        and (query.vision is None or query.vision == instance.describe().get("vision", False))
-        and (query.path is None or f"{entry.full_path.casefold()}/".startswith(f"{path}/"))
-    )

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from lmstudio_integrations.emulator.engines.base import FaultKind
-from lmstudio_integrations.emulator.errors import WireError, internal_error
+from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.server.clients import Authenticator, ConnectedClient
 from lmstudio_integrations.emulator.server.context import Context, OpenChannel, ServerState
 from lmstudio_integrations.emulator.server.faults import inject
@@ -166,7 +166,7 @@ class ConnectionHandler:
         """Return the wire form of what a handler raised; a defect of the emulator is logged."""
         if not isinstance(error, WireError):
             logger.error("the handler of %s failed", endpoint, exc_info=error)
-            error = internal_error(error)
+            error = WireError("Internal error of the emulator", cause=repr(error))
         error.title = error.title_in(self._state.registry.catalog.played)
         self._log("error", endpoint, f" failed: {error.title}")
         return error.to_dict()

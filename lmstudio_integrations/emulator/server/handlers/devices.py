@@ -45,7 +45,7 @@ async def survey_hardware(context: Context, parameter: SurveyHardware | None) ->
     """Survey this machine for each engine, or for those that are requested; the memory is that of the catalog."""
     capacity = context.registry.catalog.memory_gib
     memory = memory_of_machine() if capacity is None else round(capacity * GIB)
-    engines = [_survey(name, memory) for name in context.registry.engine_names]
+    engines = [_survey(name, memory) for name in context.registry.engines]
     if parameter is not None and parameter["type"] == "custom":
         requested = parameter.get("engines", [])
         engines = [each for each in engines if {"name": each["name"], "version": each["version"]} in requested]

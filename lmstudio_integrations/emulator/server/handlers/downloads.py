@@ -1,6 +1,7 @@
 """Search for models of the catalog, and download them (docs/protocol.md#repository-endpoints)."""
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.models.catalog import ModelEntry
 from lmstudio_integrations.emulator.server.context import USER_STOPPED, Context, OpenChannel
 from lmstudio_integrations.protocol.requests import (
+    ARTIFACT,
     Artifact,
     ArtifactTarget,
     CreateDownloadPlan,
@@ -22,6 +24,13 @@ DEFAULT_LIMIT = 10
 """The default number of search results."""
 
 DOWNLOAD_CANCELLED = "The download was cancelled."
+
+
+def _artifact_of(entry: ModelEntry) -> tuple[str, str] | None:
+    """Return owner and name on the hub, from the key or with the publisher; `None` if the hub allows no such name."""
+    key = entry.key if "/" in entry.key else f"{entry.publisher or entry.full_path.partition('/')[0]}/{entry.key}"
+    match = re.fullmatch(ARTIFACT, key.lower())
+    return match and (match["owner"], match["name"])
 
 
 async def search_models(context: Context, parameter: SearchModels) -> dict[str, Any]:
@@ -66,21 +75,22 @@ async def fuzzy_find_staff_picks(context: Context, parameter: StaffPicks) -> dic
             "exact": term in {entry.key.casefold(), name, f"{owner}/{name}"},
         }
         for entry in entries
-        if entry.artifact is not None
-        for owner, name in [entry.artifact]
+        if (artifact := _artifact_of(entry)) is not None
+        for owner, name in [artifact]
     ]
     return {"results": picks[: parameter.get("limit") or DEFAULT_LIMIT]}
 
 
 async def get_model_catalog(context: Context, _parameter: None) -> dict[str, Any]:
     """Return all entries of the catalog that can be artifacts of the hub."""
-    entries = [entry for entry in context.registry.catalog.models if entry.artifact is not None]
+    entries = [entry for entry in context.registry.catalog.models if _artifact_of(entry) is not None]
     await context.registry.read_metadata(entries)
     return {"models": [_recommended(entry, context.registry.info(entry)) for entry in entries]}
 
 
 def _recommended(entry: ModelEntry, info: Mapping[str, Any]) -> dict[str, Any]:
-    assert entry.artifact is not None, "only artifacts are listed"
+    artifact = _artifact_of(entry)
+    assert artifact is not None, "only artifacts are listed"
     metadata: dict[str, Any] = {
         "type": entry.kind,
         "architectures": [info["architecture"]] if "architecture" in info else [],
@@ -91,7 +101,7 @@ def _recommended(entry: ModelEntry, info: Mapping[str, Any]) -> dict[str, Any]:
     }
     if entry.kind == "llm":
         metadata |= {"trainedForToolUse": info["trainedForToolUse"], "vision": info["vision"], "reasoning": False}
-    owner, name = entry.artifact
+    owner, name = artifact
     return {
         "type": "model",
         "owner": owner,
@@ -139,7 +149,7 @@ async def create_download_plan(context: Context, channel: OpenChannel, parameter
     if target["type"] == "artifact":
         artifact = (target["owner"], target["name"])
         name = "/".join(artifact)
-        entries = [entry for entry in models if entry.artifact == artifact]
+        entries = [entry for entry in models if _artifact_of(entry) == artifact]
     else:
         artifact = None
         name = f"{target['source']['user']}/{target['source']['repo']}"

@@ -57,8 +57,10 @@ async def get_or_load(context: Context, channel: OpenChannel, parameter: GetOrLo
     """Return a loaded instance, or load one just in time."""
     # No await between the search and the load: another client might load the model meanwhile.
     devices = context.registry.devices(parameter)
-    instance = context.registry.instance_named(context.kind, parameter["identifier"], devices)
-    if instance is not None:
+    loaded = context.registry.instances(context.kind, devices)
+    named = context.registry.instances_named(loaded, parameter["identifier"])
+    if named:
+        instance = named[0]
         with instance.hold(channel.scope):  # restarts its idle TTL
             channel.send({"type": "alreadyLoaded", "info": instance.describe()})
         return

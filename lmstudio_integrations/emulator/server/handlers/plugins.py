@@ -13,7 +13,7 @@ from lmstudio_integrations._support.text import dumps, end_in_words, one_line, s
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines.base import Finished, GenerateRequest, LoadRequest
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
-from lmstudio_integrations.emulator.errors import WireError, plugin_not_found
+from lmstudio_integrations.emulator.errors import SAMPLE, WireError
 from lmstudio_integrations.emulator.models.plugins import PluginEntry, ReportingContext, call_function, parse_functions
 from lmstudio_integrations.emulator.models.request_log import PluginCallRecord, PluginCallState, RecordEntry
 from lmstudio_integrations.emulator.server.context import USER_STOPPED, Context, OpenChannel
@@ -61,7 +61,12 @@ def _find(context: Context, parameter: StartToolUseSession) -> PluginEntry:
         raise not_supported("plugins of a prediction process", REASONS["plugins"])
     identifier, plugins = parameter["pluginIdentifier"], context.state.plugins
     if identifier not in plugins:
-        raise plugin_not_found(identifier, list(plugins))
+        more = f" and {len(plugins) - SAMPLE} more" if len(plugins) > SAMPLE else ""
+        names = ", ".join([*plugins][:SAMPLE]) + more
+        raise WireError(
+            f'Cannot find a plugin with the identifier "{shortened(identifier)}"',
+            cause=f"This server has {names or 'no plugins'}.",
+        )
     plugin: PluginEntry = plugins[identifier]
     return plugin
 
