@@ -19,10 +19,9 @@ from lmstudio_integrations.emulator.engines.base import (
     EngineError,
     engine_exited,
     engine_exited_while_loading,
+    insufficient_resources,
     load_failed,
     model_crashed,
-    out_of_memory,
-    queued_too_long,
     template_failed,
 )
 from lmstudio_integrations.emulator.errors import WireError, model_unloaded
@@ -111,6 +110,7 @@ def _error(error: WireError) -> Action:
 
 _ENGINE_FAILED = _error(EngineError("The engine failed", cause="a fault was injected"))
 _CRASHED = _error(model_crashed(_CRASHED_WITH))
+_QUEUED_TOO_LONG = _error(EngineError("Engine protocol predict stream returned an error: {code:500 ...}"))
 _NOT_FOUND = actions.respond(actions.http("404 Not Found", "There is nothing here."))
 _OVERLOADED = actions.respond(actions.http("503 Service Unavailable", headers="Retry-After: 1\r\n"))
 _PORTAL = actions.respond(actions.http("200 OK", "<html>Log in</html>"))
@@ -135,7 +135,7 @@ _FAULTS = (
     Fault("unrelated-frames-in-authentication", "malformed", Phase.AUTHENTICATE, "The server sends unrelated frames before it accepts the credentials.", at("authentication", _UNRELATED)),
     Fault("connection-closed-after-authentication", "connection", Phase.AUTHENTICATE, "The server accepts the credentials and closes the connection.", at("authentication", actions.after(actions.finish))),
     Fault("load-stalls", "slow", Phase.LOAD, "Loading makes no progress.", at("load middle packet", actions.stall)),
-    Fault("out-of-memory", "error", Phase.LOAD, "The server does not have enough memory for the model.", at("load request", _error(out_of_memory()), ALWAYS)),
+    Fault("out-of-memory", "error", Phase.LOAD, "The server does not have enough memory for the model.", at("load request", _error(insufficient_resources(48)), ALWAYS)),
     Fault("load-fails", "error", Phase.LOAD, "The server cannot load the model.", at("load request", _error(load_failed("a fault was injected")))),
     Fault("engine-crashes-while-loading", "error", Phase.LOAD, "The engine crashes.", at("load middle packet", _CRASHED)),
     Fault("engine-exits-while-loading", "error", Phase.LOAD, "The engine, which is a process of its own, ends.", at("load middle packet", _error(engine_exited_while_loading()))),
@@ -151,7 +151,7 @@ _FAULTS = (
     Fault("engine-fails-before-response", "error", Phase.FIRST, "The server responds with an error.", at("request", _ENGINE_FAILED)),
     Fault("engine-crashes-before-response", "error", Phase.FIRST, "The engine crashes.", at("request", _CRASHED)),
     Fault("engine-exits-before-response", "error", Phase.FIRST, "The engine, which is a process of its own, has ended.", at("request", _error(engine_exited(generating=False)))),
-    Fault("request-queued-too-long", "error", Phase.FIRST, "The request has waited too long for a slot of the engine.", at("request", _error(queued_too_long()))),
+    Fault("request-queued-too-long", "error", Phase.FIRST, "The request has waited too long for a slot of the engine.", at("request", _QUEUED_TOO_LONG)),
     Fault("engine-stalls-before-response", "slow", Phase.FIRST, "The engine stalls during prompt processing.", at("first packet", actions.stall)),
     Fault("parameters-rejected", "error", Phase.FIRST, "The server rejects the parameters of the request.", at("request", _INVALID_PARAMETER, ALWAYS)),
     Fault("first-packet-late", "slow", Phase.FIRST, "The first packet is late, but arrives before the timeout.", at("first packet", actions.delay(LATE))),

@@ -77,11 +77,6 @@ def engine_exited_while_loading() -> EngineError:
     )
 
 
-def queued_too_long() -> EngineError:
-    """Return the error for a request that has waited for a slot of the engine until its time was over."""
-    return EngineError("Engine protocol predict stream returned an error: {code:500 ...}")
-
-
 def load_failed(cause: str, suggestion: str | None = None) -> EngineError:
     """Return the error for a model that could not be loaded."""
     return EngineError("Failed to load model", cause=without_directories(cause), suggestion=suggestion)
@@ -95,11 +90,6 @@ def insufficient_resources(gigabytes: float) -> EngineError:
         "system and cause it to freeze. If you think this is incorrect, you can adjust the model loading guardrails in "
         "settings."
     )
-
-
-def out_of_memory() -> EngineError:
-    """Return the error for a load that needs more memory than any machine has."""
-    return insufficient_resources(48)
 
 
 def without_directories(text: str) -> str:
@@ -256,15 +246,10 @@ OnBytes = Callable[[int, int], None]
 class EngineModel(Protocol):
     """A model that an engine has loaded. All methods are async and may be cancelled; `aclose()` cancels `generate`."""
 
-    @property
-    def base_fields(self) -> Mapping[str, Any]:
-        """The default settings of predictions that are the model's own, by their wire keys."""
-        ...
-
-    @property
-    def chat_template(self) -> str:
-        """The chat template in Jinja; empty if there is none."""
-        ...
+    base_fields: Mapping[str, Any]
+    """The default settings of predictions that are the model's own, by their wire keys."""
+    chat_template: str
+    """The chat template in Jinja; empty if there is none."""
 
     def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
         """Yield the events of one prediction; the last is `Finished`."""

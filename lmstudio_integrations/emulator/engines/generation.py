@@ -82,7 +82,11 @@ def is_large(messages: Iterable[Message], tools: int = 0) -> bool:
     """Return whether work on a conversation could block the event loop; stops as soon as that is known."""
     characters = 0
     for number, message in enumerate(messages):
-        characters += sum(map(_length, message.content))
+        for part in message.content:
+            if isinstance(part, TextPart):
+                characters += len(part.text)
+            else:
+                characters += len(part.content) if isinstance(part, ToolCallResultPart) else 1
         if number >= MANY_MESSAGES or characters > LONG_TEXT:
             return True
     return tools > MANY_TOOLS
@@ -95,9 +99,3 @@ def is_large_request(request: GenerateRequest) -> bool:
     if request.history is None:
         return is_long(request.prompt or "")
     return is_large(request.history.messages, len(request.tools))
-
-
-def _length(part: object) -> int:
-    if isinstance(part, TextPart):
-        return len(part.text)
-    return len(part.content) if isinstance(part, ToolCallResultPart) else 1

@@ -22,16 +22,10 @@ from lmstudio_integrations.emulator.models.catalog import Catalog, ModelEntry
 from lmstudio_integrations.emulator.models.clock import Clock, Timer
 from lmstudio_integrations.emulator.models.device import Device
 from lmstudio_integrations.emulator.models.request_log import LoadRecord, LoadState, RecordEntry
-from lmstudio_integrations.protocol import kv_config
 from lmstudio_integrations.protocol.kv_config import KvConfigStack
 from lmstudio_integrations.types.functions import Tool
 
 ToolMode = Literal["none", "auto", "required"]
-
-
-def in_effect(of_model: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings in effect: the defaults, then those of the model, then what was requested."""
-    return kv_config.effective(kv_config.PREDICTION, of_model, fields)
 
 
 def requested(catalog: Catalog, stack: KvConfigStack, preset_name: str | None) -> dict[str, Any]:
@@ -85,30 +79,6 @@ _REFERENCE = (string.ascii_letters + string.digits,) * 24
 """The characters of each place of a reference."""
 
 
-class Slots:
-    """The slots of an instance, first come, first served; how many requests wait for one, and run in one."""
-
-    def __init__(self, number: int) -> None:
-        self._free = asyncio.Semaphore(number)
-        self.queued: int = 0
-        self.running: int = 0
-
-    @asynccontextmanager
-    async def use(self) -> AsyncGenerator[None]:
-        """Wait for a slot and keep it."""
-        self.queued += 1
-        try:
-            await self._free.acquire()
-        finally:
-            self.queued -= 1
-        self.running += 1
-        try:
-            yield
-        finally:
-            self.running -= 1
-            self._free.release()
-
-
 class ModelInstance:
     """A model that is loaded, as LM Studio lists it.
 
@@ -156,7 +126,8 @@ class ModelInstance:
         self._crash: EngineError | None = None
         self._info = info
         self._clock = clock
-        self._slots = Slots(request.slots)
+        self._slots = asyncio.Semaphore(request.slots)  # first come, first served
+        self._queued = 0
         self._users: dict[CancelScope, Activity | None] = {}
         self._timer: Timer | None = None
         self._idle = asyncio.Event()
@@ -177,7 +148,7 @@ class ModelInstance:
         activities = set(self._users.values())
         order = ("generating", "processingPrompt", "computingEmbedding")
         status = next((activity for activity in order if activity in activities), "idle")
-        return {"status": status, "queued": self._slots.queued + self._slots.running}
+        return {"status": status, "queued": self._queued}
 
     @asynccontextmanager
     async def use(self, scope: CancelScope, activity: Activity) -> AsyncGenerator[None]:
@@ -187,9 +158,13 @@ class ModelInstance:
             WireError: If the model is unloaded.
         """
         with self.hold(scope):
-            async with self._slots.use():
-                self._users[scope] = activity
-                yield
+            self._queued += 1  # it waits for a slot, or runs in one
+            try:
+                async with self._slots:
+                    self._users[scope] = activity
+                    yield
+            finally:
+                self._queued -= 1
 
     @contextmanager
     def hold(self, scope: CancelScope) -> Generator[None]:

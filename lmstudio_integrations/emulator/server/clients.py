@@ -34,11 +34,6 @@ class Upload:
         return hashlib.sha256(self.data).hexdigest()
 
 
-def with_namespace(identifier: str) -> str:
-    """Return an identifier with its namespace, which is `local` by default."""
-    return identifier if ":" in identifier else f"local:{identifier}"
-
-
 @dataclass(slots=True, eq=False)
 class ConnectedClient:
     """One client with all its sockets; its uploads are dropped with the last socket (docs/protocol.md#credentials)."""
@@ -60,7 +55,8 @@ class ConnectedClient:
         Raises:
             WireError: If there is none.
         """
-        upload = self.uploads.get(with_namespace(identifier))
+        # The namespace of an identifier is `local` by default.
+        upload = self.uploads.get(identifier if ":" in identifier else f"local:{identifier}")
         if upload is None:
             raise file_not_found(identifier)
         return upload
@@ -80,12 +76,9 @@ class Authenticator:
 
     def __init__(self, tokens: Iterable[str] = ()) -> None:
         self._tokens = tuple(_credentials(token) for token in tokens)
-        self._clients: dict[str, ConnectedClient] = {}
-
-    @property
-    def requires_token(self) -> bool:
+        self.requires_token: bool = bool(self._tokens)
         """Whether only clients with a token may connect."""
-        return bool(self._tokens)
+        self._clients: dict[str, ConnectedClient] = {}
 
     def why_rejected(self, identifier: str, passkey: str) -> str | None:
         """Return why credentials are rejected, or `None`. The time does not depend on which part is wrong."""

@@ -18,9 +18,10 @@ from lmstudio_integrations.emulator.engines.base import FaultKind
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.server.clients import Authenticator, ConnectedClient
 from lmstudio_integrations.emulator.server.context import Context, OpenChannel, ServerState
-from lmstudio_integrations.emulator.server.faults import inject
 from lmstudio_integrations.emulator.server.handlers import HANDLERS, SERVED
 from lmstudio_integrations.emulator.server.sockets import Socket
+from lmstudio_integrations.emulator.server.tcp import reset
+from lmstudio_integrations.protocol import envelope
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened, PacketReceived, ServerSession
 
@@ -96,7 +97,15 @@ class ConnectionHandler:
     def _inject_fault(self, channel_id: int, kind: FaultKind) -> None:
         """Break the connection after what was sent on the channel."""
         self._flush()
-        inject(kind, self._socket, channel_id)
+        match kind:
+            case "drop":
+                reset(self._socket.transport)
+            case "half_close":
+                self._socket.half_close()
+            case "corrupt":
+                self._socket.write(['{"type":"channelSend",'])  # the beginning of a frame
+            case "unknown_packet":
+                self._socket.write([envelope.channel_send(channel_id, '{"type":"unheardOf","info":1}')])
 
     def _receive(self, data: bytes) -> None:
         match self.session.receive(data):

@@ -4,16 +4,18 @@ Used by `emulator`. Each socket gets a `ConnectionHandler`.
 """
 
 import contextlib
+import errno
 import http
 import json
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Any, TypeAlias, get_args
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, get_args
 from weakref import WeakSet
 
 from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 
 from lmstudio_integrations._support import environment
 from lmstudio_integrations._support.leaves import MissingLeafError, door
@@ -25,11 +27,9 @@ from lmstudio_integrations.emulator.server.context import ServerState
 from lmstudio_integrations.emulator.server.handlers import SERVED
 from lmstudio_integrations.emulator.server.http_requests import error_body, unexpected
 from lmstudio_integrations.emulator.server.sockets import RequestWithBody, Socket
-from lmstudio_integrations.emulator.server.tcp import port_error, stop_accepting
+from lmstudio_integrations.emulator.server.tcp import stop_accepting
+from lmstudio_integrations.errors import LMStudioOSError
 from lmstudio_integrations.protocol.endpoints import Namespace
-
-GetHandler: TypeAlias = Callable[[ServerState], Awaitable[dict[str, Any]]]
-"""Answers a request without a body."""
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -93,7 +93,11 @@ class Server:
         try:
             return await self._listen(last)
         except OSError as error:
-            raise port_error(self.host, self._ports, error) from error
+            reason = "already in use" if error.errno == errno.EADDRINUSE else error
+            ports = ", ".join(map(str, self._ports))
+            raise LMStudioOSError(
+                f"cannot listen on {self.host}, port {ports}: {reason}; choose another port, or 0 for any free one"
+            ) from error
 
     async def close(self) -> None:
         """Close all sockets, and wait until their requests have ended."""
@@ -101,7 +105,9 @@ class Server:
         environment.disallow(self.host, self.port)
         await stop_accepting(self._listener.server)
         for socket in self._sockets:
-            socket.abort_if_waited_for()
+            # Closing it would wait for its HTTP request, or for a client that does not read.
+            if socket.protocol.state is State.CONNECTING or socket.is_half_closed or socket.paused:
+                socket.transport.abort()
         self._listener.close()
         await self._listener.wait_closed()
 
@@ -132,7 +138,7 @@ class Server:
     async def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
         """Return the response to a request that opens no WebSocket, else `None`."""
         path = request.path.partition("?")[0]
-        error = _repeated_header_error(request) or self._http_error(request, path)
+        error = self._http_error(request, path)
         if error is not None:
             status, reason = error
             return socket.respond(status, f"{reason}\n")
@@ -144,7 +150,13 @@ class Server:
 
     async def _get(self, socket: ServerConnection, path: str, authorization: str) -> Response:
         """Return the response to a request for something that only clients may see."""
-        handle = _get_handler(path)
+        try:
+            with door("efforts of reasoning"):
+                from lmstudio_integrations.emulator.server.handlers.model_list import GETS  # noqa: PLC0415 - a leaf
+        except MissingLeafError:
+            handle = None
+        else:
+            handle = GETS.get(path)
         if handle is None:
             return _json(socket, *unexpected("GET", path))
         if why := self.authenticator.why_token_is_rejected(authorization):
@@ -168,6 +180,9 @@ class Server:
         return None if origin is None or origin in self._origins else f"the origin {origin} is not allowed"
 
     def _http_error(self, request: Request, path: str) -> tuple[http.HTTPStatus, str] | None:
+        for name in ("Host", "Origin"):
+            if len(request.headers.get_all(name)) > 1:
+                return http.HTTPStatus.BAD_REQUEST, f"there are several headers {name}"
         if error := self.origin_error(request.headers.get("Origin")):
             return http.HTTPStatus.FORBIDDEN, error
         if path in _NAMESPACES and "Upgrade" not in request.headers:
@@ -191,26 +206,8 @@ class Server:
             self._state.request_log.notify()
 
 
-def _repeated_header_error(request: Request) -> tuple[http.HTTPStatus, str] | None:
-    """Return the error for a header that a client may send only once."""
-    for name in ("Host", "Origin"):
-        if len(request.headers.get_all(name)) > 1:
-            return http.HTTPStatus.BAD_REQUEST, f"there are several headers {name}"
-    return None
-
-
 def _json(socket: ServerConnection, value: object, status: http.HTTPStatus = http.HTTPStatus.OK) -> Response:
     made = socket.respond(status, json.dumps(value, separators=(",", ":")))
     del made.headers["Content-Type"]
     made.headers["Content-Type"] = "application/json"
     return made
-
-
-def _get_handler(path: str) -> GetHandler | None:
-    """Return the handler of a request without a body; `None` for a path that a server does not know."""
-    try:
-        with door("efforts of reasoning"):
-            from lmstudio_integrations.emulator.server.handlers.model_list import GETS  # noqa: PLC0415 - a leaf
-    except MissingLeafError:
-        return None
-    return GETS.get(path)

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from websockets.asyncio.server import ServerConnection
 from websockets.protocol import State
 
-from lmstudio_integrations.emulator.server import tcp
 from lmstudio_integrations.emulator.server.context import ServerState
 from lmstudio_integrations.emulator.server.http_requests import response, unexpected
 
@@ -76,15 +75,6 @@ class Socket(ServerConnection):
         """Close the writing side; nothing may be written afterwards."""
         self.is_half_closed = True
         self.transport.write_eof()
-
-    def reset(self) -> None:
-        """Send RST."""
-        tcp.reset(self.transport)
-
-    def abort_if_waited_for(self) -> None:
-        """Abort the connection if closing it would wait: for its HTTP request, or for a client that does not read."""
-        if self.protocol.state is State.CONNECTING or self.is_half_closed or self.paused:
-            self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin. The library's own timeout would also limit how long a request with a body may be answered."""

@@ -2,12 +2,8 @@
 
 import asyncio
 import contextlib
-import errno
 import socket
 import struct
-from collections.abc import Sequence
-
-from lmstudio_integrations.errors import LMStudioOSError
 
 _TURNS_OF_ACCEPTING = 4
 """Turns of the event loop between accepting a socket and its handler."""
@@ -16,15 +12,6 @@ _TURNS_OF_ACCEPTING = 4
 def netloc(host: str, port: int) -> str:
     """Return host and port as in a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def port_error(host: str, ports: Sequence[int], error: OSError) -> LMStudioOSError:
-    """Return the error for ports of which none is free."""
-    reason = "already in use" if error.errno == errno.EADDRINUSE else error
-    listed = ", ".join(map(str, ports))
-    return LMStudioOSError(
-        f"cannot listen on {host}, port {listed}: {reason}; choose another port, or 0 for any free one"
-    )
 
 
 def reset(transport: asyncio.WriteTransport) -> None:

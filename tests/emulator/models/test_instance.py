@@ -2,12 +2,16 @@
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
+from lmstudio_integrations.emulator.engines.base import LoadRequest
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
-from lmstudio_integrations.emulator.models.instance import Slots
+from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
+from lmstudio_integrations.emulator.models.device import Device
+from lmstudio_integrations.emulator.models.instance import ModelInstance
 from tests.emulator.bare_client import STACK, TIMEOUT, Wire, load_stack, named, prediction_request, wire
 from tests.emulator.models.registry_models import CHAT, ENTRIES, OTHER, SLOW, kinds, loaded, predict
 
@@ -65,22 +69,35 @@ def test_a_time_to_live_is_a_whole_number_of_milliseconds(me: Wire, ttl: object)
 
 
 async def test_slots_are_granted_in_turn_and_never_to_who_has_cancelled() -> None:
-    slots, order = Slots(1), list[int]()
+    nothing: Any = None
+    instance = ModelInstance(
+        entry=CHAT,
+        device=Device([]),
+        identifier=CHAT.key,
+        model=nothing,
+        info={},
+        request=LoadRequest(CHAT.key, "llm", slots=1),
+        ttl_ms=None,
+        jit=False,
+        load=nothing,
+        clock=ManualClock(),
+    )
+    order: list[int] = []
 
     async def work(number: int) -> None:
-        async with slots.use():
+        async with instance.use(CancelScope(), "generating"):
             order.append(number)
 
-    async with slots.use():
+    async with instance.use(CancelScope(), "generating"):
         tasks = [asyncio.create_task(work(number)) for number in range(4)]
         await asyncio.sleep(0)
-        assert (slots.running, slots.queued) == (1, 4)
+        assert instance.state() == {"status": "generating", "queued": 5}
         tasks[1].cancel()
         await asyncio.sleep(0)
     tasks[0].cancel()  # when it was just granted the slot
     await asyncio.wait(tasks)
     assert order == [2, 3]
-    assert (slots.running, slots.queued) == (0, 0)
+    assert instance.state() == {"status": "idle", "queued": 0}
 
 
 def test_a_crash_unloads_the_model_and_the_next_use_loads_it_again(server: Emulator, me: Wire) -> None:

@@ -64,14 +64,21 @@ def _answer(name: str, question: Question, state: str, given: float | Mapping[st
 
 def _probabilities(question: Question, state: str) -> dict[str, float]:
     weights = {
-        option: max(words.coverage(f"{option} {state_text(description or '')}", state), _LEAST)
+        option: max(coverage(f"{option} {state_text(description or '')}", state), _LEAST)
         for option, description in options_of(question).items()
     }
     if isinstance(question, Noul) and question.criteria is None:
-        yes = max(words.coverage(state_text(question.instructions), state), _LEAST)
+        yes = max(coverage(state_text(question.instructions), state), _LEAST)
         weights = {"true": yes, "false": max(1 - yes, _LEAST)}
     whole = sum(weights.values())
     return {option: weight / whole for option, weight in weights.items()}
+
+
+def coverage(query: str, text: str) -> float:
+    """Return how much of a query a text has, from 0 to 1: of its words, and of the trigrams in them."""
+    features, features_of_text = list(words.features(query)), {feature for feature, _ in words.features(text)}
+    whole = sum(weight for _, weight in features)
+    return sum(weight for feature, weight in features if feature in features_of_text) / whole if whole else 0.0
 
 
 def _completed(name: str, question: Question, given: float | Mapping[str, float]) -> dict[str, float]:
@@ -99,7 +106,7 @@ def read_prompt(prompt: str) -> tuple[str, Word | None]:
 
 def _relevance(prompt: "RerankPrompt", rules: Sequence[Rule]) -> dict[str, float]:
     has_rules = any(isinstance(step, Relevance) for rule in rules for step in rule.then)
-    relevance = _IRRELEVANT if has_rules else words.coverage(prompt.query, prompt.text)
+    relevance = _IRRELEVANT if has_rules else coverage(prompt.query, prompt.text)
     return Relevance(relevance=relevance).probabilities
 
 
@@ -111,9 +118,9 @@ def _first_word(prompt: str) -> dict[str, float] | None:
     state, question = asked.groups()
     options = _options(question)
     if not options:
-        yes = min(max(words.coverage(question.partition("\n")[0], state), _LEAST), 1 - _LEAST)
+        yes = min(max(coverage(question.partition("\n")[0], state), _LEAST), 1 - _LEAST)
         return {"yes": yes, "no": 1 - yes}
-    weights = {letter: max(words.coverage(text, state), _LEAST) for letter, text in options.items()}
+    weights = {letter: max(coverage(text, state), _LEAST) for letter, text in options.items()}
     return {letter: weight / sum(weights.values()) for letter, weight in weights.items()}
 
 

@@ -18,9 +18,8 @@ another `sleep`, and nothing waits.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 from lmstudio_integrations.emulator.engines.base import (
     EngineEvent,
@@ -100,60 +99,43 @@ class ScriptedEngine:
             EngineError: If a rule says so, or the rules are not valid.
         """
         try:
-            config = _ModelConfig.of(request)
+            rules = parse_rules(request.engine_settings.get("rules") or (), request.kind)
         except LMStudioValueError as error:
             raise load_failed(str(error)) from error
         self._loads[request.key] += 1
         on_progress(0.0)
         situation = Situation(load=True, round=self._loads[request.key])
-        for wait in play_silently(first_match(config.rules, situation), situation):
+        for wait in play_silently(first_match(rules, situation), situation):
             await _wait(wait, self._sleep)
+        seconds = request.engine_settings.get("load_seconds") or 0.0
         for step in range(1, _PROGRESS_STEPS + 1):
-            await self._sleep(config.load_seconds / _PROGRESS_STEPS)
+            await self._sleep(seconds / _PROGRESS_STEPS)
             on_progress(step / _PROGRESS_STEPS)
-        return ScriptedModel(config, self._sleep, self._applied.setdefault(request.key, AppliedRules(request.key)))
-
-
-@dataclass(frozen=True, slots=True)
-class _ModelConfig:
-    """What the catalog sets for one scripted model."""
-
-    kind: ModelKind
-    rules: tuple[Rule, ...]
-    pause: float
-    load_seconds: float
-    embedding_length: int
-
-    @classmethod
-    def of(cls, request: LoadRequest) -> Self:
-        """Read the options; those that are not set have defaults."""
-        engine_settings = request.engine_settings
-        rate = engine_settings.get("tokens_per_second")
-        return cls(
-            kind=request.kind,
-            rules=parse_rules(engine_settings.get("rules") or (), request.kind),
-            pause=1 / rate if rate else 0.0,
-            load_seconds=engine_settings.get("load_seconds") or 0.0,
-            embedding_length=engine_settings.get("embedding_length") or _EMBEDDING_LENGTH,
-        )
+        applied = self._applied.setdefault(request.key, AppliedRules(request.key))
+        return ScriptedModel(request, rules, self._sleep, applied)
 
 
 class ScriptedModel:
     """A loaded scripted model.
 
     Args:
-        config: Its rules and its pace.
+        request: Its kind and its pace.
+        rules: Its rules.
         sleep: Waits for a number of seconds.
         applied: How often each rule has applied.
     """
 
-    def __init__(self, config: _ModelConfig, sleep: Sleep, applied: AppliedRules) -> None:
-        self._config = config
+    def __init__(self, request: LoadRequest, rules: tuple[Rule, ...], sleep: Sleep, applied: AppliedRules) -> None:
+        rate = request.engine_settings.get("tokens_per_second")
+        self._pause = 1 / rate if rate else 0.0
+        self._embedding_length = request.engine_settings.get("embedding_length") or _EMBEDDING_LENGTH
+        self._kind = request.kind
+        self._rules = rules
         self._sleep = sleep
         self._cache = PromptCache()
         self._applied = applied
-        self.base_fields: dict[str, Any] = {}
-        self.chat_template = ""
+        self.base_fields: Mapping[str, Any] = {}
+        self.chat_template: str = ""
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
         """Yield the events of one prediction; it can be cancelled before every token.
@@ -161,14 +143,14 @@ class ScriptedModel:
         Raises:
             EngineError: If a rule says so, the prompt does not fit, or only a rule could serve the request.
         """
-        begin = partial(play, self._config.rules, request, self._cache, self._applied)
+        begin = partial(play, self._rules, request, self._cache, self._applied)
         for event in await run_in_thread(begin, when=is_large_request(request)):
             if isinstance(event, Wait | Stall):
                 await _wait(event, self._sleep)
                 continue
             # Keep the pace; without one, let other tasks run.
             is_token = not isinstance(event, PromptProgress)
-            await (self._sleep(self._config.pause) if is_token and self._config.pause else asyncio.sleep(0))
+            await (self._sleep(self._pause) if is_token and self._pause else asyncio.sleep(0))
             yield event
 
     async def embed(self, text: str) -> list[float]:
@@ -178,7 +160,7 @@ class ScriptedModel:
             EngineError: If a rule says so.
         """
         await self._play_silently(text)
-        return await run_in_thread(partial(words.embed, text, self._config.embedding_length), when=is_long(text))
+        return await run_in_thread(partial(words.embed, text, self._embedding_length), when=is_long(text))
 
     async def decide(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answers to the questions of a request.
@@ -192,7 +174,7 @@ class ScriptedModel:
 
     async def tokenize(self, text: str) -> list[int]:
         tokens = await run_in_thread(lambda: [words.token_id(token) for token in words.split(text)], when=is_long(text))
-        return [words.START_TOKEN, *tokens, words.END_TOKEN] if self._config.kind == "embedding" else tokens
+        return [words.START_TOKEN, *tokens, words.END_TOKEN] if self._kind == "embedding" else tokens
 
     async def apply_template(self, history: ChatHistory, tools: Sequence[Tool], config: LlmPredictionConfig) -> str:
         """Return the conversation in the plain template of `words.py`.
@@ -202,7 +184,7 @@ class ScriptedModel:
         """
 
         def render() -> str:
-            check_template(self._config.rules, GenerateRequest(config, history, tools=tools))
+            check_template(self._rules, GenerateRequest(config, history, tools=tools))
             return words.render(history.messages, tools, config.prompt_template)
 
         return await run_in_thread(render, when=is_large(history.messages, len(tools)))
@@ -213,7 +195,7 @@ class ScriptedModel:
     async def _play_silently(self, text: str) -> Rule | None:
         """Do what a rule says of a text, without writing anything; return the rule."""
         situation = Situation(last=text)
-        rule = first_match(self._config.rules, situation, self._applied)
+        rule = first_match(self._rules, situation, self._applied)
         for wait in play_silently(rule, situation):
             await _wait(wait, self._sleep)
         return rule

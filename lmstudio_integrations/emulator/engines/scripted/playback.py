@@ -20,8 +20,8 @@ from lmstudio_integrations.emulator.engines.base import (
     GenerateRequest,
     engine_exited,
     engine_exited_while_loading,
+    insufficient_resources,
     model_crashed,
-    out_of_memory,
     template_failed,
 )
 from lmstudio_integrations.emulator.engines.generation import progress_details
@@ -105,8 +105,8 @@ _EXIT = InjectFault(fault="engine_exit")
 def play(
     rules: Sequence[Rule],
     request: GenerateRequest,
-    cache: PromptCache | None = None,
-    applied: AppliedRules | None = None,
+    cache: PromptCache,
+    applied: AppliedRules,
 ) -> Playback:
     """Return what a model with these rules does for a prediction.
 
@@ -144,7 +144,7 @@ def play(
         tokens, remaining = request.context_length - 1, None
     else:
         tokens, remaining = _read(request)
-    cached = 0 if cache is None else min(cache.add(request), tokens - 1)
+    cached = min(cache.add(request), tokens - 1)
     events = _perform(request, steps, progress_details(tokens, tokens, cached), remaining)
     faults = [step for step in steps if isinstance(step, InjectFault) and step.packet is not None]
     return _inject_faults(events, faults) if faults else events
@@ -247,7 +247,7 @@ def _fault(step: InjectFault) -> Fault | Stall:
         case "engine_exit":
             raise engine_exited(generating=True)
         case "out_of_memory":
-            raise out_of_memory()
+            raise insufficient_resources(48)  # more than any machine has
         case "stall":
             return Stall()
         case "truncate" | "empty" | "template":

@@ -276,8 +276,11 @@ class Rule:
         Raises:
             LMStudioValueError: Naming the first such step.
         """
-        step = next((step for step in self.then if not (_is_silent(step) or isinstance(step, others))), None)
-        if step is not None:
+        for step in self.then:
+            if isinstance(step, (Wait, Error, *others)) or (
+                isinstance(step, InjectFault) and step.packet is None and step.fault in _FAULTS_OF_MODELS
+            ):
+                continue
             can = ", ".join(["wait", "fail", "stall or crash", *(f"give {each.__name__.lower()}" for each in others)])
             raise LMStudioValueError(f"{who} can {can}, but not do {step!r}")
 
@@ -386,12 +389,6 @@ def _step(value: Step | Mapping[str, Any] | str, place: str) -> Step:
     return _build(_STEPS[kinds[0]], value, place)
 
 
-def _is_silent(step: Step) -> bool:
-    return isinstance(step, Wait | Error) or (
-        isinstance(step, InjectFault) and step.packet is None and step.fault in _FAULTS_OF_MODELS
-    )
-
-
 def _build(kind: type[_PartT], value: Mapping[str, Any], place: str) -> _PartT:
     for name in value:
         if name not in kind.model_fields:
@@ -448,7 +445,9 @@ class Situation:
             json=form == "json",
         )
         if request.history is None:
-            last, word = read_prompt(request.prompt or "")
+            last, word = request.prompt or "", None
+            with suppress(ImportError):
+                last, word = scripted_decisions().read_prompt(last)
             return replace(requested, last=last, word=word)
         messages = request.history.messages
         users = [index for index, message in enumerate(messages) if message.role == "user"]
@@ -544,11 +543,3 @@ def scripted_decisions() -> Any:
     with door("decisions and rerankers"):
         decisions: Any = import_module("lmstudio_integrations.emulator.engines.scripted.decisions")
     return decisions
-
-
-def read_prompt(prompt: str) -> tuple[str, Word | None]:
-    """Return the text that a raw prompt is about, and what answers it with a word if it asks for one."""
-    with suppress(ImportError):
-        read: tuple[str, Word | None] = scripted_decisions().read_prompt(prompt)
-        return read
-    return prompt, None

@@ -79,17 +79,10 @@ def probabilities_of(token: str) -> dict[str, float]:
     return {token: probability, **{other: (1 - probability) / 2**rank for rank, other in enumerate(others, 1)}}
 
 
-def coverage(query: str, text: str) -> float:
-    """Return how much of a query a text has, from 0 to 1: of its words, and of the trigrams in them."""
-    features, features_of_text = list(_features(query)), {feature for feature, _ in _features(text)}
-    whole = sum(weight for _, weight in features)
-    return sum(weight for feature, weight in features if feature in features_of_text) / whole if whole else 0.0
-
-
 def embed(text: str, length: int) -> list[float]:
     """Return the vector of a text, of unit length. Texts that share words and letters have similar vectors."""
     vector = [0.0] * length
-    for feature, weight in _features(text):
+    for feature, weight in features(text):
         number = _hash(feature)
         vector[number % length] += weight if number >> 31 else -weight
     norm = math.sqrt(math.fsum(value * value for value in vector))
@@ -98,7 +91,7 @@ def embed(text: str, length: int) -> list[float]:
     return [value / norm for value in vector]
 
 
-def _features(text: str) -> Iterator[tuple[str, float]]:
+def features(text: str) -> Iterator[tuple[str, float]]:
     """Yield the words of a text, short ones with less weight, and their trigrams, so that inflected forms are alike."""
     for word, times in Counter(match.group() for match in _NAME.finditer(text.lower())).items():
         yield word, times * (1.0 if len(word) > 3 else _SHORT_WORD_WEIGHT)

@@ -61,9 +61,9 @@ _IMPLEMENTED: Mapping[Namespace, Mapping[str, Handler]] = {
         "notify": system.notify,
         "setExperimentFlag": system.set_experiment_flag,
         "getExperimentFlags": system.get_experiment_flags,
-        "startHttpServer": system.start_http_server,
-        "stopHttpServer": system.stop_http_server,
-        "requestShutdown": system.request_shutdown,
+        "startHttpServer": system.always(WireError("This server has no HTTP API besides its native one")),
+        "stopHttpServer": system.always(None),  # the HTTP API never runs
+        "requestShutdown": system.always(WireError("Only privileged clients may shut this server down")),
         "alive": system.alive,
     },
     "files": {

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from lmstudio_integrations.emulator.engines.base import EngineModel
 from lmstudio_integrations.emulator.errors import WireError, model_unloaded
 from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
-from lmstudio_integrations.emulator.models.instance import Activity, in_effect, tools_of
+from lmstudio_integrations.emulator.models.instance import Activity, tools_of
 from lmstudio_integrations.emulator.models.request_log import EmbeddingRecord
 from lmstudio_integrations.emulator.server.context import Context, OpenChannel
-from lmstudio_integrations.protocol.kv_config import fields_of
+from lmstudio_integrations.protocol.kv_config import PREDICTION, effective, fields_of
 from lmstudio_integrations.protocol.requests import (
     ApplyPromptTemplate,
     BasePredictionConfig,
@@ -108,7 +108,7 @@ async def get_base_prediction_config(context: Context, parameter: BasePrediction
     model = context.registry.find(context.kind, parameter["specifier"]).model
     if context.kind != "llm":
         return fields_of({})
-    fields = in_effect(model.base_fields, {})
+    fields = effective(PREDICTION, model.base_fields, {})
     if model.chat_template:
         jinja = {"template": model.chat_template}
         fields["llm.prediction.promptTemplate"] = {"type": "jinja", "jinjaPromptTemplate": jinja, "stopStrings": []}
@@ -174,9 +174,9 @@ async def embed_string(context: Context, parameter: EmbedString) -> dict[str, An
 async def apply_prompt_template(context: Context, parameter: ApplyPromptTemplate) -> dict[str, Any]:
     """Return a conversation as the model would read it. Its files need not exist."""
     model = context.registry.find(context.kind, parameter["specifier"]).model
-    effective = in_effect(model.base_fields, parameter["predictionConfigStack"].collapse())
-    config = LlmPredictionConfig.from_fields(effective)
-    tools = parameter["opts"].get("toolDefinitions") or tools_of(effective)
+    fields = effective(PREDICTION, model.base_fields, parameter["predictionConfigStack"].collapse())
+    config = LlmPredictionConfig.from_fields(fields)
+    tools = parameter["opts"].get("toolDefinitions") or tools_of(fields)
     formatted = await _use(
         context,
         parameter["specifier"],

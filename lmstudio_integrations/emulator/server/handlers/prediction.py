@@ -22,11 +22,11 @@ from lmstudio_integrations.emulator.engines.generation import progress_details
 from lmstudio_integrations.emulator.errors import NEWEST, Version, WireError, file_not_found
 from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.models.clock import Clock
-from lmstudio_integrations.emulator.models.instance import ModelInstance, in_effect, requested, tool_choice_of, tools_of
+from lmstudio_integrations.emulator.models.instance import ModelInstance, requested, tool_choice_of, tools_of
 from lmstudio_integrations.emulator.models.request_log import PredictionRecord, RecordEntry
 from lmstudio_integrations.emulator.server.clients import ConnectedClient, Upload
 from lmstudio_integrations.emulator.server.context import Context, OpenChannel
-from lmstudio_integrations.protocol.kv_config import completion_prompt, fields_of, is_completion
+from lmstudio_integrations.protocol.kv_config import PREDICTION, completion_prompt, effective, fields_of, is_completion
 from lmstudio_integrations.protocol.prediction import Accumulator, encode
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -178,7 +178,15 @@ def record_of(
         tools=[tool.to_dict() for tool in request.tools],
         tool_choice=request.tool_choice,
         config=LlmPredictionConfig.describe({key: fields[key] for key in fields.keys() - _TOOL_SETTINGS}),
-        images=[_recorded_image(handle, upload) for handle, upload in images],
+        images=[
+            {
+                "name": handle.name,
+                "identifier": _name(handle.identifier),
+                "sizeBytes": len(upload.data),
+                "sha256": upload.sha256,
+            }
+            for handle, upload in images
+        ],
     )
 
 
@@ -188,15 +196,6 @@ def _content(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
         text: str = parts[0]["text"]
         return text
     return [part | {"identifier": _name(part["identifier"])} if part["type"] == "file" else part for part in parts]
-
-
-def _recorded_image(handle: FileHandle, upload: Upload) -> dict[str, Any]:
-    return {
-        "name": handle.name,
-        "identifier": _name(handle.identifier),
-        "sizeBytes": len(upload.data),
-        "sha256": upload.sha256,
-    }
 
 
 def _name(identifier: str) -> str:
@@ -212,13 +211,6 @@ def outcome_of(received: Accumulator) -> dict[str, Any]:
         "reasoning": result.reasoning_content,
         "tool_calls": [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in calls],
     }
-
-
-def written_text(received: Accumulator) -> str:
-    """Return everything that the model wrote, including reasoning tags; tool calls follow the rest."""
-    calls = [call.end or call.failure for call in received.tool_calls]
-    texts = [fragment.content for fragment in received.fragments]
-    return "".join([*texts, *(call.raw_content or "" for call in calls if call)])
 
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -252,11 +244,11 @@ async def complete_raw_text(context: Context, channel: OpenChannel, parameter: C
 
 
 def _request(instance: ModelInstance, fields: dict[str, Any], **what: Any) -> GenerateRequest:
-    effective = in_effect(instance.model.base_fields, fields)
+    settings = effective(PREDICTION, instance.model.base_fields, fields)
     return GenerateRequest(
-        config=LlmPredictionConfig.from_fields(effective),
-        tools=tools_of(effective),
-        tool_choice=tool_choice_of(effective),
+        config=LlmPredictionConfig.from_fields(settings),
+        tools=tools_of(settings),
+        tool_choice=tool_choice_of(settings),
         context_length=instance.request.context_length,
         **what,
     )
@@ -278,16 +270,13 @@ def _image(client: ConnectedClient, instance: ModelInstance, handle: FileHandle)
             f'The model "{instance.identifier}" does not support images',
             suggestion="Use a vision model, or omit the image.",
         )
-    if handle.identifier.startswith(INLINE):
-        return Upload(handle.name, _inline(handle.identifier), handle.file_type)
-    return client.upload(handle.identifier)
-
-
-def _inline(identifier: str) -> bytes:
+    if not handle.identifier.startswith(INLINE):
+        return client.upload(handle.identifier)
     try:
-        return base64.b64decode(identifier.removeprefix(INLINE), validate=True)
+        data = base64.b64decode(handle.identifier.removeprefix(INLINE), validate=True)
     except ValueError as error:
-        raise file_not_found(f"{identifier[:32]}…") from error
+        raise file_not_found(f"{handle.identifier[:32]}…") from error
+    return Upload(handle.name, data, handle.file_type)
 
 
 async def forward_events(
@@ -385,11 +374,15 @@ class _Prediction:
             # As LM Studio sends it: only listings contain the time of use.
             self.instance.describe() | {"lastUsedTime": None},
             fields_of(self.instance.request.fields),
-            fields_of(in_effect(self.instance.model.base_fields, self.fields)),
+            fields_of(effective(PREDICTION, self.instance.model.base_fields, self.fields)),
         )
         self.channel.send(encode(end))
         if self.is_logged:
-            output = written_text(self.collector.received)
+            # Everything that the model wrote, including reasoning tags; tool calls follow the rest.
+            received = self.collector.received
+            calls = [call.end or call.failure for call in received.tool_calls]
+            texts = [fragment.content for fragment in received.fragments]
+            output = "".join([*texts, *(call.raw_content or "" for call in calls if call)])
             self._log({"type": "llm.prediction.output", "output": output, "stats": stats})
         return stats
 

@@ -3,12 +3,13 @@
 import asyncio
 import os
 from collections.abc import Iterable, Mapping
+from copy import copy
 from typing import Any
 
 from lmstudio_integrations.emulator.errors import WireError, path_not_found
 from lmstudio_integrations.emulator.server.context import Context, Handler, OpenChannel
 from lmstudio_integrations.protocol.endpoints import Namespace
-from lmstudio_integrations.protocol.requests import ExperimentFlag, ModelKey, Notify, StartHttpServer
+from lmstudio_integrations.protocol.requests import ExperimentFlag, ModelKey, Notify
 from lmstudio_integrations.types.models import EMULATOR_SUFFIX
 
 FIXED_RESULTS: Mapping[Namespace, Mapping[str, Any]] = {
@@ -38,22 +39,21 @@ REASONS: Mapping[Namespace, str] = {
 
 def handlers(namespace: Namespace, names: Iterable[str]) -> dict[str, Handler]:
     """Return a handler for each name, and for each result of the namespace."""
-    results = {name: _reply(result) for name, result in FIXED_RESULTS.get(namespace, {}).items()}
-    return results | {name: _reject(f"{namespace}.{name}", REASONS[namespace]) for name in names if name not in results}
+    results = FIXED_RESULTS.get(namespace, {})
+    missing = [name for name in names if name not in results]
+    errors = {name: not_supported(f"{namespace}.{name}", REASONS[namespace]) for name in missing}
+    return {name: always(result) for name, result in {**results, **errors}.items()}
 
 
-def _reply(result: Any) -> Handler:
+def always(result: Any) -> Handler:
+    """Return a handler that replies with a result, or raises it if it is an error."""
+
     async def reply(*_request: object) -> Any:
+        if isinstance(result, WireError):
+            raise copy(result)
         return result
 
     return reply
-
-
-def _reject(name: str, cause: str) -> Handler:
-    async def reject(*_request: object) -> None:
-        raise not_supported(name, cause)
-
-    return reject
 
 
 def not_supported(what: str, cause: str) -> WireError:
@@ -109,20 +109,6 @@ async def set_experiment_flag(context: Context, parameter: ExperimentFlag) -> No
 
 async def get_experiment_flags(context: Context, _parameter: None) -> list[str]:
     return sorted(context.state.flags)
-
-
-async def start_http_server(_context: Context, _parameter: StartHttpServer) -> None:
-    """Fail: the emulator has no HTTP API."""
-    raise WireError("This server has no HTTP API besides its native one")
-
-
-async def stop_http_server(_context: Context, _parameter: None) -> None:
-    """Succeed at once, because the HTTP API never runs."""
-
-
-async def request_shutdown(_context: Context, _parameter: None) -> None:
-    """Fail: clients cannot stop the emulator."""
-    raise WireError("Only privileged clients may shut this server down")
 
 
 async def alive(_context: Context, _channel: OpenChannel, _parameter: None) -> None:

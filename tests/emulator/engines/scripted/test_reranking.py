@@ -7,8 +7,8 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.engines.scripted import Rule, words
-from lmstudio_integrations.emulator.engines.scripted.decisions import rerank_prompt
+from lmstudio_integrations.emulator.engines.scripted import Rule
+from lmstudio_integrations.emulator.engines.scripted.decisions import coverage, rerank_prompt
 from tests.emulator.engines.scripted.models import respond
 
 RULES: tuple[Any, ...] = (
@@ -50,8 +50,8 @@ def test_the_score_of_a_text_is_the_relevance_of_its_rule(server: Emulator, key:
 @pytest.mark.parametrize("key", [QWEN3, CHAT])
 def test_without_rules_the_score_is_what_the_text_has_of_the_query(server: Emulator, key: str) -> None:
     texts = ["It rains.", "The ferry leaves at nine.", f"Many ask: {QUERY} {'And so on. ' * 50}"]
-    assert scores(server, key, texts) == [pytest.approx(words.coverage(QUERY, text)) for text in texts]
-    assert sorted(texts, key=lambda text: words.coverage(QUERY, text)) == texts
+    assert scores(server, key, texts) == [pytest.approx(coverage(QUERY, text)) for text in texts]
+    assert sorted(texts, key=lambda text: coverage(QUERY, text)) == texts
     assert scores(server, key, texts, "!") == [0.0, 0.0, 0.0]
 
 
