@@ -21,11 +21,12 @@ from lmstudio_integrations.emulator.engines.table import weights_engine
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.models.catalog import (
+    BUNDLED,
     Catalog,
     ModelEntry,
-    bundled_entries,
     check_weights,
     leaf_of_catalog,
+    parse_model,
 )
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
 from lmstudio_integrations.emulator.models.clock import Clock, SystemClock
@@ -393,6 +394,7 @@ class Emulator:
             request_log=self._request_log,
         )
         state = ServerState(registry, self._clock, self._request_log, self._latency, self._limits, self._plugins)
+        registry.on_log = state.log
         server = self._new_server(state)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(registry.close)
@@ -469,7 +471,7 @@ def _catalog(
 ) -> Catalog:
     """Return all models and plugins; the two bundled models if neither of the first two arguments is given."""
     if models is None and catalog is None:
-        models = bundled_entries()
+        models = [parse_model(name) for name in BUNDLED]
     if isinstance(catalog, str | Path):
         catalog = load_catalog(Path(catalog))
     elif catalog is not None and not isinstance(catalog, Catalog):

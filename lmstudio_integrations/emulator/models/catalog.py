@@ -381,10 +381,6 @@ def describe(entry: ModelEntry, metadata: ModelMetadata, device: str | None = No
     return {name: value for name, value in info.items() if value is not None or name == "deviceIdentifier"}
 
 
-def bundled_entries() -> tuple[ModelEntry, ...]:
-    return tuple(parse_model(name) for name in BUNDLED)
-
-
 def scripted_entries() -> tuple[ModelEntry, ...]:
     """Return scripted models for what the bundled ones are too small for: tools, reranking and decisions.
 

@@ -6,8 +6,8 @@ See docs/protocol.md#model-specifiers and docs/protocol.md#product-behavior. Use
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -18,16 +18,13 @@ from lmstudio_integrations.emulator.engines.base import (
     EngineError,
     LoadRequest,
     ModelMetadata,
-    OnBytes,
     Progress,
-    WeightsEngine,
-    without_directories,
 )
 from lmstudio_integrations.emulator.models.catalog import Catalog, ModelEntry, describe
 from lmstudio_integrations.emulator.models.clock import Clock
 from lmstudio_integrations.emulator.models.device import Device
 from lmstudio_integrations.emulator.models.instance import ModelInstance
-from lmstudio_integrations.emulator.models.request_log import LoadRecord, LoadState, RecordEntry, RequestLog
+from lmstudio_integrations.emulator.models.request_log import LoadRecord, LoadState, RequestLog
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol import kv_config
 from lmstudio_integrations.protocol.requests import OnDevice
@@ -103,7 +100,7 @@ class ModelRegistry:
         self._clock = clock
         self._auto_evict = auto_evict
         self._request_log = request_log
-        self._metadata: dict[str, ModelMetadata] = {}
+        self.metadata_by_key: dict[str, ModelMetadata] = {}
         self.local: Device = Device(model.key for model in catalog.models if model.downloaded)
         self._instances: dict[str, ModelInstance] = {}
         """The loaded instances by their references."""
@@ -140,31 +137,10 @@ class ModelRegistry:
             if entry.key in device.downloaded
         ]
 
-    async def download(self, entry: ModelEntry, on_bytes: OnBytes) -> None:
-        """Download the weights of an entry, so that it can be loaded.
-
-        Raises:
-            WireError: If that fails.
-        """
-        engine = self._engine(entry)
-        try:
-            if entry.weights and isinstance(engine, WeightsEngine):
-                await engine.download(entry.weights, on_bytes)
-            else:
-                size = self.info(entry)["sizeBytes"]
-                on_bytes(0, size)
-                on_bytes(size, size)
-        except OSError as error:
-            cause = without_directories(str(error))
-            raise errors.WireError(f'The weights of "{entry.key}" cannot be downloaded', cause=cause) from error
-        self.local.downloaded.add(entry.key)
-        self._metadata.pop(entry.key, None)
-        self._request_log.notify()
-
     async def read_metadata(self, entries: Iterable[ModelEntry]) -> None:
         """Read and cache the metadata of weights, in a thread: a large header takes long."""
         for entry in entries:
-            if entry.key not in self._metadata:
+            if entry.key not in self.metadata_by_key:
                 await asyncio.to_thread(self.metadata, entry)
 
     def info(self, entry: ModelEntry, device: Device | None = None) -> dict[str, Any]:
@@ -173,10 +149,10 @@ class ModelRegistry:
 
     def metadata(self, entry: ModelEntry) -> ModelMetadata:
         """Return the metadata of weights; empty metadata if they cannot be read. Any thread may call this."""
-        metadata = self._metadata.get(entry.key)
+        metadata = self.metadata_by_key.get(entry.key)
         if metadata is None:
             try:
-                metadata = self._metadata[entry.key] = self._engine(entry).metadata(entry.weights, entry.kind)
+                metadata = self.metadata_by_key[entry.key] = self.engine_of(entry).metadata(entry.weights, entry.kind)
             except EngineError:
                 return ModelMetadata()
         return metadata
@@ -271,45 +247,6 @@ class ModelRegistry:
         """
         settings = settings or {}
         default = entry.full_path if name == entry.full_path else entry.key
-        with self._record_load(entry, device, default, identifier, settings, jit=jit) as load, device.hold_load():
-            await self.read_metadata([entry])
-            on_start(load.record.identifier)
-            request = self.load_request(entry, settings, device)
-            info = self.info(entry, device)
-            device.reserve_memory(load.record.identifier, entry, info["sizeBytes"], request.context_length)
-            model = await self._engine(entry).load(request, on_progress)
-            instance = ModelInstance(
-                entry=entry,
-                device=device,
-                identifier=load.record.identifier,
-                model=model,
-                info=info,
-                request=request,
-                ttl_ms=ttl_ms,
-                jit=jit,
-                load=load,
-                clock=self._clock,
-            )
-            # No await from here on: the identifier is reserved until the instance has it.
-            instance.on_end = lambda state: self.discard(instance, state)
-            self._instances[instance.reference] = instance
-            instance.start_ttl()
-            load.update(state="loaded")
-            self._log(entry, device, "loaded", instance)
-        return instance
-
-    @contextmanager
-    def _record_load(
-        self,
-        entry: ModelEntry,
-        device: Device,
-        default: str,
-        identifier: str | None,
-        settings: Mapping[str, Any],
-        *,
-        jit: bool,
-    ) -> Generator[RecordEntry[LoadRecord]]:
-        """Record a load, and reserve its identifier until the instance has it."""
         config = LOAD_CONFIGS[entry.kind].describe(settings)
         identifier = self._reserve(device, default, identifier)
         record = LoadRecord(
@@ -322,18 +259,40 @@ class ModelRegistry:
         load = self._request_log.loads.add(record)
         self._log(entry, device, "loading")
         try:
-            yield load
+            with device.hold_load():
+                await self.read_metadata([entry])
+                on_start(identifier)
+                request = self.load_request(entry, settings, device)
+                info = self.info(entry, device)
+                device.reserve_memory(identifier, entry, info["sizeBytes"], request.context_length)
+                model = await self.engine_of(entry).load(request, on_progress)
+                instance = ModelInstance(
+                    entry=entry,
+                    device=device,
+                    identifier=identifier,
+                    model=model,
+                    info=info,
+                    request=request,
+                    ttl_ms=ttl_ms,
+                    jit=jit,
+                    load=load,
+                    clock=self._clock,
+                )
+                # No await from here on: the identifier is reserved until the instance has it.
+                instance.on_end = lambda state: self.discard(instance, state)
+                self._instances[instance.reference] = instance
+                instance.start_ttl()
+                load.update(state="loaded")
+                self._log(entry, device, "loaded", instance)
         except BaseException as error:
             device.release_memory(identifier)
-            if isinstance(error, asyncio.CancelledError):
-                load.update(state="cancelled")
-                self._log(entry, device, "cancelled")
-            else:
-                load.update(state="failed")
-                self._log(entry, device, "failed", error=error)
+            is_cancelled = isinstance(error, asyncio.CancelledError)
+            load.update(state="cancelled" if is_cancelled else "failed")
+            self._log(entry, device, load.record.state, error=None if is_cancelled else error)
             raise
         finally:
             device.reserved.discard(identifier)
+        return instance
 
     async def load_just_in_time(
         self,
@@ -507,7 +466,7 @@ class ModelRegistry:
         if other is not None and other.entry.kind != kind:
             raise errors.domain_mismatch(other.entry.full_path, other.entry.kind, kind)
 
-    def _engine(self, entry: ModelEntry) -> Engine:
+    def engine_of(self, entry: ModelEntry) -> Engine:
         engine = self.engines.get(entry.engine)
         if engine is None:
             raise EngineError(f"This server has no engine {entry.engine!r}, which the model {entry.key!r} needs.")

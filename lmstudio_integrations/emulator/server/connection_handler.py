@@ -16,7 +16,7 @@ from websockets.frames import CloseCode
 
 from lmstudio_integrations.emulator.engines.base import FaultKind
 from lmstudio_integrations.emulator.errors import WireError
-from lmstudio_integrations.emulator.server.clients import Authenticator, ConnectedClient
+from lmstudio_integrations.emulator.server.clients import Authenticator
 from lmstudio_integrations.emulator.server.context import Context, OpenChannel, ServerState
 from lmstudio_integrations.emulator.server.handlers import HANDLERS, SERVED
 from lmstudio_integrations.emulator.server.sockets import Socket
@@ -53,7 +53,8 @@ class ConnectionHandler:
         self._socket = socket
         self._state = state
         self._authenticator = authenticator
-        self._client: ConnectedClient | None = None
+        self._context: Context | None = None
+        """The client, once it is authenticated; requests come after that."""
         self._channels: dict[int, OpenChannel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -62,7 +63,7 @@ class ConnectionHandler:
     @property
     def client(self) -> str | None:
         """The identifier of the client, once it is authenticated."""
-        return None if self._client is None else self._client.identifier
+        return None if self._context is None else self._context.client.identifier
 
     async def run(self) -> None:
         """Serve the socket until it is closed; then cancel all its requests."""
@@ -77,8 +78,8 @@ class ConnectionHandler:
         finally:
             deadline.cancel()
             await self._cancel_requests()
-            if self._client is not None:
-                self._authenticator.disconnect(self._client)
+            if self._context is not None:
+                self._authenticator.disconnect(self._context.client)
 
     def _send(self, channel_id: int, packet: Mapping[str, Any]) -> None:
         """Send a packet of a channel, unless the connection is lost."""
@@ -101,7 +102,8 @@ class ConnectionHandler:
             case "drop":
                 reset(self._socket.transport)
             case "half_close":
-                self._socket.half_close()
+                self._socket.is_half_closed = True  # nothing may be written afterwards
+                self._socket.transport.write_eof()
             case "corrupt":
                 self._socket.write(['{"type":"channelSend",'])  # the beginning of a frame
             case "unknown_packet":
@@ -124,7 +126,7 @@ class ConnectionHandler:
         reason = self._authenticator.why_rejected(identifier, passkey)
         if reason is not None:
             return reason
-        self._client = self._authenticator.connect(identifier, passkey)
+        self._context = Context(self._state, self._authenticator.connect(identifier, passkey), self.namespace)
         return None
 
     def _time_out(self) -> None:
@@ -144,7 +146,7 @@ class ConnectionHandler:
 
     async def _respond(self, call: CallReceived) -> None:
         """Reply to a call, or raise what is wrong with it."""
-        result = await HANDLERS[self.namespace][call.endpoint.name](self._context(), call.parameter)
+        result = await HANDLERS[self.namespace][call.endpoint.name](self._context, call.parameter)
         self.session.reply(call.call_id, result)
 
     def _open(self, opened: ChannelOpened) -> None:
@@ -169,7 +171,7 @@ class ConnectionHandler:
 
     async def _stream(self, opened: ChannelOpened, channel: OpenChannel) -> None:
         """Send the packets of a channel, or raise what ends it."""
-        await HANDLERS[self.namespace][opened.endpoint.name](self._context(), channel, opened.parameter)
+        await HANDLERS[self.namespace][opened.endpoint.name](self._context, channel, opened.parameter)
 
     def _failure(self, error: Exception, endpoint: str) -> Mapping[str, Any]:
         """Return the wire form of what a handler raised; a defect of the emulator is logged."""
@@ -185,10 +187,6 @@ class ConnectionHandler:
         if self.namespace != "diagnostics":
             content = f"{self.client}: {self.namespace}.{endpoint}{outcome}"
             self._state.log({"type": "server.log", "level": level, "content": content})
-
-    def _context(self) -> Context:
-        assert self._client is not None, "requests come after authentication"
-        return Context(self._state, self._client, self.namespace)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = self._loop.create_task(work)

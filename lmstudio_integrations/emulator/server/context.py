@@ -71,9 +71,6 @@ class ServerState:
     log_listeners: list[LogListener] = field(default_factory=list[LogListener])
     """Called with each entry of the log, which is stored nowhere (docs/protocol.md#diagnostics-endpoints)."""
 
-    def __post_init__(self) -> None:
-        self.registry.on_log = self.log
-
     def log(self, data: Mapping[str, Any]) -> None:
         """Send an entry of the log to all listeners."""
         if not self.log_listeners:

@@ -71,11 +71,6 @@ class Socket(ServerConnection):
             self.protocol.send_text(frame.encode())
         self.transport.write(b"".join(self.protocol.data_to_send()))
 
-    def half_close(self) -> None:
-        """Close the writing side; nothing may be written afterwards."""
-        self.is_half_closed = True
-        self.transport.write_eof()
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin. The library's own timeout would also limit how long a request with a body may be answered."""
         super().connection_made(transport)

@@ -129,10 +129,10 @@ def play(
         raise _error(steps[0])
     if steps and steps[0] == _EXIT:
         raise engine_exited(generating=False)
+    beginning = situation.last[:_LONGEST_ARGUMENT]
+    name = [beginning, *_NAME.findall(beginning)][-1]
     steps = [
-        _any_call(request, situation.called, _name_in(situation.last))
-        if isinstance(step, ToolCall) and step.tool == ANY_TOOL
-        else step
+        _any_call(request, situation.called, name) if isinstance(step, ToolCall) and step.tool == ANY_TOOL else step
         for step in steps
     ]
     of_prompt, steps = _separate_prompt_faults(steps)
@@ -302,13 +302,6 @@ def _default_steps(rules: Sequence[Rule], request: GenerateRequest, situation: S
     if situation.word is not None:
         return [Probabilities(probabilities=situation.word(rules))]
     return [Text(text=f'You said "{situation.last}". What shall we talk about next?')]
-
-
-def _name_in(message: str) -> str:
-    """Return the last capitalized word within a message, else the message."""
-    beginning = message[:_LONGEST_ARGUMENT]
-    names: list[str] = _NAME.findall(beginning)
-    return names[-1] if names else beginning
 
 
 def _any_call(request: GenerateRequest, called: Collection[str], text: str = "") -> ToolCall:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lmstudio_integrations.emulator.engines.base import WeightsEngine, without_directories
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.models.catalog import ModelEntry
 from lmstudio_integrations.emulator.server.context import USER_STOPPED, Context, OpenChannel
@@ -199,7 +200,11 @@ async def _offer(context: Context, channel: OpenChannel, entry: ModelEntry, arti
 
 
 async def _download(context: Context, channel: OpenChannel, entry: ModelEntry) -> None:
-    """Download the weights of an entry, and send the progress."""
+    """Download the weights of an entry, so that it can be loaded, and send the progress.
+
+    Raises:
+        WireError: If that fails.
+    """
     clock = context.state.clock
     started = clock.now()
 
@@ -212,8 +217,22 @@ async def _download(context: Context, channel: OpenChannel, entry: ModelEntry) -
         }
         channel.send({"type": "downloadProgress", "update": update})
 
-    # Cancelling does not stop the package manager: its thread continues.
-    await context.registry.download(entry, on_bytes)
+    registry = context.registry
+    engine = registry.engine_of(entry)
+    try:
+        if entry.weights and isinstance(engine, WeightsEngine):
+            # Cancelling does not stop the package manager: its thread continues.
+            await engine.download(entry.weights, on_bytes)
+        else:
+            size = registry.info(entry)["sizeBytes"]
+            on_bytes(0, size)
+            on_bytes(size, size)
+    except OSError as error:
+        cause = without_directories(str(error))
+        raise WireError(f'The weights of "{entry.key}" cannot be downloaded', cause=cause) from error
+    registry.local.downloaded.add(entry.key)
+    registry.metadata_by_key.pop(entry.key, None)
+    context.state.request_log.notify()
 
 
 def _entry(context: Context, identifier: str) -> ModelEntry:

@@ -9,7 +9,7 @@ import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.llama_cpp import weights
-from lmstudio_integrations.emulator.models.catalog import BUNDLED, bundled_entries, load, parse_model
+from lmstudio_integrations.emulator.models.catalog import BUNDLED, load, parse_model
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.bare_client import wire
 from tests.emulator.engines.llama_cpp.gguf_files import gguf
@@ -24,15 +24,14 @@ def absolute(number: int) -> int:
 
 @pytest.mark.leaf("plugins")
 def test_the_bundled_models_have_the_names_of_their_weights_and_are_the_default() -> None:
-    assert [(each.key, each.weights, each.kind, each.engine) for each in bundled_entries()] == [
+    bundled = tuple(parse_model(name) for name in BUNDLED)
+    assert [(each.key, each.weights, each.kind, each.engine) for each in bundled] == [
         (CHAT, CHAT, "llm", "llama_cpp"),
         (VECTORS, VECTORS, "embedding", "llama_cpp"),
     ]
-    assert all(each.full_path.count("/") == 2 for each in bundled_entries())
+    assert all(each.full_path.count("/") == 2 for each in bundled)
     assert {name: bundle.kind for name, bundle in weights.BUNDLES.items()} == BUNDLED
-    assert (
-        Emulator().catalog.models == Emulator(plugins={"mcp/absolute": [absolute]}).catalog.models == bundled_entries()
-    )
+    assert Emulator().catalog.models == Emulator(plugins={"mcp/absolute": [absolute]}).catalog.models == bundled
     assert Emulator([]).catalog.models == ()
 
 
