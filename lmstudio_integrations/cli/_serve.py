@@ -31,12 +31,11 @@ from lmstudio_integrations.client.transport.connect.records import bionic_file, 
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry
-from lmstudio_integrations.emulator.engines.scripted import Rule, parse_rules
+from lmstudio_integrations.emulator.engines.scripted import ANY_TOOL, Rule, parse_rules
 from lmstudio_integrations.emulator.models.catalog import (
     BUNDLED,
     parse_model,
     read_toml,
-    scripted_entries,
 )
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
 from lmstudio_integrations.emulator.server.context import MIB, Limits
@@ -359,6 +358,20 @@ def how_to_reach(host: str, port: int, first: Attempt | None = None) -> str:
     return (
         f"Programs that name no host find the server at {first.server.netloc} first: stop that one, or "
         f"export {HOST_VARIABLE}={address.netloc}"
+    )
+
+
+def scripted_entries() -> tuple[ModelEntry, ...]:
+    """Return scripted models for what the bundled ones are too small for: tools, reranking and decisions.
+
+    The first calls the first tool it is offered, and then quotes what the tool returned. With it, a first agent runs.
+    """
+    call = {"when": {"role": "user", "tools": [ANY_TOOL]}, "then": [{"tool": ANY_TOOL}]}
+    quote = {"when": {"role": "tool"}, "then": "I am a scripted model. The tool returned: {last}"}
+    return (
+        ModelEntry(key="scripted-tools", rules=(call, quote)),
+        ModelEntry(key="scripted-reranker", tools=False),
+        ModelEntry(key="scripted-judge", kind="decision"),
     )
 
 

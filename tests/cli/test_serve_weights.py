@@ -6,9 +6,9 @@ from typing import Literal
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.cli._serve import build_catalog
+from lmstudio_integrations.cli._serve import build_catalog, scripted_entries
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.models.catalog import BUNDLED, scripted_entries
+from lmstudio_integrations.emulator.models.catalog import BUNDLED
 
 
 @pytest.mark.parametrize(

@@ -73,11 +73,6 @@ async def run_in_thread(work: Callable[[], T], *, when: bool) -> T:
     return await asyncio.to_thread(work) if when else work()
 
 
-def is_long(text: str) -> bool:
-    """Return whether work on a text could block the event loop."""
-    return len(text) > LONG_TEXT
-
-
 def is_large(messages: Iterable[Message], tools: int = 0) -> bool:
     """Return whether work on a conversation could block the event loop; stops as soon as that is known."""
     characters = 0
@@ -97,5 +92,5 @@ def is_large_request(request: GenerateRequest) -> bool:
     if request.tool_choice == "required" or (request.config.structured or {}).get("type") == "json":
         return True
     if request.history is None:
-        return is_long(request.prompt or "")
+        return len(request.prompt or "") > LONG_TEXT
     return is_large(request.history.messages, len(request.tools))

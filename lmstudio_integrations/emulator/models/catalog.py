@@ -28,7 +28,7 @@ from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_mapping, is_object
 from lmstudio_integrations.emulator.engines.base import ModelMetadata, guess_kind
-from lmstudio_integrations.emulator.engines.scripted import ANY_TOOL, parse_rules
+from lmstudio_integrations.emulator.engines.scripted import parse_rules
 from lmstudio_integrations.emulator.engines.table import WEIGHTS_ENGINE, EngineName, weights_engine
 from lmstudio_integrations.emulator.errors import NEWEST, NEWEST_BIONIC, Version
 from lmstudio_integrations.errors import LMStudioValueError
@@ -379,20 +379,6 @@ def describe(entry: ModelEntry, metadata: ModelMetadata, device: str | None = No
         info["hasVisionAdapter"] = metadata.vision if entry.vision is None else entry.vision
     info["maxContextLength"] = entry.max_context_length or metadata.max_context_length
     return {name: value for name, value in info.items() if value is not None or name == "deviceIdentifier"}
-
-
-def scripted_entries() -> tuple[ModelEntry, ...]:
-    """Return scripted models for what the bundled ones are too small for: tools, reranking and decisions.
-
-    The first calls the first tool it is offered, and then quotes what the tool returned. With it, a first agent runs.
-    """
-    call = {"when": {"role": "user", "tools": [ANY_TOOL]}, "then": [{"tool": ANY_TOOL}]}
-    quote = {"when": {"role": "tool"}, "then": "I am a scripted model. The tool returned: {last}"}
-    return (
-        ModelEntry(key="scripted-tools", rules=(call, quote)),
-        ModelEntry(key="scripted-reranker", tools=False),
-        ModelEntry(key="scripted-judge", kind="decision"),
-    )
 
 
 def parse_model(text: str, *, scripted: bool = False) -> ModelEntry:

@@ -1,7 +1,6 @@
 """The clients: which may connect, one record of each, and its uploaded files (docs/protocol.md#authentication)."""
 
 import hashlib
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -42,12 +41,6 @@ class ConnectedClient:
     passkey: str = field(repr=False)
     sockets: int = 0
     uploads: dict[str, Upload] = field(default_factory=dict[str, Upload])
-
-    def store(self, upload: Upload) -> str:
-        """Store a file and return its identifier, which is new each time."""
-        identifier = f"local:{secrets.token_hex(16)}"
-        self.uploads[identifier] = upload
-        return identifier
 
     def upload(self, identifier: str) -> Upload:
         """Return a file.

@@ -30,9 +30,9 @@ from lmstudio_integrations.emulator.engines.base import (
     load_failed,
 )
 from lmstudio_integrations.emulator.engines.generation import (
+    LONG_TEXT,
     is_large,
     is_large_request,
-    is_long,
     run_in_thread,
 )
 from lmstudio_integrations.emulator.engines.scripted import words
@@ -160,7 +160,7 @@ class ScriptedModel:
             EngineError: If a rule says so.
         """
         await self._play_silently(text)
-        return await run_in_thread(partial(words.embed, text, self._embedding_length), when=is_long(text))
+        return await run_in_thread(partial(words.embed, text, self._embedding_length), when=len(text) > LONG_TEXT)
 
     async def decide(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answers to the questions of a request.
@@ -173,7 +173,9 @@ class ScriptedModel:
         return await run_in_thread(partial(decisions.decide, request, rule), when=True)
 
     async def tokenize(self, text: str) -> list[int]:
-        tokens = await run_in_thread(lambda: [words.token_id(token) for token in words.split(text)], when=is_long(text))
+        tokens = await run_in_thread(
+            lambda: [words.token_id(token) for token in words.split(text)], when=len(text) > LONG_TEXT
+        )
         return [words.START_TOKEN, *tokens, words.END_TOKEN] if self._kind == "embedding" else tokens
 
     async def apply_template(self, history: ChatHistory, tools: Sequence[Tool], config: LlmPredictionConfig) -> str:

@@ -480,18 +480,14 @@ class AppliedRules:
 
     def __init__(self, model: str) -> None:
         self._model = model
-        self._counts = Counter[int]()
+        self.counts = Counter[int]()
         self._row: tuple[int | None, int] = (None, 0)
         self._is_logged = False
-
-    def may_apply(self, place: int, rule: Rule) -> bool:
-        """Return whether the rule at this place has not applied as often as it may."""
-        return rule.when.times is None or self._counts[place] < rule.when.times
 
     def add(self, place: int | None, situation: Situation) -> None:
         """Add that a rule applies, or none. Log once that a conversation seems to loop."""
         if place is not None:
-            self._counts[place] += 1
+            self.counts[place] += 1
         before = self._row[1] if self._row[0] == place else 0
         self._row = (place, 0 if situation.question is None else before + 1)
         if self._row[1] == _LOOP and not self._is_logged:
@@ -511,7 +507,8 @@ def first_match(rules: Sequence[Rule], situation: Situation, applied: AppliedRul
     fitting = ((place, rule) for place, rule in enumerate(rules) if rule.applies_to(situation))
     if applied is None:
         return next((rule for _, rule in fitting), None)
-    place, rule = next((each for each in fitting if applied.may_apply(*each)), (None, None))
+    allowed = (each for each in fitting if (most := each[1].when.times) is None or applied.counts[each[0]] < most)
+    place, rule = next(allowed, (None, None))
     applied.add(place, situation)
     return rule
 

@@ -2,6 +2,7 @@
 
 import base64
 import mimetypes
+import secrets
 from pathlib import PurePath
 from typing import Any
 
@@ -29,7 +30,8 @@ async def upload_file_base64(context: Context, parameter: UploadFile) -> dict[st
     except ValueError as error:  # characters beyond ASCII raise it as well
         raise WireError(f'The content of "{parameter["name"]}" is not base64', cause=str(error)) from error
     file_type = _type_of(parameter["name"], data)
-    identifier = context.client.store(Upload(parameter["name"], data, file_type))
+    identifier = f"local:{secrets.token_hex(16)}"
+    context.client.uploads[identifier] = Upload(parameter["name"], data, file_type)
     return {"identifier": identifier, "fileType": file_type, "sizeBytes": len(data)}
 
 
