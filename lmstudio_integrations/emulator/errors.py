@@ -4,7 +4,7 @@
 several places raise, or whose words are many.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmstudio_integrations._support.text import shortened
@@ -132,18 +132,17 @@ def domain_mismatch(path: str, actual: ModelKind, expected: ModelKind) -> WireEr
     )
 
 
-def preset_not_found(name: str, presets: Iterable[tuple[str, str]]) -> WireError:
+def preset_not_found(name: str, presets: Sequence[tuple[str, str]]) -> WireError:
     """Return the error for an unknown preset; `presets` are identifiers and names."""
-    listed = list(presets)
     return WireError(
         f'Cannot find a preset with the identifier "{name}"',
         display_data={
             "code": "generic.presetNotFound",
             "specifiedFuzzyPresetIdentifier": name,
             "availablePresetsSample": [
-                {"identifier": identifier, "name": title} for identifier, title in listed[:SAMPLE]
+                {"identifier": identifier, "name": title} for identifier, title in presets[:SAMPLE]
             ],
-            "totalAvailablePresets": len(listed),
+            "totalAvailablePresets": len(presets),
         },
     )
 

@@ -184,8 +184,16 @@ def leaf_of_catalog(module: Literal["devices", "plugins"]) -> Any:
         return import_module(f"lmstudio_integrations.emulator.models.{module}")
 
 
-def _read_entry(module: Literal["devices", "plugins"], name: str, value: object) -> Any:
-    return getattr(leaf_of_catalog(module), name).model_validate(value)
+_TABLES: dict[str, Callable[[], type[CatalogTable]]] = {
+    "model": lambda: ModelEntry,
+    "preset": lambda: Preset,
+    "plugin": lambda: leaf_of_catalog("plugins").PluginEntry,
+    "device": lambda: leaf_of_catalog("devices").DeviceEntry,
+}
+
+
+def _read_table(kind: str, value: object) -> CatalogTable:
+    return _TABLES[kind]().model_validate(value)
 
 
 _MEMORY_FIELDS = {"memory_gib", "kib_per_token", "estimate_factor"}
@@ -219,11 +227,11 @@ class Catalog(CatalogTable):
     models: Annotated[tuple[ModelEntry, ...], Field(alias="model")] = ()
     presets: Annotated[tuple[Preset, ...], Field(alias="preset")] = ()
     plugins: Annotated[
-        tuple[Annotated[Any, PlainValidator(partial(_read_entry, "plugins", "PluginEntry"))], ...],
+        tuple[Annotated[Any, PlainValidator(partial(_read_table, "plugin"))], ...],
         Field(alias="plugin"),
     ] = ()
     devices: Annotated[
-        tuple[Annotated[Any, PlainValidator(partial(_read_entry, "devices", "DeviceEntry"))], ...],
+        tuple[Annotated[Any, PlainValidator(partial(_read_table, "device"))], ...],
         Field(alias="device"),
     ] = ()
     memory_gib: Annotated[
@@ -302,14 +310,6 @@ class Catalog(CatalogTable):
         requested = name.casefold()
         names = ((preset, {preset.identifier, preset.name or preset.identifier}) for preset in self.presets)
         return next((preset for preset, known in names if requested in map(str.casefold, known)), None)
-
-
-_TABLES: dict[str, Callable[[], type[CatalogTable]]] = {
-    "model": lambda: ModelEntry,
-    "preset": lambda: Preset,
-    "plugin": lambda: leaf_of_catalog("plugins").PluginEntry,
-    "device": lambda: leaf_of_catalog("devices").DeviceEntry,
-}
 
 
 def _explain(problem: Any, tables: Mapping[str, Any]) -> str:

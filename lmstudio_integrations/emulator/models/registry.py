@@ -211,8 +211,7 @@ class ModelRegistry:
             raise errors.path_not_found(name, list(dict.fromkeys(paths)))
         device = next((device for device, entry in found if entry.kind == kind), None)
         if device is None:
-            path, actual = found[0][1].full_path, found[0][1].kind
-            raise errors.domain_mismatch(path, actual, kind)
+            raise errors.domain_mismatch(found[0][1].full_path, found[0][1].kind, kind)
         return device, [entry for where, entry in found if where is device and entry.kind == kind]
 
     def check_draft_model(self, name: str, device: Device) -> None:

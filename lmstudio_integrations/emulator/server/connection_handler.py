@@ -77,7 +77,11 @@ class ConnectionHandler:
                 logger.warning("closed the connection of %s: %s", self._socket.remote_address, ours.reason)
         finally:
             deadline.cancel()
-            await self._cancel_requests()
+            tasks = set(self._tasks)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
             if self._context is not None:
                 self._authenticator.disconnect(self._context.client)
 
@@ -193,13 +197,6 @@ class ConnectionHandler:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-    async def _cancel_requests(self) -> None:
-        tasks = set(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
 
     def _flush(self) -> None:
         self._flush_is_due = False
