@@ -130,7 +130,7 @@ def play(
     if steps and steps[0] == _EXIT:
         raise engine_exited(generating=False)
     beginning = situation.last[:_LONGEST_ARGUMENT]
-    name = [beginning, *_NAME.findall(beginning)][-1]
+    name = [beginning, *_NAME.findall(beginning)][-1]  # the last capitalized word within the message, or else that
     steps = [
         _any_call(request, situation.called, name) if isinstance(step, ToolCall) and step.tool == ANY_TOOL else step
         for step in steps
