@@ -8,9 +8,11 @@ from pydantic import Field
 
 from lmstudio_integrations._adapters.settings import AuxiliaryModelSettings
 from lmstudio_integrations._adapters.settings_types import EmbeddingLoadConfig
-from lmstudio_integrations.client.embeddings import LengthPolicy
+from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.client.support.arguments import list_of
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.client.transport.flows import arun, run
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
+from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.embedding_prefixes import NO_PREFIXES, EmbeddingPrefixes, prefixes_of_family
@@ -35,6 +37,9 @@ class EmbeddingSettings(AuxiliaryModelSettings):
     _kind: ClassVar[ModelKind] = "embedding"
     _prefix_fields: ClassVar[tuple[str, str]]
     """The fields with what stands before queries and documents."""
+
+    _batches_at_once: ClassVar[int | None] = None
+    """How many calls on one model are in flight at once, of those that a framework makes of one."""
 
     load_config: EmbeddingLoadConfig = None
 
@@ -61,12 +66,37 @@ class EmbeddingSettings(AuxiliaryModelSettings):
             of_family.query if query is None else query, of_family.document if document is None else document
         )
 
-    def _shortened(self, vectors: list[list[float]]) -> list[list[float]]:
+    def _request(self, prefix: str, texts: list[str]) -> EmbeddingRequest:
+        """Return the request for the vectors of texts, in the words of the framework."""
+        raise NotImplementedError
+
+    def _embed(self, prefix: str, texts: list[str]) -> list[list[float]]:
+        """Return the vectors of texts. For no text, no request is made."""
+        if not texts:
+            return []
+        vectors = self._model(Embedder).vectors_of_long(
+            self._request(prefix, texts), max_concurrency=self._batches_at_once
+        )
+        return self._shortened(run(vectors), texts)
+
+    async def _aembed(self, prefix: str, texts: list[str]) -> list[list[float]]:
+        """Return the vectors of texts; see `_embed`."""
+        if not texts:
+            return []
+        vectors = self._model(Embedder, LoopMailbox).vectors_of_long(
+            self._request(prefix, texts), max_concurrency=self._batches_at_once
+        )
+        return self._shortened(await arun(vectors), texts)
+
+    def _shortened(self, vectors: list[list[float]], texts: Sequence[str]) -> list[list[float]]:
         """Return vectors of as many numbers as `dimensions` says.
 
         Raises:
-            LMStudioValueError: If they have fewer.
+            LMStudioProtocolError: If there is not one for each text; the frameworks would silently drop texts.
+            LMStudioValueError: If they have fewer numbers.
         """
+        if len(vectors) != len(texts):
+            raise LMStudioProtocolError(f"the server sent {len(vectors)} vectors for {len(texts)} texts")
         dimensions = self.dimensions
         return vectors if dimensions is None else [_shorten(vector, dimensions) for vector in vectors]
 

@@ -8,9 +8,7 @@ from pydantic import ConfigDict, Field
 from lmstudio_integrations._adapters.request_model import AdapterNames
 from lmstudio_integrations._adapters.settings_embedding import PREFIX, EmbeddingSettings, check_text, check_texts
 from lmstudio_integrations._adapters.settings_types import MODEL_NAME
-from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest
-from lmstudio_integrations.client.transport.flows import arun, run
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
+from lmstudio_integrations.client.embeddings import EmbeddingRequest
 from lmstudio_integrations.langchain._errors import AUXILIARY_ADAPTERS, translating_errors
 
 _CHUNK_SIZE = "the text splitter's chunk size"
@@ -69,17 +67,6 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
         """Return the vectors of texts, in order."""
         with translating_errors():
             return await self._aembed(self.prefixes.document, check_texts(texts))
-
-    def _embed(self, prefix: str, texts: list[str]) -> list[list[float]]:
-        if not texts:
-            return []
-        return self._shortened(run(self._model(Embedder).vectors_of_long(self._request(prefix, texts))))
-
-    async def _aembed(self, prefix: str, texts: list[str]) -> list[list[float]]:
-        if not texts:
-            return []
-        model = self._model(Embedder, LoopMailbox)
-        return self._shortened(await arun(model.vectors_of_long(self._request(prefix, texts))))
 
     def _request(self, prefix: str, texts: list[str]) -> EmbeddingRequest:
         shown = self.show_progress is True

@@ -4,12 +4,10 @@ Core's events validate messages and prompts. What they reject would be a pydanti
 """
 
 import inspect
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from functools import partial, wraps
-from types import TracebackType
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.llms import callbacks
@@ -23,11 +21,9 @@ from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.support.arguments import checked_string
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index._responses import ResponseBuilder, Step
-from lmstudio_integrations.types.results import PredictionEvent
 
 ChunkT = TypeVar("ChunkT")
 MakeChunk = Callable[[ResponseBuilder, Step], ChunkT]
-Batch = list[PredictionEvent]
 Watch = AbstractContextManager[None, None]
 
 
@@ -51,57 +47,17 @@ def chunks(
         builder.check()
 
 
-class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
-    """The chunks of a response; see `chunks`."""
-
-    def __init__(self, prediction: Prediction, builder: ResponseBuilder, make: MakeChunk[ChunkT], watch: Watch) -> None:
-        self._source: AsyncBatches | None = AsyncBatches(prediction)
-        self._builder = builder
-        self._make = make
-        self._watch = watch
-        self._ready: deque[PredictionEvent] = deque()
-
-    async def __anext__(self) -> ChunkT:
-        if self._source is None:
-            raise StopAsyncIteration
-        try:
-            return await self._next_chunk(self._source)
-        except BaseException:
-            await self.aclose()
-            raise
-
-    async def _next_chunk(self, source: AsyncBatches) -> ChunkT:
-        step = None
-        while step is None:
-            if not self._ready:
-                self._ready.extend(await self._next_batch(source))
-            step = self._builder.add(self._ready.popleft())
-        return self._make(self._builder, step)
-
-    async def _next_batch(self, source: AsyncBatches) -> Batch:
-        try:
-            with self._watch:
-                return await anext(source)
-        except StopAsyncIteration:
-            self._builder.check()
-            raise
-
-    async def asend(self, _value: None) -> ChunkT:
-        """Return the next chunk."""
-        return await self.__anext__()
-
-    async def athrow(self, typ: Any, val: BaseException | object = None, tb: TracebackType | None = None) -> ChunkT:
-        """Stop the generation and raise the error."""
-        await self.aclose()
-        error = typ if isinstance(typ, BaseException) else val if isinstance(val, BaseException) else typ()
-        raise error.with_traceback(tb) if tb else error
-
-    async def aclose(self) -> None:
-        """Stop the generation, without waiting."""
-        source, self._source = self._source, None
-        self._ready.clear()
-        if source is not None:
-            await source.aclose()
+async def achunks(
+    prediction: Prediction, builder: ResponseBuilder, make: MakeChunk[ChunkT], watch: Watch
+) -> AsyncGenerator[ChunkT]:
+    """Yield the chunks of a response; see `chunks`."""
+    with closing(prediction), watch:  # not when the iterator is collected: a task may still hold that
+        async for batch in AsyncBatches(prediction):
+            for event in batch:
+                step = builder.add(event)
+                if step is not None:
+                    yield make(builder, step)
+        builder.check()
 
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -123,17 +79,12 @@ CORE_ARGUMENTS = frozenset(
 """Arguments of these methods, besides tools, that are no settings. A text among them may look like a secret."""
 
 
-def check_history(history: object) -> None:
-    """Check an earlier conversation, if there is one.
+def check_messages(messages: object) -> None:
+    """Check a conversation.
 
     Raises:
         LMStudioValueError: If it is not a list of `ChatMessage`.
     """
-    if history is not None:
-        _check_messages(history)
-
-
-def _check_messages(messages: object) -> None:
     if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
         remedy = "; write [ChatMessage(text)]" if isinstance(messages, str) else ""
         raise LMStudioValueError(f"messages must be a list of ChatMessage; got {messages!r}{remedy}")
@@ -150,10 +101,10 @@ def _check_template(prompt: object) -> None:
 
 
 _INPUTS: dict[str, tuple[int, str, Callable[[object], object]]] = {
-    **dict.fromkeys(_CHAT, (0, "messages", _check_messages)),
+    **dict.fromkeys(_CHAT, (0, "messages", check_messages)),
     **dict.fromkeys(_COMPLETION, (0, "prompt", partial(checked_string, name="the prompt"))),
     **dict.fromkeys(_STRUCTURED, (1, "prompt", _check_template)),
-    **dict.fromkeys(_TOOLS, (2, "chat_history", check_history)),
+    **dict.fromkeys(_TOOLS, (2, "chat_history", lambda history: history is None or check_messages(history))),
 }
 """Position and name of the argument that a method sends to the model, and its check."""
 
@@ -169,14 +120,11 @@ def _with_checks(method: Callable[..., Any], name: str) -> Callable[..., Any]:
     """Return the method with checks of its arguments. `wraps` keeps core's mark that it already has a span."""
     position, argument, check = _INPUTS[name]
 
-    def settings(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
-        if name in _STRUCTURED:
-            return kwargs.get("llm_kwargs") or next(iter(args[_LLM_KWARGS_POSITION:]), None) or {}
-        return kwargs
-
     @wraps(method)
     def call(self: GenerationSettings, *args: Any, **kwargs: Any) -> Any:
-        call_settings = settings(args, kwargs)
+        call_settings: Mapping[str, Any] | None = kwargs
+        if name in _STRUCTURED:
+            call_settings = kwargs.get("llm_kwargs") or next(iter(args[_LLM_KWARGS_POSITION:]), None)
         if call_settings:
             self._reject_secrets(call_settings)  # pyright: ignore[reportPrivateUsage]
         check(args[position] if len(args) > position else kwargs.get(argument))
@@ -190,13 +138,7 @@ def _with_checks(method: Callable[..., Any], name: str) -> Callable[..., Any]:
     return acall if inspect.iscoroutinefunction(method) else call
 
 
-def with_chat_events(function: FunctionT) -> FunctionT:
-    """Emit the events of each chat, and of each chunk of a streamed one."""
-    decorate: Callable[[FunctionT], FunctionT] = cast("Any", callbacks).llm_chat_callback()
-    return with_signature(decorate(function))
-
-
-def with_completion_events(function: FunctionT) -> FunctionT:
-    """Emit the events of each completion, and of each chunk of a streamed one."""
-    decorate: Callable[[FunctionT], FunctionT] = cast("Any", callbacks).llm_completion_callback()
-    return with_signature(decorate(function))
+def with_events(kind: Literal["chat", "completion"]) -> Callable[[FunctionT], FunctionT]:
+    """Decorate a method: the events of each call are emitted, and of each chunk of a streamed one."""
+    decorate: Callable[[FunctionT], FunctionT] = getattr(callbacks, f"llm_{kind}_callback")()
+    return lambda function: with_signature(decorate(function))

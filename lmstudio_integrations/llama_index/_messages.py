@@ -75,11 +75,15 @@ def convert(messages: Sequence[ChatMessage]) -> list[PendingMessage]:
     for message in messages:
         role = _ROLES[message.role]
         if role == "tool":
-            _add_result(conversation, message)
+            parts, others = _join(message.blocks, "tool"), message.additional_kwargs
+            conversation.add_result(text_of(parts, "\n"), others.get("tool_call_id"), others.get("name"), parts)
         elif role == "assistant":
             _add_response(conversation, message)
         else:
-            conversation.add(role, _content(message, role) or [""])
+            parts = _join(message.blocks, role)
+            if "images" in message.additional_kwargs:  # core adds them again each time it reads an older history
+                parts = [part for index, part in enumerate(parts) if part not in parts[:index]]
+            conversation.add(role, parts or [""])
     return conversation.finish()
 
 
@@ -96,11 +100,6 @@ def _add_response(conversation: Conversation, message: ChatMessage) -> None:
         conversation.add("assistant", parts)
     for name, call_id, arguments in calls:
         conversation.add_call(name, call_id, arguments)
-
-
-def _add_result(conversation: Conversation, message: ChatMessage) -> None:
-    parts, others = _join(message.blocks, "tool"), message.additional_kwargs
-    conversation.add_result(text_of(parts, "\n"), others.get("tool_call_id"), others.get("name"), parts)
 
 
 # Tool calls ---------------------------------------------------------------------------------------------------------
@@ -159,31 +158,13 @@ def _read(block: object, role: Role) -> list[Part]:
         LMStudioValueError: If it cannot be sent.
         LMStudioOSError: If its file cannot be read.
     """
-    kind: type[object] = block.__class__
-    convert = next((_BLOCKS[base] for base in kind.__mro__ if base in _BLOCKS), None)
-    if convert is None:
-        raise LMStudioValueError(
-            f"LM Studio does not accept a {kind.__name__} in a {role} message, only text, images and documents that "
-            "are text"
-        )
+    convert = next((_BLOCKS[base] for base in type(block).__mro__ if base in _BLOCKS), _reject)
     return convert(block, role)
-
-
-def _content(message: ChatMessage, role: Role) -> list[Part]:
-    """Return the content of a message, without the images that core adds again each time it reads an older history."""
-    parts = _join(message.blocks, role)
-    if "images" not in message.additional_kwargs:
-        return parts
-    return [part for index, part in enumerate(parts) if part not in parts[:index]]
 
 
 def _join(blocks: Sequence[Any], role: Role) -> list[Part]:
     """Convert blocks; neighboring texts are joined as `ChatMessage.content` does."""
     return joined(_parts(blocks, role), "\n")
-
-
-def _image(block: ImageBlock, role: Role) -> list[Part]:
-    return [_image_source(block).for_role(role)]
 
 
 def _image_source(block: ImageBlock) -> ImageSource:
@@ -251,24 +232,26 @@ def _document(block: DocumentBlock, role: Role) -> list[Part]:
     return [f"{title}\n\n{text}" if title else text]
 
 
-def _reject_media(block: AudioBlock | VideoBlock, role: Role) -> list[Part]:
-    kind = "audio" if isinstance(block, AudioBlock) else "video"
-    raise LMStudioValueError(f"LM Studio does not accept {kind} in a {role} message; transcribe or describe it first")
-
-
-def _reject_call(block: ToolCallBlock, role: Role) -> list[Part]:
-    raise LMStudioValueError(f"a {role} message cannot hold a call of the tool {block.tool_name!r}")
+def _reject(block: object, role: Role) -> list[Part]:
+    if isinstance(block, ToolCallBlock):
+        raise LMStudioValueError(f"a {role} message cannot hold a call of the tool {block.tool_name!r}")
+    if isinstance(block, AudioBlock | VideoBlock):
+        kind = "audio" if isinstance(block, AudioBlock) else "video"
+        raise LMStudioValueError(
+            f"LM Studio does not accept {kind} in a {role} message; transcribe or describe it first"
+        )
+    raise LMStudioValueError(
+        f"LM Studio does not accept a {type(block).__name__} in a {role} message, only text, images and documents that "
+        "are text"
+    )
 
 
 _BLOCKS: dict[type[Any], Callable[[Any, Role], list[Part]]] = {
     TextBlock: lambda block, _role: [block.text],
-    ImageBlock: _image,
+    ImageBlock: lambda block, role: [_image_source(block).for_role(role)],
     DocumentBlock: _document,
     CitableBlock: lambda block, role: _parts(block.content, role),
     CitationBlock: lambda block, role: _parts([block.cited_content], role),
     CachePoint: lambda _block, _role: [],
     ThinkingBlock: lambda _block, _role: [],
-    AudioBlock: _reject_media,
-    VideoBlock: _reject_media,
-    ToolCallBlock: _reject_call,
 }

@@ -16,7 +16,7 @@ What LlamaIndex does with responses decides their form:
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from llama_index.core.base.llms.types import (
@@ -40,6 +40,7 @@ from lmstudio_integrations.client.predictions.plan import missing_call
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
+    PredictionEnd,
     PredictionEvent,
     PredictionResult,
     ToolCallArguments,
@@ -53,102 +54,7 @@ from lmstudio_integrations.types.results import (
 
 LogProbs: TypeAlias = list[list[LogProb]]
 
-# Whole responses ----------------------------------------------------------------------------------------------------
-
-
-def chat_response(result: PredictionResult, tool_use: ToolUse, *, include_confidence: bool = False) -> ChatResponse:
-    """Return the chat response of a finished prediction.
-
-    Args:
-        result: The prediction.
-        tool_use: How the call uses tools.
-        include_confidence: Whether `raw` has the confidence of the fields.
-
-    Raises:
-        LlamaIndexToolCallError: If a tool call failed, or was required and is missing.
-    """
-    response = _check(FinishedResponse(result, tool_use, include_confidence=include_confidence))
-    calls: list[ToolCallBlock] = []
-    for record in response.calls:
-        assert record.end is not None, "what is kept is complete"
-        calls.append(_call_block(record.end, tool_use, _unique_id(record.id, calls)))
-    return ChatResponse(
-        message=_message(result.content, _reasoning_block_of(result), calls),
-        raw=_raw(response),
-        logprobs=[_logprobs(token) for token in result.tokens] or None,
-        additional_kwargs=_usage(result),
-    )
-
-
-def completion_response(
-    result: PredictionResult, tool_use: ToolUse, *, include_confidence: bool = False
-) -> CompletionResponse:
-    """Return the completion response of a finished prediction; see `chat_response`.
-
-    Raises:
-        LlamaIndexToolCallError: If a tool call failed, or was required and is missing.
-    """
-    return CompletionResponse(
-        text=result.content,
-        raw=_raw(_check(FinishedResponse(result, tool_use, include_confidence=include_confidence))),
-        logprobs=[_logprobs(token) for token in result.tokens] or None,
-        additional_kwargs=_completion_kwargs(result),
-    )
-
-
-def _check(response: FinishedResponse) -> FinishedResponse:
-    response.log_anomalies(missing_call=False)
-    _require_response(response)
-    return response
-
-
-def _require_response(response: FinishedResponse) -> None:
-    text = response.result.content
-    if response.lacks_call:
-        raise LlamaIndexToolCallError(missing_call(response.tool_use.choice), text=text)
-    if not response.failed:
-        return
-    written = [
-        (record.failure and record.failure.raw_content) or "".join(record.fragments) for record, _ in response.failed
-    ]
-    raw = "\n".join(filter(None, written)) or None
-    details = f"; the model wrote {shortened(redact_members(raw))!r}" if raw else ""
-    raise LlamaIndexToolCallError(f"{response.failure}{details}", raw_content=raw, text=text)
-
-
-def _message(text: str, reasoning: ThinkingBlock | None, calls: Sequence[ToolCallBlock]) -> ChatMessage:
-    if reasoning is None and not calls:
-        return ChatMessage(role=MessageRole.ASSISTANT, blocks=[TextBlock(text=text)])
-    blocks: list[Any] = [TextBlock(text=text)] if text or not calls else []
-    if reasoning is not None:
-        blocks.append(reasoning)
-    if not calls:
-        return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
-    legacy = {"tool_calls": [_legacy(call) for call in calls]}
-    return ChatMessage(role=MessageRole.ASSISTANT, blocks=[*blocks, *calls], additional_kwargs=legacy)
-
-
-def _reasoning_block_of(result: PredictionResult) -> ThinkingBlock | None:
-    if not result.thoughts:
-        return None
-    return ThinkingBlock(
-        content=result.reasoning_content,
-        num_tokens=result.reasoning_tokens,
-        additional_information={TAGS: tags_of(result.thoughts, result.content)},
-    )
-
-
-def _legacy(call: ToolCallBlock) -> dict[str, Any]:
-    """Return a call in OpenAI's form, as LlamaIndex kept it before it had blocks for calls."""
-    arguments = call.tool_kwargs
-    return {
-        "id": call.tool_call_id,
-        "type": "function",
-        "function": {
-            "name": call.tool_name,
-            "arguments": arguments if isinstance(arguments, str) else json.dumps(arguments),
-        },
-    }
+# Parts of responses -------------------------------------------------------------------------------------------------
 
 
 def _call_block(end: ToolCallEnd, tool_use: ToolUse, call_id: str) -> ToolCallBlock:
@@ -165,11 +71,6 @@ def _unique_id(call_id: str | None, calls: Sequence[ToolCallBlock]) -> str:
 def _usage(result: PredictionResult) -> dict[str, int]:
     """Return the token counts; none if the server has sent no statistics."""
     return openai_counts(result.end) if result.end.has_stats else {}
-
-
-def _completion_kwargs(result: PredictionResult) -> dict[str, Any]:
-    """Return the token counts, and the reasoning, for which a completion has no block."""
-    return {**_usage(result), **({"thinking": result.reasoning_content} if result.reasoning_content else {})}
 
 
 def _raw(response: FinishedResponse) -> dict[str, Any]:
@@ -200,16 +101,16 @@ def _logprobs(token: Mapping[str, Any]) -> list[LogProb]:
 
 @dataclass(slots=True)
 class Step:
-    """What is new with one event.
+    """What is new with one event, or with the whole prediction.
 
     Attributes:
-        text: More of the response.
+        text: More of the response; `None` if it was not read as a stream.
         logprobs: The log-probabilities of the new tokens.
         additional_kwargs: More of the reasoning, as agents read it.
         response: The finished prediction, with the last event.
     """
 
-    text: str = ""
+    text: str | None = ""
     logprobs: LogProbs | None = None
     additional_kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
     response: FinishedResponse | None = None
@@ -223,19 +124,26 @@ class _OpenCall:
 
 
 class ResponseBuilder:
-    """A response as it grows, for streams.
+    """A response as it grows; one that is not streamed grows once, see `add_all`.
 
     Args:
         tool_use: How the call uses tools.
         result: Returns the prediction, which the client accumulates; called with the last event.
+        check_model: Called with the end of the prediction.
         include_confidence: Whether `raw` of the last chunk has the confidence of the fields.
     """
 
     def __init__(
-        self, tool_use: ToolUse, result: Callable[[], PredictionResult], *, include_confidence: bool = False
+        self,
+        tool_use: ToolUse,
+        result: Callable[[], PredictionResult],
+        check_model: Callable[[PredictionEnd], None] = lambda _: None,
+        *,
+        include_confidence: bool = False,
     ) -> None:
         self._tool_use = tool_use
         self._result = result
+        self._check_model = check_model
         self._include_confidence = include_confidence
         self._text = self._reasoning = ""
         self._reasoning_block: ThinkingBlock | None = None
@@ -276,22 +184,55 @@ class ResponseBuilder:
         )
         return Step("", logprobs, {"thinking_delta": event.content})
 
+    def add_all(self) -> Step:
+        """Record a finished prediction of which no event was added; return what is new: all of it.
+
+        Raises:
+            LlamaIndexToolCallError: If a tool call failed, or was required and is missing.
+        """
+        step = self._finish()
+        self.check()
+        result = self._result()
+        self._text = result.content
+        for record in step.response.calls if step.response else ():
+            assert record.end is not None, "what is kept is complete"
+            self._calls.append(_call_block(record.end, self._tool_use, _unique_id(record.id, self._calls)))
+        return replace(step, text=None, logprobs=[_logprobs(token) for token in result.tokens] or None)
+
     def _finish(self) -> Step:
         result = self._result()
-        self._call = None
-        self._reasoning_block = _reasoning_block_of(result)
+        self._check_model(result.end)
+        self._call = self._reasoning_block = None
+        if result.thoughts:
+            self._reasoning_block = ThinkingBlock(
+                content=result.reasoning_content,
+                num_tokens=result.reasoning_tokens,
+                additional_information={TAGS: tags_of(result.thoughts, result.content)},
+            )
         self._response = FinishedResponse(result, self._tool_use, include_confidence=self._include_confidence)
         self._response.log_anomalies(missing_call=False)
         return Step(response=self._response)
 
     def check(self) -> None:
-        """Raise an error if the stream has ended and something is wrong with its tool calls.
+        """Raise an error if the response is finished and something is wrong with its tool calls.
 
         Raises:
             LlamaIndexToolCallError: If one failed, was cut off, or was required and is missing.
         """
-        if self._response is not None:
-            _require_response(self._response)
+        response = self._response
+        if response is None:
+            return
+        text = response.result.content
+        if response.lacks_call:
+            raise LlamaIndexToolCallError(missing_call(response.tool_use.choice), text=text)
+        if response.failed:
+            written = [
+                (record.failure and record.failure.raw_content) or "".join(record.fragments)
+                for record, _ in response.failed
+            ]
+            raw = "\n".join(filter(None, written)) or None
+            details = f"; the model wrote {shortened(redact_members(raw))!r}" if raw else ""
+            raise LlamaIndexToolCallError(f"{response.failure}{details}", raw_content=raw, text=text)
 
     def _adds_to_calls(self, event: ToolCallEvent) -> bool:
         """Record what an event adds to the tool calls; return whether a chunk can show it."""
@@ -318,8 +259,8 @@ class ResponseBuilder:
                 self._call = None
         return False
 
-    def chat_chunk(self, step: Step) -> ChatResponse:
-        """Return the chunk of a chat stream."""
+    def chat_response(self, step: Step) -> ChatResponse:
+        """Return a chat response, or the chunk of its stream."""
         response = step.response
         return ChatResponse(
             message=self._message(),
@@ -329,15 +270,19 @@ class ResponseBuilder:
             additional_kwargs=_usage(response.result) if response else step.additional_kwargs,
         )
 
-    def completion_chunk(self, step: Step) -> CompletionResponse:
-        """Return the chunk of a completion stream."""
-        response = step.response
+    def completion_response(self, step: Step) -> CompletionResponse:
+        """Return the response to a prompt, or the chunk of its stream."""
+        response, kwargs = step.response, step.additional_kwargs
+        if response is not None:
+            # A completion has no block for the reasoning.
+            reasoning = response.result.reasoning_content
+            kwargs = {**_usage(response.result), **({"thinking": reasoning} if reasoning else {})}
         return CompletionResponse(
             text=self._text,
             delta=step.text,
             raw=_raw(response) if response else None,
             logprobs=step.logprobs,
-            additional_kwargs=_completion_kwargs(response.result) if response else step.additional_kwargs,
+            additional_kwargs=kwargs,
         )
 
     def _message(self) -> ChatMessage:
@@ -346,4 +291,25 @@ class ResponseBuilder:
         if call is not None and call.name:
             shown = ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=call.arguments)
             calls = [*calls, shown]
-        return _message(self._text, self._reasoning_block, calls)
+        blocks: list[Any] = [TextBlock(text=self._text)] if self._text or not calls else []
+        if self._reasoning_block is not None:
+            blocks.append(self._reasoning_block)
+        if not calls:
+            return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
+        legacy = [
+            {
+                "id": call.tool_call_id,
+                "type": "function",
+                "function": {
+                    "name": call.tool_name,
+                    "arguments": call.tool_kwargs
+                    if isinstance(call.tool_kwargs, str)
+                    else json.dumps(call.tool_kwargs),
+                },
+            }
+            for call in calls
+        ]
+        # In OpenAI's form, as LlamaIndex kept them before it had blocks for calls.
+        return ChatMessage(
+            role=MessageRole.ASSISTANT, blocks=[*blocks, *calls], additional_kwargs={"tool_calls": legacy}
+        )

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel
-
 from lmstudio_integrations._adapters.settings import ServerSettings
 from lmstudio_integrations._adapters.settings_checks import SECRETS
 from lmstudio_integrations._support.threads import BoundedCache
@@ -40,16 +38,16 @@ CORE_DESCRIPTIONS = {
 """Our descriptions of core's fields. Its own lack the defaults, and some fields have none."""
 
 
-def without_class_name(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings without the name of the class, which core dumps."""
-    return {name: value for name, value in settings.items() if name != "class_name"}
-
-
 class ComponentSettings(ServerSettings):
-    """How a component of LlamaIndex is copied and pickled.
+    """How a component of LlamaIndex is made of a dump, copied and pickled.
 
     Core's own way to pickle deletes from the original what cannot be pickled.
     """
+
+    @classmethod
+    def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Leave out the name of the class, which core dumps."""
+        return super()._resolve_aliases({name: value for name, value in values.items() if name != "class_name"})
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         memo = {} if memo is None else memo
@@ -58,21 +56,17 @@ class ComponentSettings(ServerSettings):
         return super().__deepcopy__(memo)
 
     def __getstate__(self) -> dict[Any, Any]:
-        return {"__dict__": {**_picklable(self), **self._secrets_set()}}
+        fields = {name: value for name, value in self if _can_be_pickled(value)}
+        kind = type(self)
+        dropped = [name for name, field in kind.model_fields.items() if name not in fields and not field.exclude]
+        if dropped:
+            logger.warning("this %s is pickled without %s, which cannot be", kind.__name__, ", ".join(dropped))
+        return {"__dict__": {**fields, **self._secrets_set()}}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         fields = state["__dict__"]
         self.__init__(**{name: value for name, value in fields.items() if name not in SECRETS})  # type: ignore[misc]  # as core's, for the private attributes
         self._record_dropped_secrets(fields)
-
-
-def _picklable(model: BaseModel) -> dict[str, Any]:
-    """Return the settings of an adapter that can be pickled; those that are lost are logged."""
-    fields = {name: value for name, value in model if _can_be_pickled(value)}
-    dropped = [name for name, field in type(model).model_fields.items() if name not in fields and not field.exclude]
-    if dropped:
-        logger.warning("this %s is pickled without %s, which cannot be", type(model).__name__, ", ".join(dropped))
-    return fields
 
 
 def _can_be_pickled(value: object) -> bool:
@@ -98,7 +92,16 @@ UNMEASURED_TEMPLATE = 64
 
 
 @dataclass(slots=True)
-class _ContextWindow:
+class ContextWindow:
+    """What is known of the context window of a model.
+
+    Attributes:
+        reported: That of the loaded instance, in tokens, if a server has reported it.
+        template: How many tokens the chat template adds to a message.
+        advertised: The largest that LlamaIndex got.
+        warned: Whether a warning said that this was too large.
+    """
+
     reported: int | None = None
     template: int = UNMEASURED_TEMPLATE
     advertised: int = 0
@@ -108,11 +111,12 @@ class _ContextWindow:
 _MOST_RECORDED = 256
 """Models of servers whose context window is recorded at most."""
 
-_context_windows: BoundedCache[Key, _ContextWindow] = BoundedCache(_MOST_RECORDED)
+_context_windows: BoundedCache[Key, ContextWindow] = BoundedCache(_MOST_RECORDED)
 
 
-def _of(key: Key) -> _ContextWindow:
-    return _context_windows.get_or_make(key, _ContextWindow)
+def window_of(key: Key) -> ContextWindow:
+    """Return what is known of the context window of a model."""
+    return _context_windows.get_or_make(key, ContextWindow)
 
 
 def key_of(values: Mapping[str, Any]) -> Key:
@@ -129,19 +133,9 @@ def _key_of(host: Any, device: str | None, model: str | None, _of_environment: A
     return addresses.resolved_hosts(host), tuple(sorted(devices)), model
 
 
-def recorded(key: Key) -> int | None:
-    """Return the context window of the loaded instance, in tokens, if it is known."""
-    return _of(key).reported
-
-
-def template_tokens(key: Key) -> int:
-    """Return how many tokens the chat template adds to a message."""
-    return _of(key).template
-
-
-def advertise(key: Key, tokens: int, *, is_known: bool) -> int:
-    """Record that LlamaIndex gets this context window, and return it. Logs once if it is only LlamaIndex's default."""
-    entry = _of(key)
+def advertise(key: Key, tokens: int, *, is_known: bool) -> None:
+    """Record that LlamaIndex gets this context window. Logs once if it is only LlamaIndex's default."""
+    entry = window_of(key)
     if not is_known and not entry.advertised:
         logger.info(
             "LlamaIndex assumes a context window of %d tokens for the model %r, because no server has reported one; "
@@ -150,7 +144,6 @@ def advertise(key: Key, tokens: int, *, is_known: bool) -> int:
             key[2] or "in use",
         )
     entry.advertised = max(entry.advertised, tokens)
-    return tokens
 
 
 def record(key: Key, tokens: int, template: int | None = None) -> None:
@@ -158,7 +151,7 @@ def record(key: Key, tokens: int, template: int | None = None) -> None:
 
     Warns once if a larger window was advertised before.
     """
-    entry = _of(key)
+    entry = window_of(key)
     if template is not None:
         entry.template = template
     if entry.reported == tokens:

@@ -4,7 +4,7 @@ Core dispatches the events of `structured_predict` in the methods that are overr
 them, too. The spans come from the base class. The streams are core's, except for the call itself.
 """
 
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Any, TypeVar, cast
 
@@ -21,7 +21,7 @@ from lmstudio_integrations._adapters.response_attempts import Attempts
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index._settings import without_span
-from lmstudio_integrations.llama_index._tools import format_of
+from lmstudio_integrations.types._json_schemas import class_schema
 from lmstudio_integrations.types.structured import (
     PartialJson,
     check_max_attempts,
@@ -71,10 +71,10 @@ class Structured(FunctionCallingLLM):
             core_settings = self._core_settings(output_cls, llm_kwargs)
             result: ModelT = without_span(super().structured_predict)(output_cls, prompt, core_settings, **prompt_args)
             return result
-        attempts = self._attempts(output_cls, prompt, llm_kwargs, prompt_args)
+        arguments, attempts = self._attempts(output_cls, prompt, llm_kwargs, prompt_args)
         while attempts.request is not None:
             with attempts.correcting():
-                attempts.add(self.chat(attempts.request, **_call_arguments(output_cls, llm_kwargs)))
+                attempts.add(self.chat(attempts.request, **arguments))
         return _last_instance(attempts)
 
     async def astructured_predict(
@@ -87,15 +87,21 @@ class Structured(FunctionCallingLLM):
         """Return an instance of a pydantic class; see `structured_predict`."""
         if not self._by_grammar:
             core_settings = self._core_settings(output_cls, llm_kwargs)
-            full_prompt, variables = self._with_system_prompt(prompt, prompt_args)
+            mode, default = self.pydantic_program_mode, PydanticProgramMode.DEFAULT
+            is_by_call = mode is PydanticProgramMode.FUNCTION or (
+                mode is default and self.metadata.is_function_calling_model
+            )
+            if is_by_call and self.system_prompt:  # core's awaited program for tool calls drops it
+                messages = self._messages_of(prompt, prompt_args)
+                prompt, prompt_args = cast("PromptTemplate", ChatPromptTemplate(message_templates=messages)), {}
             result: ModelT = await without_span(super().astructured_predict)(
-                output_cls, full_prompt, core_settings, **variables
+                output_cls, prompt, core_settings, **prompt_args
             )
             return result
-        attempts = self._attempts(output_cls, prompt, llm_kwargs, prompt_args)
+        arguments, attempts = self._attempts(output_cls, prompt, llm_kwargs, prompt_args)
         while attempts.request is not None:
             with attempts.correcting():
-                attempts.add(await self.achat(attempts.request, **_call_arguments(output_cls, llm_kwargs)))
+                attempts.add(await self.achat(attempts.request, **arguments))
         return _last_instance(attempts)
 
     def _structured_stream_call(
@@ -109,6 +115,7 @@ class Structured(FunctionCallingLLM):
             return super()._structured_stream_call(
                 output_cls, prompt, self._core_settings(output_cls, llm_kwargs), **prompt_args
             )
+        _max_attempts(output_cls, llm_kwargs)
         stream = self.stream_chat(self._messages_of(prompt, prompt_args), **_call_arguments(output_cls, llm_kwargs))
         return instances(output_cls, stream)
 
@@ -122,6 +129,7 @@ class Structured(FunctionCallingLLM):
         if not self._by_grammar:
             core_settings = self._core_settings(output_cls, llm_kwargs)
             return await super()._structured_astream_call(output_cls, prompt, core_settings, **prompt_args)
+        _max_attempts(output_cls, llm_kwargs)
         messages = self._messages_of(prompt, prompt_args)
         stream = await self.astream_chat(messages, **_call_arguments(output_cls, llm_kwargs))
         return ainstances(output_cls, stream)
@@ -136,8 +144,7 @@ class Structured(FunctionCallingLLM):
         Raises:
             LMStudioValueError: If there may be more attempts, or the confidence is requested.
         """
-        _reject_confidence(output_cls, llm_kwargs)
-        max_attempts = _max_attempts(llm_kwargs)
+        max_attempts = _max_attempts(output_cls, llm_kwargs)
         if max_attempts > 1:
             mode, default = self.pydantic_program_mode, PydanticProgramMode.DEFAULT
             used, remedy = f"pydantic_program_mode={mode.name}", f"set pydantic_program_mode={default}"
@@ -152,28 +159,20 @@ class Structured(FunctionCallingLLM):
         prompt: PromptTemplate,
         llm_kwargs: Mapping[str, Any] | None,
         prompt_args: dict[str, Any],
-    ) -> Attempts[list[ChatMessage], ChatResponse, ModelT]:
-        """Begin a prediction, and dispatch that it has begun."""
-        max_attempts = _max_attempts(llm_kwargs)
+    ) -> tuple[dict[str, Any], Attempts[list[ChatMessage], ChatResponse, ModelT]]:
+        """Begin a prediction, and dispatch that it has begun; return the arguments of `chat`, and the attempts."""
+        max_attempts = _max_attempts(output_cls, llm_kwargs)
         _dispatcher.event(
             LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args)
         )
-        messages = self._messages_of(prompt, prompt_args)
-        return Attempts(messages, max_attempts, partial(_instance, output_cls), _with_correction)
+        attempts = Attempts(
+            self._messages_of(prompt, prompt_args), max_attempts, partial(_instance, output_cls), _with_correction
+        )
+        return _call_arguments(output_cls, llm_kwargs), attempts
 
     def _messages_of(self, prompt: BasePromptTemplate, prompt_args: Mapping[str, Any]) -> list[ChatMessage]:
         """Return the messages of a prompt, the system prompt first."""
         return self._extend_messages(prompt.format_messages(llm=self, **prompt_args))
-
-    def _with_system_prompt(
-        self, prompt: PromptTemplate, prompt_args: dict[str, Any]
-    ) -> tuple[PromptTemplate, dict[str, Any]]:
-        """Add the system prompt to the prompt, because core's awaited program for tool calls drops it."""
-        mode, default = self.pydantic_program_mode, PydanticProgramMode.DEFAULT
-        calls = mode is PydanticProgramMode.FUNCTION or (mode is default and self.metadata.is_function_calling_model)
-        if not calls or not self.system_prompt:
-            return prompt, prompt_args
-        return cast("PromptTemplate", ChatPromptTemplate(message_templates=self._messages_of(prompt, prompt_args))), {}
 
 
 def _with_correction(messages: list[ChatMessage], rejected: str, text: str) -> list[ChatMessage]:
@@ -181,31 +180,32 @@ def _with_correction(messages: list[ChatMessage], rejected: str, text: str) -> l
     return [*messages, *answer, ChatMessage(text)]
 
 
-def _max_attempts(llm_kwargs: Mapping[str, Any] | None) -> int:
-    max_attempts: int = (llm_kwargs or {}).get(_MAX_ATTEMPTS, 1)
-    check_max_attempts(max_attempts)
-    return max_attempts
-
-
-def _call_arguments(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the arguments of `chat`; the caller's dict is not changed."""
-    _reject_confidence(output_cls, llm_kwargs)
-    settings = {name: value for name, value in (llm_kwargs or {}).items() if name not in _PROGRAM_ARGUMENTS}
-    return {**settings, "response_format": format_of(output_cls)}
-
-
-def _reject_confidence(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> None:
-    """Reject a request for the confidence, for which an instance has no place.
+def _max_attempts(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> int:
+    """Check the settings of our own; return how many predictions there are at most.
 
     Raises:
-        LMStudioValueError: If it is requested.
+        LMStudioValueError: If that is invalid, or if the confidence is requested, for which an instance has no place.
     """
-    if (llm_kwargs or {}).get("include_confidence"):
+    settings = llm_kwargs or {}
+    if settings.get("include_confidence"):
         name = output_cls.__name__
         raise LMStudioValueError(
             f"include_confidence=True has no effect here: only an instance of {name} is returned; use "
             f"chat(…, response_format={name}, include_confidence=True), which has raw['confidence']"
         )
+    max_attempts: int = settings.get(_MAX_ATTEMPTS, 1)
+    check_max_attempts(max_attempts)
+    return max_attempts
+
+
+def _call_arguments(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the arguments of `chat`, with a format that is plain data, which events may show."""
+    response_format = {
+        "type": "json_schema",
+        "json_schema": {"name": output_cls.__name__, "schema": class_schema(output_cls)},
+    }
+    settings = {name: value for name, value in (llm_kwargs or {}).items() if name not in _PROGRAM_ARGUMENTS}
+    return {**settings, "response_format": response_format}
 
 
 def _last_instance(attempts: Attempts[list[ChatMessage], ChatResponse, ModelT]) -> ModelT:
@@ -225,14 +225,9 @@ def _last_instance(attempts: Attempts[list[ChatMessage], ChatResponse, ModelT]) 
 
 def _instance(output_cls: type[ModelT], response: ChatResponse) -> ModelT:
     thoughts = [block.content or "" for block in response.message.blocks if isinstance(block, ThinkingBlock)]
-    text, reason = response.message.content or "", _stop_reason(response)
-    return read_response(output_cls.model_validate_json, text, reason, "".join(thoughts))
-
-
-def _stop_reason(response: ChatResponse) -> str:
-    """Return the server's stop reason; only the last chunk of a stream has one."""
-    stats = response.raw.get("stats") if is_object(response.raw) else None
-    return str(stats.get("stop_reason")) if is_object(stats) else "unknown"
+    stats = response.raw.get("stats") if is_object(response.raw) else None  # only the last chunk of a stream has any
+    reason = str(stats.get("stop_reason")) if is_object(stats) else "unknown"
+    return read_response(output_cls.model_validate_json, response.message.content or "", reason, "".join(thoughts))
 
 
 # Streams --------------------------------------------------------------------------------------------------------------
@@ -263,6 +258,10 @@ async def ainstances(
     yield _instance(output_cls, chunk)
 
 
+_flexible: Callable[[type[BaseModel]], type[FlexibleModel]] = lru_cache(maxsize=256)(create_flexible_model)
+"""Returns the class of partial instances: the same fields, all optional, of any type."""
+
+
 def partial_instances(
     output_cls: type[ModelT], text: PartialJson, chunk: ChatResponse
 ) -> Iterator[ModelT | FlexibleModel]:
@@ -270,17 +269,8 @@ def partial_instances(
     text.add(chunk.delta or "")
     value = text.value()
     if is_object(value):
-        yield _partial_instance(output_cls, value)
-
-
-def _partial_instance(output_cls: type[ModelT], value: dict[str, Any]) -> ModelT | FlexibleModel:
-    try:
-        return output_cls.model_validate(value)
-    except Exception:  # noqa: BLE001 - a user's validator may raise anything if fields are missing
-        return flexible(output_cls).model_validate(value)
-
-
-@lru_cache(maxsize=256)
-def flexible(output_cls: type[BaseModel]) -> type[FlexibleModel]:
-    """Return the class of partial instances: the same fields, all optional, of any type."""
-    return create_flexible_model(output_cls)
+        try:
+            instance: ModelT | FlexibleModel = output_cls.model_validate(value)
+        except Exception:  # noqa: BLE001 - a user's validator may raise anything if fields are missing
+            instance = _flexible(output_cls).model_validate(value)
+        yield instance

@@ -60,14 +60,6 @@ def _parameters(metadata: Any) -> dict[str, Any]:
         raise LMStudioValueError(f"{metadata.fn_schema.__name__} has no JSON schema: {error.message}") from None
 
 
-def format_of(output_cls: type[BaseModel]) -> dict[str, Any]:
-    """Return the response format of a pydantic class: plain data, which events may show."""
-    return {
-        "type": "json_schema",
-        "json_schema": {"name": output_cls.__name__, "schema": class_schema(output_cls)},
-    }
-
-
 def response_schema(response_format: object) -> dict[str, Any]:
     """Return the JSON schema of a response format: a pydantic class, a JSON schema, or an OpenAI dict.
 

@@ -18,7 +18,6 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
     LMStudioValueError,
 )
-from lmstudio_integrations.llama_index._settings import without_class_name
 from lmstudio_integrations.types._numbers import Natural
 from lmstudio_integrations.types._wire_model import explained
 from lmstudio_integrations.types.decisions import (
@@ -51,8 +50,8 @@ class _Settings(DecisionSettings):
 
     @classmethod
     def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Accept the names of our fields in other integrations."""
-        return super()._resolve_aliases(without_class_name(values))
+        """Leave out the name of the class, which core dumps."""
+        return super()._resolve_aliases({name: value for name, value in values.items() if name != "class_name"})
 
     def _get_prompts(self) -> dict[str, Any]:
         return {}

@@ -17,14 +17,11 @@ from lmstudio_integrations._adapters.settings_embedding import (
     check_texts,
 )
 from lmstudio_integrations._adapters.settings_types import api_token_field
-from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest, LengthPolicy
-from lmstudio_integrations.client.transport.flows import arun, run
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
-from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
+from lmstudio_integrations.client.embeddings import EmbeddingRequest, LengthPolicy
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index._settings import (
     CORE_DESCRIPTIONS,
     ComponentSettings,
-    without_class_name,
     without_span,
 )
 from lmstudio_integrations.types._numbers import Int
@@ -38,6 +35,7 @@ _MANY, _AMANY = "get_text_embedding_batch", "aget_text_embedding_batch"
 
 _all_texts: ContextVar[Sequence[str]] = ContextVar("_all_texts", default=())
 """The list that core splits into batches, for errors that name the index of a text."""
+
 
 BATCHES_AT_ONCE = 4
 """Batches of one model that are in flight at once; each has up to 32 texts in flight."""
@@ -115,6 +113,7 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     )
 
     _prefix_fields: ClassVar[tuple[str, str]] = ("query_instruction", "text_instruction")
+    _batches_at_once: ClassVar[int] = BATCHES_AT_ONCE
 
     query_instruction: str | None = Field(default=None, description=PREFIX.format("query"))
 
@@ -124,7 +123,7 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept the names of our fields in other integrations; `model` and `model_name` are one setting."""
         others = {name: value for name, value in values.items() if name not in _NAMES}
-        resolved = super()._resolve_aliases(without_class_name(others))
+        resolved = super()._resolve_aliases(others)
         return resolved if len(others) == len(values) else {**resolved, **_under_both_names(values)}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -230,22 +229,6 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return await self._aembed(self.prefixes.document, texts)
 
-    def _embed(self, prefix: str, texts: list[str]) -> list[list[float]]:
-        vectors = self._model(Embedder).vectors_of_long(self._request(prefix, texts), max_concurrency=BATCHES_AT_ONCE)
-        return self._shortened(_check_count(run(vectors), texts))
-
-    async def _aembed(self, prefix: str, texts: list[str]) -> list[list[float]]:
-        model = self._model(Embedder, LoopMailbox)
-        vectors = model.vectors_of_long(self._request(prefix, texts), max_concurrency=BATCHES_AT_ONCE)
-        return self._shortened(_check_count(await arun(vectors), texts))
-
     def _request(self, prefix: str, texts: list[str]) -> EmbeddingRequest:
         texts = [text.removeprefix(self._prefix(prefix)) for text in texts]
         return EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, prefix, _all_texts.get())
-
-
-def _check_count(vectors: list[list[float]], texts: Sequence[str]) -> list[list[float]]:
-    """Return the vectors if there is one for each text; core would silently drop the last texts."""
-    if len(vectors) != len(texts):
-        raise LMStudioProtocolError(f"the server sent {len(vectors)} vectors for {len(texts)} texts")
-    return vectors

@@ -1,8 +1,8 @@
 """`LMStudio`: a LlamaIndex language model over LM Studio's native protocol."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self, cast
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Self, TypeAlias, cast
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -31,25 +31,22 @@ from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.client.predictions.language_model import Prefix
-from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.support.arguments import checked_string, flag_of
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
-from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioValueError
-from lmstudio_integrations.llama_index import _callbacks, _messages, _responses, _settings, _tools
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.llama_index import _callbacks, _messages, _settings, _tools
 from lmstudio_integrations.llama_index._callbacks import (
     CORE_ARGUMENTS,
-    AsyncChunks,
     ChunkT,
     MakeChunk,
-    check_history,
+    check_messages,
     reject_secrets_before_tracing,
-    with_chat_events,
-    with_completion_events,
+    with_events,
 )
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
 from lmstudio_integrations.llama_index._responses import ResponseBuilder
-from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, ComponentSettings, without_class_name
+from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, ComponentSettings
 from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.chat import WireHistory
@@ -57,20 +54,8 @@ from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.results import PredictionResult
 from lmstudio_integrations.types.structured import partial_json
 
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """A prediction that is ready to be sent: the next message of a conversation, or the continuation of a text.
-
-    Attributes:
-        call: The settings.
-        history: The conversation; `None` if a text is to be continued.
-        prompt: The text.
-    """
-
-    call: CallSettings
-    history: WireHistory | PendingHistory | None = None
-    prompt: str = ""
+_Request: TypeAlias = tuple[CallSettings, WireHistory | PendingHistory | None, str]
+"""The settings of a call, and its conversation; instead of one, there may be a text to continue."""
 
 
 @reject_secrets_before_tracing
@@ -138,7 +123,7 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         if not is_object(more):
             raise LMStudioValueError(f"additional_kwargs must be a dict of settings, got {more!r}")
         more = with_effect(more, {*cls.model_fields, *ALIASES})  # elsewhere, these are arguments of every call
-        return super()._resolve_aliases(without_class_name({**more, **others}))
+        return super()._resolve_aliases({**more, **others})
 
     @classmethod
     def class_name(cls) -> str:
@@ -150,34 +135,32 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
     @property
     def metadata(self) -> LLMMetadata:
         """What LlamaIndex assumes about the model. Makes no request; see `load`."""
-        key = _settings.key_of(vars(self))
-        known = self._known_context_window(key)
-        context_window = _settings.advertise(key, known or DEFAULT_CONTEXT_WINDOW, is_known=known is not None)
-        return LLMMetadata(**self._metadata_fields(key, context_window))
+        fields, is_known = self._metadata_fields()
+        _settings.advertise(_settings.key_of(vars(self)), fields["context_window"], is_known=is_known)
+        return LLMMetadata(**fields)
 
     def to_payload(self) -> dict[str, Any]:
         """Return what events and traces show of this object: no secrets."""
-        key = _settings.key_of(vars(self))
-        fields = self._metadata_fields(key, self._known_context_window(key) or DEFAULT_CONTEXT_WINDOW)
+        fields, _ = self._metadata_fields()
         return {"class_name": self.class_name(), **fields, "model": self.model, "temperature": self.temperature}
 
-    def _metadata_fields(self, key: _settings.Key, context_window: int) -> dict[str, Any]:
-        output = self.max_tokens or DEFAULT_NUM_OUTPUTS
-        return {
+    def _metadata_fields(self) -> tuple[dict[str, Any], bool]:
+        """Return the fields of `metadata`, and whether the context window is known."""
+        window, config = _settings.window_of(_settings.key_of(vars(self))), self.load_config
+        configured = self.context_length or (config.context_length if isinstance(config, LlmLoadModelConfig) else None)
+        known = self.context_window or window.reported or configured
+        context_window, output = known or DEFAULT_CONTEXT_WINDOW, self.max_tokens or DEFAULT_NUM_OUTPUTS
+        fields = {
             "context_window": context_window,
             # LlamaIndex subtracts this from the context window to get the room for the texts of the prompt. Its engines
             # fail without any.
-            "num_output": min(output + _settings.template_tokens(key), context_window // 2),
+            "num_output": min(output + window.template, context_window // 2),
             "is_chat_model": True,
             "is_function_calling_model": self.is_function_calling_model,
             "model_name": self.model or "unknown",
             "system_role": MessageRole.SYSTEM,
         }
-
-    def _known_context_window(self, key: _settings.Key) -> int | None:
-        config = self.load_config
-        configured = self.context_length or (config.context_length if isinstance(config, LlmLoadModelConfig) else None)
-        return self.context_window or _settings.recorded(key) or configured
+        return fields, known is not None
 
     def load(
         self,
@@ -232,8 +215,8 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         listed = cast("Sequence[object]", given) if isinstance(given, Sequence) else (None,)
         if not all(isinstance(each, ChatMessage) for each in listed):
             raise LMStudioValueError(f"warm must be a string or a list of ChatMessage; got {shortened(repr(warm))}")
-        request = self._chat_request(warm, settings)
-        return request.call, request.history
+        call, history, _ = self._chat_request(warm, settings)
+        return call, history
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text, from the model's own tokenizer.
@@ -249,14 +232,9 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         checked_string(text, "the text")
         return cast("list[int]", await arun(self._resolve_call({}).model(LoopMailbox).tokenize(text)))
 
-    def _record(self, call: CallSettings, result: PredictionResult) -> PredictionResult:
-        call.check_model(result.end)
-        _record_context_window(call)
-        return result
-
     # Chat -----------------------------------------------------------------------------------------------------------
 
-    @with_chat_events
+    @with_events("chat")
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Generate the next message of a conversation.
 
@@ -271,26 +249,26 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
             LMStudioServerError: If the server fails.
             LlamaIndexToolCallError: If a tool call failed, or was required and is missing.
         """
-        return self._generate(self._chat_request(messages, kwargs), _responses.chat_response)
+        return self._generate(self._chat_request(messages, kwargs), ResponseBuilder.chat_response)
 
-    @with_chat_events
+    @with_events("chat")
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Generate the next message of a conversation; see `chat`."""
-        return await self._agenerate(self._chat_request(messages, kwargs), _responses.chat_response)
+        return await self._agenerate(self._chat_request(messages, kwargs), ResponseBuilder.chat_response)
 
-    @with_chat_events
+    @with_events("chat")
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Stream the next message of a conversation; see `chat`. Closing the stream stops the server."""
-        return self._chunks(self._chat_request(messages, kwargs), _responses.ResponseBuilder.chat_chunk)
+        return self._chunks(self._chat_request(messages, kwargs), ResponseBuilder.chat_response)
 
-    @with_chat_events
+    @with_events("chat")
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Stream the next message of a conversation; see `chat`. Closing the stream stops the server."""
-        return self._achunks(self._chat_request(messages, kwargs), _responses.ResponseBuilder.chat_chunk)
+        return self._achunks(self._chat_request(messages, kwargs), ResponseBuilder.chat_response)
 
     # Completion -----------------------------------------------------------------------------------------------------
 
-    @with_completion_events
+    @with_events("completion")
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - core's
         """Respond to a prompt.
 
@@ -304,22 +282,20 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
             LMStudioValueError: If a setting is unknown, or the prompt is not a string.
             LMStudioServerError: If the server fails.
         """
-        return self._generate(self._completion_request(prompt, formatted, kwargs), _responses.completion_response)
+        return self._generate(self._completion_request(prompt, formatted, kwargs), ResponseBuilder.completion_response)
 
-    @with_completion_events
+    @with_events("completion")
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - core's
         """Respond to a prompt; see `complete`."""
         request = self._completion_request(prompt, formatted, kwargs)
-        return await self._agenerate(request, _responses.completion_response)
+        return await self._agenerate(request, ResponseBuilder.completion_response)
 
-    @with_completion_events
+    @with_events("completion")
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:  # noqa: FBT001, FBT002 - core's
         """Stream the response to a prompt; see `complete`. Closing the stream stops the server."""
-        return self._chunks(
-            self._completion_request(prompt, formatted, kwargs), _responses.ResponseBuilder.completion_chunk
-        )
+        return self._chunks(self._completion_request(prompt, formatted, kwargs), ResponseBuilder.completion_response)
 
-    @with_completion_events
+    @with_events("completion")
     async def astream_complete(
         self,
         prompt: str,
@@ -327,16 +303,13 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         **kwargs: Any,
     ) -> CompletionResponseAsyncGen:
         """Stream the response to a prompt; see `complete`. Closing the stream stops the server."""
-        return self._achunks(
-            self._completion_request(prompt, formatted, kwargs), _responses.ResponseBuilder.completion_chunk
-        )
+        return self._achunks(self._completion_request(prompt, formatted, kwargs), ResponseBuilder.completion_response)
 
     # Requests. Nothing here is decorated, so that callbacks see each call once --------------------------------------
 
     def _chat_request(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> _Request:
         call = self._resolve_call(kwargs)
-        pending = _messages.convert(messages)
-        return _Request(call, history_of(pending, call.values))
+        return call, history_of(_messages.convert(messages), call.values), ""
 
     def _completion_request(self, prompt: str, formatted: bool, kwargs: Mapping[str, Any]) -> _Request:  # noqa: FBT001 - core's
         to_prompt = self.completion_to_prompt
@@ -344,36 +317,31 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
             prompt, formatted = to_prompt(prompt), True
         if not formatted:
             return self._chat_request([ChatMessage(role=MessageRole.USER, content=prompt)], kwargs)
-        return _Request(self._resolve_call(kwargs), prompt=prompt)
+        return self._resolve_call(kwargs), None, prompt
 
-    def _generate(self, request: _Request, make: Callable[..., ChunkT]) -> ChunkT:
-        call = request.call
-        with _recording_overflow(call):
-            result = self._record(call, call.respond(request.history, request.prompt))
-        return make(result, call.tool_use, include_confidence=call.include_confidence)
+    def _generate(self, request: _Request, make: MakeChunk[ChunkT]) -> ChunkT:
+        call, history, prompt = request
+        with _recording_window(call):
+            result = call.respond(history, prompt)
+        builder = _builder(call, lambda: result)
+        return make(builder, builder.add_all())
 
-    async def _agenerate(self, request: _Request, make: Callable[..., ChunkT]) -> ChunkT:
-        call = request.call
-        with _recording_overflow(call):
-            result = self._record(call, await call.arespond(request.history, request.prompt))
-        return make(result, call.tool_use, include_confidence=call.include_confidence)
+    async def _agenerate(self, request: _Request, make: MakeChunk[ChunkT]) -> ChunkT:
+        call, history, prompt = request
+        with _recording_window(call):
+            result = await call.arespond(history, prompt)
+        builder = _builder(call, lambda: result)
+        return make(builder, builder.add_all())
 
     def _chunks(self, request: _Request, make: MakeChunk[ChunkT]) -> Generator[ChunkT]:
-        call = request.call
-        prediction = call.prediction(request.history, request.prompt)
-        return _callbacks.chunks(prediction, self._builder(call, prediction), make, _recording_overflow(call))
+        call, history, prompt = request
+        prediction = call.prediction(history, prompt)
+        return _callbacks.chunks(prediction, _builder(call, prediction.result), make, _recording_window(call))
 
-    def _achunks(self, request: _Request, make: MakeChunk[ChunkT]) -> AsyncChunks[ChunkT]:
-        call = request.call
-        prediction = call.prediction(request.history, request.prompt, LoopMailbox)
-        return _callbacks.AsyncChunks(prediction, self._builder(call, prediction), make, _recording_overflow(call))
-
-    def _builder(self, call: CallSettings, prediction: Prediction) -> ResponseBuilder:
-        return _responses.ResponseBuilder(
-            call.tool_use,
-            lambda: self._record(call, prediction.result()),
-            include_confidence=call.include_confidence,
-        )
+    def _achunks(self, request: _Request, make: MakeChunk[ChunkT]) -> AsyncGenerator[ChunkT]:
+        call, history, prompt = request
+        prediction = call.prediction(history, prompt, LoopMailbox)
+        return _callbacks.achunks(prediction, _builder(call, prediction.result), make, _recording_window(call))
 
     # Tools ----------------------------------------------------------------------------------------------------------
 
@@ -388,7 +356,8 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Return the arguments of `chat` with the tools; the history is copied."""
-        check_history(chat_history)
+        if chat_history is not None:
+            check_messages(chat_history)
         messages = list(chat_history or ())
         if user_msg is not None:
             messages.append(
@@ -423,35 +392,28 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
             raise LlamaIndexToolCallError("the model called no tool", text=response.message.content or "")
         return [
             ToolSelection(
-                tool_id=call.tool_call_id or "",
-                tool_name=call.tool_name,
-                tool_kwargs=_partial_arguments(call.tool_kwargs),
+                tool_id=call.tool_call_id or "", tool_name=call.tool_name, tool_kwargs=_arguments(call.tool_kwargs)
             )
             for call in calls
         ]
 
 
-class _recording_overflow:  # noqa: N801 - a context manager is named like a function
-    """Record the context window that an error about it names, for the metadata of the model."""
-
-    def __init__(self, call: CallSettings) -> None:
-        self._call = call
-
-    def __enter__(self) -> None:
-        """Begin the block."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, LMStudioContextOverflowError):
-            _record_context_window(self._call)
+def _builder(call: CallSettings, result: Callable[[], PredictionResult]) -> ResponseBuilder:
+    return ResponseBuilder(call.tool_use, result, call.check_model, include_confidence=call.include_confidence)
 
 
-def _record_context_window(call: CallSettings) -> None:
-    context_length = call.used.info.get("contextLength")
-    if isinstance(context_length, int):
-        _settings.record(_settings.key_of(call.values), context_length)
+@contextmanager
+def _recording_window(call: CallSettings) -> Generator[None]:
+    """Record the context window that the server has reported, also with an error about it, for `metadata`."""
+    try:
+        yield
+    finally:
+        context_length = call.used.info.get("contextLength")
+        if isinstance(context_length, int):
+            _settings.record(_settings.key_of(call.values), context_length)
 
 
-def _partial_arguments(arguments: dict[str, Any] | str) -> dict[str, Any]:
+def _arguments(arguments: dict[str, Any] | str) -> dict[str, Any]:
     """Return the arguments of a call, of an unfinished one as far as possible."""
     if not isinstance(arguments, str):
         return arguments

@@ -16,7 +16,7 @@ from lmstudio_integrations._adapters.settings_decision import RerankerSettings
 from lmstudio_integrations._adapters.settings_types import api_token_field
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, ComponentSettings, without_class_name
+from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, ComponentSettings
 from lmstudio_integrations.types.reranking import RerankResult
 
 _dispatcher = get_dispatcher(__name__)
@@ -63,11 +63,6 @@ class LMStudioReranker(RerankerSettings, ComponentSettings, BaseNodePostprocesso
         default=False,
         description="Whether the metadata of each node gets its `retrieval_score`. The default is `False`.",
     )
-
-    @classmethod
-    def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Accept the names of our fields in other integrations."""
-        return super()._resolve_aliases(without_class_name(values))
 
     @classmethod
     def class_name(cls) -> str:

@@ -28,7 +28,7 @@ class LMStudioTokenizer:
 
     def __init__(self, llm: LMStudio) -> None:
         self.llm = llm
-        self._tokens = lru_cache(_CACHE_SIZE)(self._tokenize)
+        self._tokens = lru_cache(_CACHE_SIZE)(lambda text: tuple(llm.tokenize(text)))
 
     def __call__(self, text: str) -> list[int]:
         """Return the tokens of a text.
@@ -37,9 +37,6 @@ class LMStudioTokenizer:
             LMStudioServerError: If the server fails.
         """
         return list(self._tokens(text)) if text else []
-
-    def _tokenize(self, text: str) -> tuple[int, ...]:
-        return tuple(self.llm.tokenize(text))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.llm!r})"

@@ -231,4 +231,4 @@ def test_the_context_windows_of_only_so_many_models_are_kept() -> None:
     for key in keys:
         _settings.record(key, 4096)
     assert len(_settings._context_windows) == _settings._MOST_RECORDED
-    assert (_settings.recorded(keys[0]), _settings.recorded(keys[-1])) == (None, 4096)
+    assert [_settings.window_of(key).reported for key in (keys[-1], keys[0])] == [4096, None]

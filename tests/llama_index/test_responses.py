@@ -8,7 +8,7 @@ from llama_index.core.base.llms.types import ChatResponse, TextBlock, ThinkingBl
 
 from lmstudio_integrations._adapters.request_tools import ToolUse
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError
-from lmstudio_integrations.llama_index._responses import ResponseBuilder, chat_response, completion_response
+from lmstudio_integrations.llama_index._responses import ResponseBuilder
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -45,11 +45,12 @@ def builder_of(events: Iterable[PredictionEvent], tool_use: ToolUse | None = Non
 def chunks(events: Sequence[PredictionEvent], tool_use: ToolUse | None = None) -> list[ChatResponse]:
     builder = builder_of(events, tool_use)
     steps = ((builder, builder.add(event)) for event in events)
-    return [builder.chat_chunk(step) for builder, step in steps if step is not None]
+    return [builder.chat_response(step) for builder, step in steps if step is not None]
 
 
 def whole(events: Iterable[PredictionEvent], tool_use: ToolUse | None = None) -> ChatResponse:
-    return chat_response(finished(events), tool_use or ToolUse())
+    builder = builder_of(events, tool_use)
+    return builder.chat_response(builder.add_all())
 
 
 def calls_of(response: ChatResponse) -> list[tuple[str | None, str, Any]]:
@@ -202,7 +203,7 @@ def test_the_last_chunk_does_not_show_a_call_that_failed() -> None:
     steps = [builder.add(event) for event in events]
     last = steps[-1]
     assert last is not None
-    assert calls_of(builder.chat_chunk(last)) == []
+    assert calls_of(builder.chat_response(last)) == []
     with pytest.raises(LlamaIndexToolCallError):
         builder.check()
 
@@ -243,12 +244,13 @@ def test_completions_are_cumulative_as_well() -> None:
     for event in events:
         step = builder.add(event)
         assert step is not None
-        found.append(builder.completion_chunk(step))
+        found.append(builder.completion_response(step))
     assert [(chunk.text, chunk.delta) for chunk in found] == [("", ""), ("a", "a"), ("ab", "b"), ("ab", "")]
     assert found[0].additional_kwargs == {"thinking_delta": "hm"}
     assert raw(found[-1])["usage"]["completion_tokens"] == 3
     assert found[-1].additional_kwargs["thinking"] == "hm"
-    response = completion_response(finished(events), ToolUse())
+    builder = builder_of(events)
+    response = builder.completion_response(builder.add_all())
     assert (response.text, response.raw, response.additional_kwargs) == (
         "ab",
         found[-1].raw,

@@ -11,7 +11,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations._adapters.request_tools import ToolUse
 from lmstudio_integrations.client.api.base import model_of
 from lmstudio_integrations.llama_index import LMStudio
-from lmstudio_integrations.llama_index._callbacks import AsyncChunks
+from lmstudio_integrations.llama_index._callbacks import achunks
 from lmstudio_integrations.llama_index._responses import ResponseBuilder
 from tests._adapters.ways import LLAMA_INDEX, said
 from tests.llama_index.scripted_server import CHAT, Server
@@ -24,10 +24,10 @@ async def begin(server: Server) -> AsyncIterator[Begin]:
     """Begins the stream of the response to a text."""
     async with lms.AsyncClient(server.address) as client:
 
-        def begin(text: str) -> AsyncChunks[ChatResponse]:
+        def begin(text: str) -> AsyncGenerator[ChatResponse]:
             prediction = model_of(client.llm.lazy_model(CHAT)).prepare_response(text, {})
             builder = ResponseBuilder(ToolUse(), prediction.result)
-            return AsyncChunks(prediction, builder, ResponseBuilder.chat_chunk, nullcontext())
+            return achunks(prediction, builder, ResponseBuilder.chat_response, nullcontext())
 
         yield begin
 
@@ -61,7 +61,7 @@ async def test_closing_it_before_the_first_chunk_sends_nothing(server: Server, b
     assert server.predictions == ()
 
 
-@pytest.mark.parametrize("name", ["add", "chat_chunk"])
+@pytest.mark.parametrize("name", ["add", "chat_response"])
 @pytest.mark.parametrize("way", ["stream_chat", "astream_chat"])
 async def test_an_error_while_a_chunk_is_made_cancels_the_prediction(
     server: Server, monkeypatch: pytest.MonkeyPatch, way: str, name: str

@@ -66,7 +66,7 @@ def test_two_threads_that_warn_of_one_setting_warn_once() -> None:
 
 def test_two_threads_that_ask_for_a_context_window_share_it() -> None:
     windows = pytest.importorskip("lmstudio_integrations.llama_index._settings")
-    windows.recorded(Interrupting("model", lambda: windows.advertise("model", 9000, is_known=True)))
+    windows.window_of(Interrupting("model", lambda: windows.advertise("model", 9000, is_known=True)))
     windows.advertise("model", 8000, is_known=True)
     with pytest.warns(lms.LMStudioConfigWarning, match="already got 9000"):
         windows.record("model", 4096)
