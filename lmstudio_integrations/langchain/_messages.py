@@ -5,8 +5,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, FunctionMessage, HumanMessage, SystemMessage
@@ -47,19 +46,6 @@ from lmstudio_integrations.types.reasoning import ReasoningPart
 logger: logging.Logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class _Target:
-    """Where messages are converted to.
-
-    Attributes:
-        with_result: The identifiers of the tool calls that have a result.
-        conversation: What was converted so far.
-    """
-
-    with_result: frozenset[str]
-    conversation: Conversation = field(default_factory=Conversation)
-
-
 def convert(messages: Sequence[BaseMessage]) -> list[PendingMessage]:
     """Convert messages.
 
@@ -73,28 +59,43 @@ def convert(messages: Sequence[BaseMessage]) -> list[PendingMessage]:
     if not messages:
         raise LMStudioValueError(NO_MESSAGES)
     with_result = frozenset(message.tool_call_id for message in messages if isinstance(message, LangChainToolMessage))
-    target = _Target(with_result)
+    conversation = Conversation()
     for message in messages:
-        convert = next((convert for kind, convert in _CONVERTERS if isinstance(message, kind)), None)
-        if convert is None:
-            raise LMStudioValueError(f"messages of kind {type(message).__name__} cannot be sent to a model")
-        convert(message, target)
-    return target.conversation.finish()
+        kind: Any = type(message)
+        if isinstance(message, ChatMessage):
+            kind = _KINDS.get(message.role)
+            if kind is None:
+                raise LMStudioValueError(f"role must be one of {', '.join(_KINDS)}; got {message.role!r}")
+        if issubclass(kind, SystemMessage):
+            conversation.add("system", joined(_parts(message.content, "system"), ""))
+        elif issubclass(kind, HumanMessage):
+            _add_turn(conversation, message)
+        elif issubclass(kind, AIMessage):
+            ai_message = message if isinstance(message, AIMessage) else AIMessage(content=message.content)
+            _add_response(conversation, ai_message, with_result)
+        elif isinstance(message, LangChainToolMessage):
+            _add_result(conversation, message.content, message.tool_call_id, message.name, message.status)
+        elif isinstance(message, FunctionMessage):
+            _add_result(conversation, message.content, None, message.name)
+        else:
+            raise LMStudioValueError(f"messages of kind {kind.__name__} cannot be sent to a model")
+    return conversation.finish()
 
 
 # Messages -----------------------------------------------------------------------------------------------------------
 
-_Converter: TypeAlias = Callable[[Any, _Target], None]
+_KINDS: dict[str, type[BaseMessage]] = {
+    **dict.fromkeys(("system", "developer"), SystemMessage),
+    **dict.fromkeys(("user", "human"), HumanMessage),
+    **dict.fromkeys(("assistant", "ai"), AIMessage),
+}
+"""The kind that a `ChatMessage` is read as, by its role."""
 
 
-def _system(message: BaseMessage, target: _Target) -> None:
-    target.conversation.add("system", joined(_parts(message.content, "system"), ""))
-
-
-def _human(message: BaseMessage, target: _Target) -> None:
+def _add_turn(conversation: Conversation, message: BaseMessage) -> None:
     """Add a user's turn. In Anthropic's form it also holds the results of tools."""
     if isinstance(message.content, str):
-        target.conversation.add("user", [message.content])
+        conversation.add("user", [message.content])
         return
     rest: list[Any] = []
     has_result = False
@@ -102,24 +103,25 @@ def _human(message: BaseMessage, target: _Target) -> None:
         if is_object(block) and _kind(block) == "tool_result":
             content, status = block.get("content") or "", "error" if block.get("is_error") else "success"
             call_id = block.get("tool_use_id")
-            _add_result(target, content, call_id if isinstance(call_id, str) else None, None, status)
+            _add_result(conversation, content, call_id if isinstance(call_id, str) else None, None, status)
             has_result = True
         else:
             rest.append(block)
     has_file = any(_kind(block) in _FILES for block in rest)
     parts = joined(_parts(rest, "user"), "\n\n" if has_file else "")
     if parts or not has_result:
-        target.conversation.add("user", parts or [""])
+        conversation.add("user", parts or [""])
 
 
-def _ai(message: AIMessage, target: _Target) -> None:
+def _add_response(conversation: Conversation, message: AIMessage, with_result: frozenset[str]) -> None:
+    """Add a model's turn; of its invalid tool calls, those whose identifiers have a result."""
     parts, (reasoning, tags) = joined(_parts(message.content, "assistant"), ""), _reasoning(message)
     if isinstance(reasoning, str) and (reasoning or tags):  # the blocks of the content, if there are any, say the same
         parts = joined((part for part in parts if not isinstance(part, ReasoningPart)), "")
         parts = response_parts(parts, reasoning, tags)
-    target.conversation.add("assistant", parts)
-    for name, call_id, arguments in _calls(message, target.with_result):
-        target.conversation.add_call(name, call_id, arguments)
+    conversation.add("assistant", parts)
+    for name, call_id, arguments in _calls(message, with_result):
+        conversation.add_call(name, call_id, arguments)
 
 
 def _reasoning(message: AIMessage) -> tuple[object, object]:
@@ -127,8 +129,9 @@ def _reasoning(message: AIMessage) -> tuple[object, object]:
 
     Of a stream that was left after text, the last thought may be cut off: only blocks say where thoughts end.
     """
-    others = message.additional_kwargs
-    if _was_left(message) and TAGS not in others and message.text:
+    others, metadata = message.additional_kwargs, message.response_metadata
+    was_left = metadata.get("model_provider") == PROVIDER and "finish_reason" not in metadata
+    if was_left and TAGS not in others and message.text:
         return None, None
     if "reasoning_content" in others or TAGS in others:
         return others.get("reasoning_content", ""), others.get(TAGS)
@@ -138,49 +141,15 @@ def _reasoning(message: AIMessage) -> tuple[object, object]:
     return None, None  # several are those of several messages, each in its place
 
 
-def _was_left(message: AIMessage) -> bool:
-    """Whether a message is the beginning of a response of LM Studio, of which the rest was not read."""
-    metadata = message.response_metadata
-    return metadata.get("model_provider") == PROVIDER and "finish_reason" not in metadata
-
-
-def _chat(message: ChatMessage, target: _Target) -> None:
-    convert = _BY_ROLE.get(message.role)
-    if convert is None:
-        raise LMStudioValueError(f"role must be one of {', '.join(_BY_ROLE)}; got {message.role!r}")
-    convert(message, target)
-
-
-_CONVERTERS: tuple[tuple[type[BaseMessage], _Converter], ...] = (
-    (SystemMessage, _system),
-    (HumanMessage, _human),
-    (AIMessage, _ai),
-    (
-        LangChainToolMessage,
-        lambda message, target: _add_result(
-            target, message.content, message.tool_call_id, message.name, message.status
-        ),
-    ),
-    (FunctionMessage, lambda message, target: _add_result(target, message.content, None, message.name, "success")),
-    (ChatMessage, _chat),
-)
-
-_BY_ROLE: dict[str, _Converter] = {
-    "system": _system,
-    "developer": _system,
-    "user": _human,
-    "human": _human,
-    **dict.fromkeys(("assistant", "ai"), lambda message, target: _ai(AIMessage(content=message.content), target)),
-}
-
-
-def _add_result(target: _Target, content: Any, call_id: str | None, name: str | None, status: str) -> None:
+def _add_result(
+    conversation: Conversation, content: Any, call_id: str | None, name: str | None, status: str = "success"
+) -> None:
     """Add the result of a tool. The wire has no place for its status, so the text of a failure begins with "Error"."""
     parts = _parts(content, "tool")
     text = text_of(parts, "\n")
     if status == "error" and not text.lower().startswith("error"):
         text = f"Error: {text}"
-    target.conversation.add_result(text, call_id, name, parts)
+    conversation.add_result(text, call_id, name, parts)
 
 
 _ToolCall: TypeAlias = tuple[str, str | None, dict[str, Any]]
@@ -244,17 +213,17 @@ def _kind(block: object) -> str | None:
 
 
 def _parts(content: object, role: Role) -> list[Part]:
-    parts = [_part(block, role) for block in _blocks(content)]
-    return [part for part in parts if part is not None]
-
-
-def _part(block: object, role: Role) -> Part | None:
-    try:
-        return _read(block, role)
-    except LMStudioValueError as error:
-        if role not in RETURNED:
-            raise
-        return not_shown(_kind(block) or "content", error)
+    parts: list[Part] = []
+    for block in _blocks(content):
+        try:
+            part = _read(block, role)
+        except LMStudioValueError as error:
+            if role not in RETURNED:
+                raise
+            part = not_shown(_kind(block) or "content", error)
+        if part is not None:
+            parts.append(part)
+    return parts
 
 
 def _read(block: object, role: Role) -> Part | None:
@@ -317,12 +286,8 @@ def _thought(block: Mapping[str, Any], kind: str | None) -> ReasoningPart | None
 def _text(block: Mapping[str, Any], member: str) -> str | None:
     text = block.get(member)
     if text is not None and not isinstance(text, str):
-        raise LMStudioValueError(f"a text block must hold its text; it has {_members_of(block)}")
+        raise LMStudioValueError(f"a text block must hold its text; it has {sorted(map(str, block))}")
     return text
-
-
-def _members_of(block: Mapping[str, Any]) -> list[str]:
-    return sorted(map(str, block))
 
 
 def _file_text(block: Mapping[str, Any], *, of_tool: bool = False) -> str | None:
@@ -370,7 +335,8 @@ def _image(block: Mapping[str, Any]) -> ImageSource:
     if isinstance(url, str):
         return ImageSource.from_url(url)
     raise LMStudioValueError(
-        f"an image block needs base64 data, bytes, a path, a data URL or an http(s) URL; it has {_members_of(block)}"
+        "an image block needs base64 data, bytes, a path, a data URL or an http(s) URL; it has "
+        f"{sorted(map(str, block))}"
     )
 
 
@@ -395,26 +361,18 @@ def count_tokens(
     The template may reject a part of a conversation, and `trim_messages` counts many parts. Such a part is counted text
     by text, in one batch.
     """
-    images = sum(_is_image(part) for message in pending for part in message.parts)
-    without = [
-        PendingMessage(message.role, [part for part in message.parts if not _is_image(part)]) for message in pending
+    without_images = [
+        PendingMessage(message.role, [part for part in message.parts if not isinstance(part, ImageSource | FileHandle)])
+        for message in pending
     ]
-    conversation = encode(without, {})
+    images = sum(len(message.parts) for message in pending) - sum(len(message.parts) for message in without_images)
+    conversation, around = encode(without_images, {}), images * PER_IMAGE
     try:
-        prompt = run(model.apply_prompt_template(conversation, {}, tools, parameters))
-        tokens = _count(model, [prompt])
+        texts = [run(model.apply_prompt_template(conversation, {}, tools, parameters))]
     except (LMStudioServerError, LMStudioValueError):
         texts = [*_texts(_sent(model, conversation, parameters)), *map(json.dumps, tools)]
-        tokens = _count(model, texts) + PER_MESSAGE * len(pending)
-    return tokens + images * PER_IMAGE
-
-
-def _is_image(part: object) -> bool:
-    return isinstance(part, ImageSource | FileHandle)
-
-
-def _count(model: LanguageModel, texts: list[str]) -> int:
-    return sum(cast("list[int]", run(model.count_tokens(texts))))
+        around += PER_MESSAGE * len(pending)
+    return sum(cast("list[int]", run(model.count_tokens(texts)))) + around
 
 
 def _sent(model: LanguageModel, conversation: WireHistory, parameters: PromptParameters) -> Messages:

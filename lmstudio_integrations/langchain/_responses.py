@@ -60,10 +60,6 @@ FIRST_TOOL_INDEX = 1000
 # The whole message --------------------------------------------------------------------------------------------------
 
 
-def _tags_of(result: PredictionResult) -> dict[str, Any]:
-    return {TAGS: tags_of(result.thoughts, result.content)} if result.thoughts else {}
-
-
 def to_message(
     result: PredictionResult,
     tool_use: ToolUse,
@@ -85,9 +81,10 @@ def to_message(
     if result.tokens and alternatives is not None:
         metadata["logprobs"] = {"content": _logprobs(result.tokens, alternatives)}
     reasoning = result.reasoning_content
+    tags = {TAGS: tags_of(result.thoughts, result.content)} if result.thoughts else {}
     return AIMessage(
         content=result.content,
-        additional_kwargs=({"reasoning_content": reasoning} if reasoning else {}) | _tags_of(result),
+        additional_kwargs=({"reasoning_content": reasoning} if reasoning else {}) | tags,
         response_metadata=metadata,
         tool_calls=[
             tool_call(name=tool_use.own_name(end.name), args=end.arguments or {}, id=record.id or new_call_id())
@@ -154,24 +151,16 @@ def usage_metadata(result: PredictionResult) -> UsageMetadata | None:
     return usage
 
 
-def _logprobs(tokens: Iterable[Mapping[str, Any]], alternatives: int) -> list[dict[str, Any]]:
-    """Return the log-probabilities of tokens in OpenAI's form."""
+def _logprobs(tokens: Iterable[Mapping[str, Any]], alternatives: int | None = None) -> list[dict[str, Any]]:
+    """Return the log-probabilities of tokens in OpenAI's form; with as many alternatives, unless that is `None`."""
     return [
-        {**_logprob(token), "top_logprobs": [_logprob(each) for each in (token.get("candidates") or ())[:alternatives]]}
+        {"token": token.get("text"), "logprob": token.get("logProb")}
+        | ({} if alternatives is None else {"top_logprobs": _logprobs((token.get("candidates") or ())[:alternatives])})
         for token in tokens
     ]
 
 
-def _logprob(token: Mapping[str, Any]) -> dict[str, Any]:
-    return {"token": token.get("text"), "logprob": token.get("logProb")}
-
-
 # `llm_output`, which langchain-core combines for several predictions ------------------------------------------------
-
-
-def llm_output_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of the metadata of one prediction that `combined_output` reads."""
-    return {name: metadata[name] for name in ("token_usage", "model_name", "model_provider") if name in metadata}
 
 
 def generation_info_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -323,7 +312,7 @@ class ChunkStream:
         metadata = response_metadata(response)
         message = AIMessageChunk(
             content="",
-            additional_kwargs=_tags_of(result),
+            additional_kwargs={TAGS: tags_of(result.thoughts, result.content)} if result.thoughts else {},
             response_metadata=metadata,
             usage_metadata=usage_metadata(result),
             chunk_position="last",
@@ -421,6 +410,4 @@ def with_tags(message: AIMessage) -> list[ContentBlock]:
     return blocks
 
 
-def register_translation() -> None:
-    """Let core ask us for the blocks of our messages."""
-    register_translator(PROVIDER, with_tags, with_tags)
+register_translator(PROVIDER, with_tags, with_tags)

@@ -5,8 +5,6 @@ The settings and the resolution of a call are in `_adapters/settings_generation.
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cache
-from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from langchain_core.language_models import LangSmithParams
@@ -32,16 +30,13 @@ from lmstudio_integrations.langchain._responses import PROVIDER
 from lmstudio_integrations.types.config import LlmLoadModelConfig, slots_of
 from lmstudio_integrations.types.results import settings_by_key
 
-PACKAGE = NAME, __version__
-"""Name and version of this package in traces."""
-
 FIELDS_OF_OBJECT: frozenset[str] = frozenset(
     {"name", "cache", "verbose", "callbacks", "tags", "metadata", "custom_get_token_ids", "rate_limiter"}
     | {"disable_streaming", "output_version", "profile", "unload_on_close"}
 )
 """Fields of the object itself, most of them langchain-core's; not call arguments."""
 
-_NOT_IN_KEY = frozenset(
+_NOT_IDENTIFYING = FIELDS_OF_OBJECT | frozenset(
     {
         "api_token",
         "headers",
@@ -115,33 +110,17 @@ _CONFIGS = {"prediction_config", "load_config"}
 """The fields that hold several settings."""
 
 
-@cache
-def _identifying_fields(
-    kind: type[BaseModel],
-) -> tuple[tuple[str, ...], Callable[[Mapping[str, Any]], tuple[Any, ...]]]:
-    """Return the fields that change a response, and what reads them. Cached, because every call needs them."""
-    names = tuple(name for name in kind.model_fields if name not in _NOT_IN_KEY | FIELDS_OF_OBJECT)
-    return names, cast("Any", itemgetter(*names))
-
-
-def identity(values: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
-    """Return the fields of a kind of model that are set, as plain data."""
-    names, values_of = _identifying_fields(kind)
+def identity(values: Mapping[str, Any], kind: type[BaseModel], *, host: bool = False) -> dict[str, Any]:
+    """Return the fields of a kind of model that are set, as plain data; with `host`, also the resolved address."""
     identifying: dict[str, Any] = {"model": values["model"]}
-    for name, value in zip(names, values_of(values), strict=True):
-        if value is not None:
-            identifying[name] = value.to_dict() if name in _CONFIGS else value
-    return identifying
-
-
-def cache_identity(values: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
-    """Return the fields of a kind of model that are set, as plain data, with the resolved address as host."""
-    identifying = identity(values, kind)
-    with suppress(LMStudioValueError):  # the call itself raises it
-        resolved = addresses.resolved_hosts(values["host"])
-        host = resolved[0] if len(resolved) == 1 else resolved
-        if host is not None:
-            identifying["host"] = host
+    for name in kind.model_fields:
+        if values[name] is not None and name not in _NOT_IDENTIFYING:
+            identifying[name] = values[name].to_dict() if name in _CONFIGS else values[name]
+    if host:
+        with suppress(LMStudioValueError):  # the call itself raises it
+            resolved = addresses.resolved_hosts(values["host"])
+            if resolved != (None,):
+                identifying["host"] = resolved[0] if len(resolved) == 1 else resolved
     return identifying
 
 
@@ -158,8 +137,12 @@ class BaseLMStudio(GenerationSettings):
     """What LangSmith shows as the kind of model: `chat` or `llm`."""
 
     def model_post_init(self, context: Any, /) -> None:
-        """Let core record its version. Without this, pydantic before 2.14 calls its own method only."""
+        """Record the versions in traces: core's, and ours.
+
+        Core has this method, too. Pydantic before 2.14 calls only the first one.
+        """
         super().model_post_init(context)
+        cast("Any", self)._add_version(NAME, __version__)  # noqa: SLF001 - core's, for packages like this one
 
     if TYPE_CHECKING:  # core's field
         custom_get_token_ids: Callable[[str], list[int]] | None = None

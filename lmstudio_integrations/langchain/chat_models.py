@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, BaseMessage, MessageLikeRepresent
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.tools import BaseTool
-from pydantic import ConfigDict, model_validator
+from pydantic import ConfigDict
 
 from lmstudio_integrations._adapters.request import (
     CHAT_ARGUMENTS,
@@ -31,7 +31,6 @@ from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.client.predictions.async_readers import AsyncBatches
 from lmstudio_integrations.client.predictions.language_model import Prefix
 from lmstudio_integrations.client.predictions.plan import PromptParameters
-from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.support.arguments import flag_of, list_of, whole_number
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, callers_loop
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
@@ -49,8 +48,6 @@ from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.config import DEFAULT_PARALLEL, LlmLoadModelConfig
 from lmstudio_integrations.types.results import PredictionResult
 from lmstudio_integrations.types.structured import check_max_attempts
-
-_responses.register_translation()
 
 
 class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
@@ -93,11 +90,6 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
 
     streaming: _settings.Streaming = None
 
-    @model_validator(mode="after")
-    def _set_lmstudio_version(self) -> Self:  # a name that core's validators do not have: pydantic would replace them
-        self._add_version(*_settings.PACKAGE)
-        return self
-
     # Settings of a call -----------------------------------------------------------------------------------------------
 
     def _should_stream(self, *, async_api: bool, run_manager: Any = None, **kwargs: Any) -> bool:
@@ -116,6 +108,13 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         """Return the settings of a call that tracers get; core's own have the object's `stop` as `None`."""
         return super()._get_invocation_params(stop or self.stop or None, **kwargs)
 
+    def _chat_request(
+        self, messages: Sequence[BaseMessage], arguments: Mapping[str, Any]
+    ) -> tuple[CallSettings, WireHistory | PendingHistory]:
+        """Return the settings of a call, and its conversation as the client sends it."""
+        call = self._resolve_call(arguments)
+        return call, history_of(_messages.convert(messages), call.values)
+
     # Non-streaming --------------------------------------------------------------------------------------------------
 
     @with_signature
@@ -127,8 +126,8 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         with translating_errors():
-            call = self._resolve_call(_settings.arguments(stop, kwargs))
-            return self._result(call, call.respond(_history(call, messages)))
+            call, history = self._chat_request(messages, _settings.arguments(stop, kwargs))
+            return self._result(call, call.respond(history))
 
     @with_signature
     async def _agenerate(
@@ -139,8 +138,8 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         with translating_errors():
-            call = self._resolve_call(_settings.arguments(stop, kwargs))
-            return self._result(call, await call.arespond(_history(call, messages)))
+            call, history = self._chat_request(messages, _settings.arguments(stop, kwargs))
+            return self._result(call, await call.arespond(history))
 
     def _result(self, call: CallSettings, result: PredictionResult) -> ChatResult:
         call.check_model(result.end)
@@ -152,7 +151,10 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         )
         metadata = message.response_metadata
         generation = ChatGeneration(message=message, generation_info=_responses.generation_info_of(metadata))
-        return ChatResult(generations=[generation], llm_output=_responses.llm_output_of(metadata))
+        combined = ("token_usage", "model_name", "model_provider")
+        return ChatResult(
+            generations=[generation], llm_output={name: metadata[name] for name in combined if name in metadata}
+        )
 
     def _combine_llm_outputs(self, _llm_outputs: list[dict[str, Any] | None], /) -> dict[str, Any]:
         return _responses.combined_output(_llm_outputs, self.model)
@@ -167,9 +169,11 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         with translating_errors():
-            call = self._resolve_call(_settings.arguments(stop, kwargs))
-            prediction = call.prediction(_history(call, messages))
-            stream = _chunk_stream(call, prediction)
+            call, history = self._chat_request(messages, _settings.arguments(stop, kwargs))
+            prediction = call.prediction(history)
+            stream = ChunkStream(
+                call.tool_use, prediction.result, call.alternatives, include_confidence=call.include_confidence
+            )
             for batch in prediction.batches():
                 for chunk in stream.chunks(batch):
                     if run_manager is not None:
@@ -185,9 +189,11 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         with translating_errors():
-            call = self._resolve_call(_settings.arguments(stop, kwargs))
-            prediction = call.prediction(_history(call, messages), mailbox_type=LoopMailbox)
-            stream = _chunk_stream(call, prediction)
+            call, history = self._chat_request(messages, _settings.arguments(stop, kwargs))
+            prediction = call.prediction(history, mailbox_type=LoopMailbox)
+            stream = ChunkStream(
+                call.tool_use, prediction.result, call.alternatives, include_confidence=call.include_confidence
+            )
             with closing(prediction):  # not when the iterator is collected: a task may still hold that
                 async for batch in AsyncBatches(prediction):
                     for chunk in stream.chunks(batch):
@@ -198,22 +204,17 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
 
     # Model profile --------------------------------------------------------------------------------------------------
 
-    @property
-    def _reported(self) -> Mapping[str, Any]:
-        """What the server has reported about the model of this object."""
-        if "_runtime" in vars(self):  # there was a call
-            with suppress(LMStudioError):  # of the settings; the next call raises it
-                used, _ = self._resolve_model(vars(self))
-                return {**used.info, **used.template_info}
-        return {}
-
     def _resolve_profile(self) -> ModelProfile:
         """Return the profile: the user's entries, over what the model reported, over what the settings say."""
         fields = vars(self)
         config, profile = load_config_of(fields, self._kind), dict[str, Any](ABILITIES)
         if isinstance(config, LlmLoadModelConfig) and config.context_length:
             profile["max_input_tokens"] = config.context_length
-        return cast("ModelProfile", {**profile, **reported_profile(self._reported), **(fields["profile"] or {})})
+        if "_runtime" in fields:  # there was a call
+            with suppress(LMStudioError):  # of the settings; the next call raises it
+                used, _ = self._resolve_model(fields)
+                profile |= reported_profile({**used.info, **used.template_info})
+        return cast("ModelProfile", {**profile, **(fields["profile"] or {})})
 
     def load(
         self,
@@ -259,16 +260,16 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
     ) -> tuple[CallSettings, Prefix | None]:
         """Return the call of a warm start, and the messages of its prompt; `None` if nothing is to be processed."""
-        call = self._resolve_call({"tools": _tools.openai_tools(tools)} if tools else {})
+        settings = {"tools": _tools.openai_tools(tools)} if tools else {}
         if warm is None:
-            return call, WireHistory([]) if tools else None
+            return self._resolve_call(settings), WireHistory([]) if tools else None
         if isinstance(warm, str):
-            return call, warm
+            return self._resolve_call(settings), warm
         try:
             messages = self._convert_input(warm).to_messages()
         except (LookupError, NotImplementedError, TypeError, ValueError) as error:
             raise LMStudioValueError(f"warm must be a string or messages; got {shortened(repr(warm))}") from error
-        return call, _history(call, messages)
+        return self._chat_request(messages, settings)
 
     # Tools and structured output ------------------------------------------------------------------------------------
 
@@ -408,7 +409,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             "any_model": values["model"] is None and uuid4().hex,  # another one may respond next time
             "class": type(self).__name__,
             "output_version": values.get("output_version"),
-            "settings": sorted(_settings.cache_identity(values, type(self)).items()),
+            "settings": sorted(_settings.identity(values, type(self), host=True).items()),
             "call": sorted((name, value) for name, value in kwargs.items() if name in others),
         }
         return repr(parts)
@@ -485,15 +486,6 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         """Yield the index and the response of each input, as they finish. See `abatch`."""
         limited = self._batch_config(inputs, config, kwargs)
         return super().abatch_as_completed(inputs, limited, **kwargs)
-
-
-def _history(call: CallSettings, messages: Sequence[BaseMessage]) -> WireHistory | PendingHistory:
-    """Return a conversation as the client sends it."""
-    return history_of(_messages.convert(messages), call.values)
-
-
-def _chunk_stream(call: CallSettings, prediction: Prediction) -> ChunkStream:
-    return ChunkStream(call.tool_use, prediction.result, call.alternatives, include_confidence=call.include_confidence)
 
 
 class _ResolvedProfile:

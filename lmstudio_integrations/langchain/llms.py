@@ -3,15 +3,15 @@
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables.utils import gather_with_concurrency
-from pydantic import ConfigDict, model_validator
+from pydantic import ConfigDict
 
-from lmstudio_integrations._adapters.request import CallArguments, CallSettings
+from lmstudio_integrations._adapters.request import CallArguments
 from lmstudio_integrations._adapters.request_model import AdapterNames
 from lmstudio_integrations._adapters.request_tools import ToolUse
 from lmstudio_integrations._adapters.response import FinishedResponse
@@ -56,15 +56,10 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
 
     streaming: _settings.Streaming = None
 
-    @model_validator(mode="after")
-    def _set_lmstudio_version(self) -> Self:  # a name that core's validators do not have: pydantic would replace them
-        self._add_version(*_settings.PACKAGE)
-        return self
-
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """All settings that change the response; core makes the cache key of them."""
-        return _settings.cache_identity(vars(self), type(self))
+        return _settings.identity(vars(self), type(self), host=True)
 
     # Settings of a call -----------------------------------------------------------------------------------------------
 
@@ -120,12 +115,13 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
         with translating_errors():
             call = self._resolve_call(_settings.arguments(stop, kwargs))
             if call.values["streaming"] and run_manager is not None and len(prompts) == 1:
-                return self._result([_join(list(self._stream(prompts[0], stop, run_manager, **kwargs)))])
+                return self._result([list(self._stream(prompts[0], stop, run_manager, **kwargs))])
             if len(prompts) == 1:  # not in a thread, so that Ctrl-C stops it
-                return self._result([self._complete(call, prompts[0])])
+                return self._result([[_generation(call.respond(None, prompts[0]))]])
             limit = _settings.concurrency(call.used, call.calling, call.values)
             with _batches.interruptible_executor({"max_concurrency": limit}) as (pool, context):
-                return self._result(list(context.run(pool.map, partial(self._complete, call), prompts)))
+                results = list(context.run(pool.map, partial(call.respond, None), prompts))
+            return self._result([[_generation(result)] for result in results])
 
     async def _agenerate(
         self,
@@ -137,24 +133,23 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
         with translating_errors():
             call = self._resolve_call(_settings.arguments(stop, kwargs))
             if call.values["streaming"] and run_manager is not None and len(prompts) == 1:
-                return self._result(
-                    [_join([chunk async for chunk in self._astream(prompts[0], stop, run_manager, **kwargs)])]
-                )
+                return self._result([[chunk async for chunk in self._astream(prompts[0], stop, run_manager, **kwargs)]])
             limit = _settings.concurrency(call.used, call.calling, call.values)
-            completions = (self._acomplete(call, prompt) for prompt in prompts)
-            return self._result(await gather_with_concurrency(limit, *completions))
+            responses = (call.arespond(None, prompt) for prompt in prompts)
+            results = await gather_with_concurrency(limit, *responses)
+            return self._result([[_generation(result)] for result in results])
 
     if not TYPE_CHECKING:  # core's method, whose types are those of runnables
         batch_as_completed = _batches.batch_as_completed
 
-    def _result(self, completions: list[GenerationChunk]) -> LLMResult:
-        infos = [each.generation_info for each in completions]
-        generations = [
-            [Generation(text=each.text, generation_info=info)] for each, info in zip(completions, infos, strict=True)
+    def _result(self, completions: list[list[GenerationChunk]]) -> LLMResult:
+        """Return completions, each of which is given by its chunks."""
+        infos = [chunks[-1].generation_info for chunks in completions]
+        generations: list[Any] = [
+            [Generation(text="".join(chunk.text for chunk in chunks), generation_info=info)]
+            for chunks, info in zip(completions, infos, strict=True)
         ]
-        return LLMResult(
-            generations=cast("list[Any]", generations), llm_output=_responses.combined_output(infos, self.model)
-        )
+        return LLMResult(generations=generations, llm_output=_responses.combined_output(infos, self.model))
 
     def _stream(
         self,
@@ -167,7 +162,7 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
             call = self._resolve_call(_settings.arguments(stop, kwargs))
             prediction = call.prediction(None, prompt)
             for events in prediction.batches():
-                for chunk in self._chunks(events, prediction):
+                for chunk in _chunks(events, prediction):
                     if run_manager is not None:
                         run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
@@ -184,32 +179,10 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
             prediction = call.prediction(None, prompt, LoopMailbox)
             with closing(prediction):  # not when the iterator is collected: a task may still hold that
                 async for events in AsyncBatches(prediction):
-                    for chunk in self._chunks(events, prediction):
+                    for chunk in _chunks(events, prediction):
                         if run_manager is not None:
                             await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                         yield chunk
-
-    def _complete(self, call: CallSettings, prompt: str) -> GenerationChunk:
-        result = call.respond(None, prompt)
-        return self._generation(result.raw_content, result)
-
-    async def _acomplete(self, call: CallSettings, prompt: str) -> GenerationChunk:
-        result = await call.arespond(None, prompt)
-        return self._generation(result.raw_content, result)
-
-    def _chunks(self, events: Iterable[PredictionEvent], prediction: Prediction) -> Iterator[GenerationChunk]:
-        """Yield the chunks of events; the last one has the metadata."""
-        for event in events:
-            if type(event) is LlmPredictionFragment:
-                yield GenerationChunk(text=event.content)
-            elif type(event) is PredictionEnd:
-                yield self._generation("", prediction.result())
-
-    def _generation(self, text: str, result: PredictionResult) -> GenerationChunk:
-        metadata = _responses.response_metadata(FinishedResponse(result, ToolUse()))
-        return GenerationChunk(
-            text=text, generation_info={**metadata, "usage_metadata": _responses.usage_metadata(result)}
-        )
 
     # Identity -------------------------------------------------------------------------------------------------------
 
@@ -218,5 +191,19 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
         return "lmstudio"
 
 
-def _join(chunks: list[GenerationChunk]) -> GenerationChunk:
-    return GenerationChunk(text="".join(chunk.text for chunk in chunks), generation_info=chunks[-1].generation_info)
+def _chunks(events: Iterable[PredictionEvent], prediction: Prediction) -> Iterator[GenerationChunk]:
+    """Yield the chunks of events; the last one has the metadata."""
+    for event in events:
+        if type(event) is LlmPredictionFragment:
+            yield GenerationChunk(text=event.content)
+        elif type(event) is PredictionEnd:
+            yield _generation(prediction.result(), "")
+
+
+def _generation(result: PredictionResult, text: str | None = None) -> GenerationChunk:
+    """Return a completion with its metadata, or the last chunk of one, which has no more text."""
+    metadata = _responses.response_metadata(FinishedResponse(result, ToolUse()))
+    return GenerationChunk(
+        text=result.raw_content if text is None else text,
+        generation_info={**metadata, "usage_metadata": _responses.usage_metadata(result)},
+    )

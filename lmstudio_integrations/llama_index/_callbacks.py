@@ -24,7 +24,7 @@ from lmstudio_integrations.llama_index._responses import ResponseBuilder, Step
 
 ChunkT = TypeVar("ChunkT")
 MakeChunk = Callable[[ResponseBuilder, Step], ChunkT]
-Watch = AbstractContextManager[None, None]
+Watch = AbstractContextManager[None, bool | None]
 
 
 def chunks(
@@ -104,7 +104,7 @@ _INPUTS: dict[str, tuple[int, str, Callable[[object], object]]] = {
     **dict.fromkeys(_CHAT, (0, "messages", check_messages)),
     **dict.fromkeys(_COMPLETION, (0, "prompt", partial(checked_string, name="the prompt"))),
     **dict.fromkeys(_STRUCTURED, (1, "prompt", _check_template)),
-    **dict.fromkeys(_TOOLS, (2, "chat_history", lambda history: history is None or check_messages(history))),
+    **dict.fromkeys(_TOOLS, (2, "chat_history", lambda history: check_messages([] if history is None else history))),
 }
 """Position and name of the argument that a method sends to the model, and its check."""
 

@@ -113,7 +113,7 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     )
 
     _prefix_fields: ClassVar[tuple[str, str]] = ("query_instruction", "text_instruction")
-    _batches_at_once: ClassVar[int] = BATCHES_AT_ONCE
+    _batches_at_once: ClassVar[int | None] = BATCHES_AT_ONCE
 
     query_instruction: str | None = Field(default=None, description=PREFIX.format("query"))
 

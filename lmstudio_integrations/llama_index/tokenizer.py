@@ -28,7 +28,7 @@ class LMStudioTokenizer:
 
     def __init__(self, llm: LMStudio) -> None:
         self.llm = llm
-        self._tokens = lru_cache(_CACHE_SIZE)(lambda text: tuple(llm.tokenize(text)))
+        self._tokens = lru_cache(_CACHE_SIZE)(llm.tokenize)
 
     def __call__(self, text: str) -> list[int]:
         """Return the tokens of a text.
