@@ -1,10 +1,10 @@
-"""Batches in threads, as langchain-core runs them, that an interruption such as Ctrl-C stops on the server as well.
+"""Batches: how many calls run at once, and threads for them that Ctrl-C and the like stop on the server as well.
 
 Core's own wait until their running calls end before they raise `KeyboardInterrupt`. The classes that make calls have
 `batch` and `batch_as_completed` as methods, or call them with a limit.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import contextmanager
 from contextvars import Context
@@ -14,7 +14,23 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_config_list, get_executor_for_config
 
+from lmstudio_integrations._adapters.request_model import Calling, UsedModel
 from lmstudio_integrations.client.transport.cancel_scope import CancelScope
+from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
+from lmstudio_integrations.types.config import LlmLoadModelConfig, slots_of
+from lmstudio_integrations.types.results import settings_by_key
+
+
+def concurrency(used: UsedModel, calling: Calling, values: Mapping[str, Any]) -> int | None:
+    """Return how many predictions the model of a call runs at once: as reported, as configured, or the default.
+
+    `None` if only its engine knows it.
+    """
+    if len(used.states) > 1:
+        return used.hosts(calling, ThreadMailbox).parallel
+    instance, config = used.states[0].instance, values["load_config"]
+    configured = config.set_fields() if isinstance(config, LlmLoadModelConfig) else {}
+    return slots_of("llm", {**configured, **(settings_by_key(instance.load_config) if instance else {})})
 
 
 @contextmanager
@@ -49,7 +65,8 @@ def batch(
     """Return the response to each input; see `Runnable.batch`."""
     if not inputs:
         return []
-    call, configs = _calls(runnable, inputs, config, kwargs, return_exceptions=return_exceptions)
+    call = partial(_call, runnable, kwargs, return_exceptions=return_exceptions)
+    configs = get_config_list(config, len(inputs))
     if len(inputs) == 1:  # not in a thread
         return [call(inputs[0], configs[0])]
     with interruptible_executor(configs[0]) as (executor, context):
@@ -71,7 +88,8 @@ def batch_as_completed(
     """
     if not inputs:
         return
-    call, configs = _calls(runnable, inputs, config, kwargs, return_exceptions=return_exceptions)
+    call = partial(_call, runnable, kwargs, return_exceptions=return_exceptions)
+    configs = get_config_list(config, len(inputs))
     if len(inputs) == 1:
         yield 0, call(inputs[0], configs[0])
         return
@@ -84,18 +102,6 @@ def batch_as_completed(
         finally:
             for future in indices:
                 future.cancel()
-
-
-def _calls(
-    runnable: Runnable[Any, Any],
-    inputs: Sequence[Any],
-    config: Any,
-    kwargs: Mapping[str, Any],
-    *,
-    return_exceptions: bool,
-) -> tuple[Callable[[Any, RunnableConfig], Any], list[RunnableConfig]]:
-    """Return what makes the call for an input, and the config of each."""
-    return partial(_call, runnable, kwargs, return_exceptions=return_exceptions), get_config_list(config, len(inputs))
 
 
 def _call(

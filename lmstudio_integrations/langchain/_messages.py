@@ -39,7 +39,6 @@ from lmstudio_integrations.client.predictions.plan import PromptParameters
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
 from lmstudio_integrations.langchain._responses import PROVIDER
-from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.reasoning import ReasoningPart
 
@@ -370,16 +369,13 @@ def count_tokens(
     try:
         texts = [run(model.apply_prompt_template(conversation, {}, tools, parameters))]
     except (LMStudioServerError, LMStudioValueError):
-        texts = [*_texts(_sent(model, conversation, parameters)), *map(json.dumps, tools)]
+        try:
+            sent: Messages = run(model.get_sent_messages(conversation, parameters))
+        except (LMStudioServerError, LMStudioValueError):
+            sent = without_thoughts(conversation.messages)
+        texts = [*_texts(sent), *map(json.dumps, tools)]
         around += PER_MESSAGE * len(pending)
     return sum(cast("list[int]", run(model.count_tokens(texts)))) + around
-
-
-def _sent(model: LanguageModel, conversation: WireHistory, parameters: PromptParameters) -> Messages:
-    try:
-        return run(model.get_sent_messages(conversation, parameters))
-    except (LMStudioServerError, LMStudioValueError):
-        return without_thoughts(conversation.messages)
 
 
 def _texts(messages: Messages) -> Iterator[str]:

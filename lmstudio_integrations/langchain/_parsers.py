@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Self, get_type_hints
 
 from langchain_core.messages import (
+    AIMessage,
     AIMessageChunk,
     BaseMessage,
-    ToolCall,
     ToolCallChunk,
 )
 from langchain_core.output_parsers import BaseCumulativeTransformOutputParser, JsonOutputParser, PydanticOutputParser
@@ -43,13 +43,6 @@ CORRECTION_ERROR = "correction_error"
 """In the metadata of a response that does not fit: why the model could not correct it."""
 
 
-def _stop_reason(generation: Generation) -> str:
-    if not isinstance(generation, ChatGeneration):
-        return "unknown"
-    metadata: dict[str, Any] = generation.message.response_metadata
-    return str(metadata.get("stop_reason") or "unknown")
-
-
 class StrictParser(BaseCumulativeTransformOutputParser[Any]):
     """Yields partial values while a response is streamed, and parses the complete response strictly."""
 
@@ -59,33 +52,27 @@ class StrictParser(BaseCumulativeTransformOutputParser[Any]):
     value_schema: dict[str, Any] | None = None
     """The JSON schema of a value that is no instance of a class; `None` for any JSON value."""
 
-    def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
-        """Return the value; with `partial`, as much of it as there is, or `None`."""
-        if partial:
-            return _partial_instance(self.pydantic_object, self._partial_value(result))
+    def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:  # noqa: ARG002 - see `StreamedValue`
+        """Return the complete value."""
+        message = _message(result)
         try:
-            return self._complete(*self._value(result))
+            return self._complete(*self._value(message))
         except LangChainStructuredOutputError as error:
-            failure = getattr(_message(result), "response_metadata", {}).get(CORRECTION_ERROR)
+            failure = message.response_metadata.get(CORRECTION_ERROR)
             if failure is None:
                 raise
             raise uncorrected(error, failure) from error.__cause__
 
-    def _partial_value(self, result: list[Generation]) -> Any:
-        return partial_json(result[0].text)
-
-    def _value(self, result: list[Generation]) -> tuple[Any, str]:
+    def _value(self, message: AIMessage) -> tuple[Any, str]:
         """Return the JSON value of a response, and what the model wrote.
 
         Raises:
             LangChainStructuredOutputError: If the response is not JSON, or was cut off.
         """
-        generation = result[0]
         try:
-            text, reason = generation.text, _stop_reason(generation)
-            return read_response(json.loads, text, reason, _reasoning(result)), text
+            return read_response(json.loads, message.text, *_ending(message)), message.text
         except LMStudioStructuredOutputError as error:
-            raise LangChainStructuredOutputError(str(error), text=generation.text) from error
+            raise LangChainStructuredOutputError(str(error), text=message.text) from error
 
     def _complete(self, value: Any, text: str) -> Any:
         """Return the complete value, as an instance of the class if there is one.
@@ -152,9 +139,10 @@ class StreamedValue:
 
     def confidence(self) -> "dict[str, lms.FieldConfidence] | None":
         """Return the confidence of the fields, once all chunks are added; `None` if it is not known."""
-        message = _message([self._generation()]) if self._chunks else None
-        calls: list[ToolCall] = getattr(message, "tool_calls", [])
-        if message is None or (self._tool or "") != (calls[0]["name"] if calls else ""):
+        if not self._chunks:
+            return None
+        message = _message([self._generation()])
+        if (self._tool or "") != (message.tool_calls[0]["name"] if message.tool_calls else ""):
             return None  # it is that of something else
         predictions = message.response_metadata.get("predictions")
         confidence: dict[str, Any] | None = predictions[-1].get("confidence") if predictions else None
@@ -214,13 +202,10 @@ class StrictCallParser(StrictParser):
         """Raise: a bare text contains no call."""
         return self.parse_result([Generation(text=text)])
 
-    def _partial_value(self, result: list[Generation]) -> Any:
-        return next((call["args"] for call in _calls(result) if call["name"] == self.tool), None)
-
-    def _value(self, result: list[Generation]) -> tuple[Any, str]:
-        arguments = self._partial_value(result)
+    def _value(self, message: AIMessage) -> tuple[Any, str]:
+        arguments = next((call["args"] for call in message.tool_calls if call["name"] == self.tool), None)
         if arguments is None:
-            raise _no_call(self.tool, _calls(result), result)
+            raise _no_call(self.tool, message)
         return arguments, json.dumps(arguments)
 
     def transform(
@@ -243,31 +228,30 @@ class StrictCallParser(StrictParser):
             yield value
 
 
-def _message(result: list[Generation]) -> BaseMessage | None:
+def _message(result: list[Generation]) -> AIMessage:
+    """Return the message of a response; one that has only the text if there is none."""
     generation = result[0]
-    return generation.message if isinstance(generation, ChatGeneration) else None
+    message = generation.message if isinstance(generation, ChatGeneration) else None
+    return message if isinstance(message, AIMessage) else AIMessage(generation.text)
 
 
-def _calls(result: list[Generation]) -> list[ToolCall]:
-    return getattr(_message(result), "tool_calls", [])
+def _ending(message: AIMessage) -> tuple[str, str]:
+    """Return why the response ended, and its reasoning."""
+    reasoning = message.additional_kwargs.get("reasoning_content")
+    stop_reason = str(message.response_metadata.get("stop_reason") or "unknown")
+    return stop_reason, reasoning if isinstance(reasoning, str) else ""
 
 
-def _reasoning(result: list[Generation]) -> str:
-    reasoning = getattr(_message(result), "additional_kwargs", {}).get("reasoning_content")
-    return reasoning if isinstance(reasoning, str) else ""
-
-
-def _no_call(tool: str, calls: Sequence[ToolCall], result: list[Generation]) -> LangChainStructuredOutputError:
+def _no_call(tool: str, message: AIMessage) -> LangChainStructuredOutputError:
     """Return the error about a response without a complete call of the tool."""
-    if calls:
-        called = ", ".join(repr(call["name"]) for call in calls)
+    if message.tool_calls:
+        called = ", ".join(repr(call["name"]) for call in message.tool_calls)
         problem = f"the model called {called} instead of {tool!r}; use a model that was trained for tool use"
-        return _error(problem, json.dumps(calls[0]["args"]))
-    invalid: Any = getattr(_message(result), "invalid_tool_calls", None)
-    stop_reason, text = _stop_reason(result[0]), (invalid[0]["args"] or "") if invalid else result[0].text
+        return _error(problem, json.dumps(message.tool_calls[0]["args"]))
+    invalid, (stop_reason, reasoning) = message.invalid_tool_calls, _ending(message)
+    text = (invalid[0]["args"] or "") if invalid else message.text
     remedy = REMEDIES.get(stop_reason, "use a model that was trained for tool use, or method='json_schema'")
     problem = f"the response has no complete tool call (stop reason {stop_reason}); {remedy}"
-    reasoning = _reasoning(result)
     if reasoning and not text.strip():
         problem = f"{problem}; the model only reasoned{EXCERPT}{beginning(reasoning)}"
         return LangChainStructuredOutputError(problem, text=text)

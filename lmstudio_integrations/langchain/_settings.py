@@ -1,4 +1,4 @@
-"""What `ChatLMStudio` and `LMStudioLLM` share besides their settings: identity, tokens, limits of batches, profiles.
+"""What `ChatLMStudio` and `LMStudioLLM` share besides their settings: identity, tokens, profiles.
 
 The settings and the resolution of a call are in `_adapters/settings_generation.py`.
 """
@@ -15,7 +15,6 @@ from langchain_core.runnables.utils import AnyConfigurableField
 from pydantic import BaseModel, Field
 
 from lmstudio_integrations._adapters.request_effort import reasoning_profile
-from lmstudio_integrations._adapters.request_model import Calling, UsedModel
 from lmstudio_integrations._adapters.settings_checks import ALIASES
 from lmstudio_integrations._adapters.settings_generation import GenerationSettings
 from lmstudio_integrations._support.environment import __version__
@@ -23,12 +22,10 @@ from lmstudio_integrations._support.installation import NAME
 from lmstudio_integrations.client.support.arguments import checked_string
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.flows import run
-from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox, callers_loop
+from lmstudio_integrations.client.transport.mailboxes import callers_loop
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER
-from lmstudio_integrations.types.config import LlmLoadModelConfig, slots_of
-from lmstudio_integrations.types.results import settings_by_key
 
 FIELDS_OF_OBJECT: frozenset[str] = frozenset(
     {"name", "cache", "verbose", "callbacks", "tags", "metadata", "custom_get_token_ids", "rate_limiter"}
@@ -86,21 +83,6 @@ Streaming = Annotated[
 def arguments(stop: list[str] | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the arguments of a call; `stop` replaces the field if it is given."""
     return given if stop is None else {**given, "stop": stop}
-
-
-# Limits of batches ----------------------------------------------------------------------------------------------------
-
-
-def concurrency(used: UsedModel, calling: Calling, values: Mapping[str, Any]) -> int | None:
-    """Return how many predictions the model of a call runs at once: as reported, as configured, or the default.
-
-    `None` if only its engine knows it.
-    """
-    if len(used.states) > 1:
-        return used.hosts(calling, ThreadMailbox).parallel
-    instance, config = used.states[0].instance, values["load_config"]
-    configured = config.set_fields() if isinstance(config, LlmLoadModelConfig) else {}
-    return slots_of("llm", {**configured, **(settings_by_key(instance.load_config) if instance else {})})
 
 
 # Cache keys -----------------------------------------------------------------------------------------------------------

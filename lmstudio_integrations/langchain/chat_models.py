@@ -436,7 +436,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             return config
         try:
             values = self._call_values(None, kwargs)
-            limit = _settings.concurrency(*self._resolve_model(values), values)
+            limit = _batches.concurrency(*self._resolve_model(values), values)
         except LMStudioError:  # each call raises it, and a batch may keep the errors of its calls
             limit = DEFAULT_PARALLEL["llm"]
         return {**(config or {}), "max_concurrency": limit}

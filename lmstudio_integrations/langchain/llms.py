@@ -118,7 +118,7 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
                 return self._result([list(self._stream(prompts[0], stop, run_manager, **kwargs))])
             if len(prompts) == 1:  # not in a thread, so that Ctrl-C stops it
                 return self._result([[_generation(call.respond(None, prompts[0]))]])
-            limit = _settings.concurrency(call.used, call.calling, call.values)
+            limit = _batches.concurrency(call.used, call.calling, call.values)
             with _batches.interruptible_executor({"max_concurrency": limit}) as (pool, context):
                 results = list(context.run(pool.map, partial(call.respond, None), prompts))
             return self._result([[_generation(result)] for result in results])
@@ -134,7 +134,7 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
             call = self._resolve_call(_settings.arguments(stop, kwargs))
             if call.values["streaming"] and run_manager is not None and len(prompts) == 1:
                 return self._result([[chunk async for chunk in self._astream(prompts[0], stop, run_manager, **kwargs)]])
-            limit = _settings.concurrency(call.used, call.calling, call.values)
+            limit = _batches.concurrency(call.used, call.calling, call.values)
             responses = (call.arespond(None, prompt) for prompt in prompts)
             results = await gather_with_concurrency(limit, *responses)
             return self._result([[_generation(result)] for result in results])
