@@ -67,7 +67,7 @@ class JsonPrefix:
                 self._expects = _AFTER_HEX[self._expects]
                 return char in "0123456789abcdefABCDEF"
             case "word" if char not in ",]}" and char not in _SPACE:
-                self._word = _longer(self._word, char)
+                self._word = _NEXT_IN_WORD.get((self._word, _EQUIVALENT.get(char, char)), "")
                 return bool(self._word)
             case "word":
                 self._expects = "comma"
@@ -95,7 +95,7 @@ class JsonPrefix:
                 self._push("key", "string")
             case (("value" | "value or end"), '"'):
                 self._expects = "string"
-            case (("value" | "value or end"), _) if word := _longer("", char):
+            case (("value" | "value or end"), _) if word := _NEXT_IN_WORD.get(("", _EQUIVALENT.get(char, char))):
                 self._expects, self._word = "word", word
             case "colon", ":":
                 self._stack.pop()
@@ -119,11 +119,6 @@ class JsonPrefix:
         self.complete = not self._stack
         self._expects = "nothing" if self.complete else "comma"
         return True
-
-
-def _longer(word: str, char: str) -> str:
-    """Return the state of a word after one more character; empty if there is no such word."""
-    return _NEXT_IN_WORD.get((word, _EQUIVALENT.get(char, char)), "")
 
 
 def invalidator(text: str) -> str:

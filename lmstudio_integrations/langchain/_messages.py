@@ -237,7 +237,10 @@ def _read(block: object, role: Role) -> Part | None:
         raise LMStudioValueError(f"content blocks must be strings or dicts; got {shown(block)}")
     kind = _kind(block)
     if kind in _TEXT_MEMBERS:
-        return _text(block, _TEXT_MEMBERS[kind])
+        text = block.get(_TEXT_MEMBERS[kind])
+        if text is not None and not isinstance(text, str):
+            raise LMStudioValueError(f"a text block must hold its text; it has {sorted(map(str, block))}")
+        return text
     if kind in _IMAGES:
         return _image(block).for_role(role)
     if role == "tool" and "cachePoint" not in block:
@@ -280,13 +283,6 @@ def _thought(block: Mapping[str, Any], kind: str | None) -> ReasoningPart | None
         return ReasoningPart(text=thought, start_tag="", end_tag="")
     logger.debug("skipped a content block of type %r", kind)
     return None
-
-
-def _text(block: Mapping[str, Any], member: str) -> str | None:
-    text = block.get(member)
-    if text is not None and not isinstance(text, str):
-        raise LMStudioValueError(f"a text block must hold its text; it has {sorted(map(str, block))}")
-    return text
 
 
 def _file_text(block: Mapping[str, Any], *, of_tool: bool = False) -> str | None:

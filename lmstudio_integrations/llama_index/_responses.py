@@ -57,20 +57,11 @@ LogProbs: TypeAlias = list[list[LogProb]]
 # Parts of responses -------------------------------------------------------------------------------------------------
 
 
-def _call_block(end: ToolCallEnd, tool_use: ToolUse, call_id: str) -> ToolCallBlock:
-    return ToolCallBlock(tool_call_id=call_id, tool_name=tool_use.own_name(end.name), tool_kwargs=end.arguments or {})
-
-
 def _unique_id(call_id: str | None, calls: Sequence[ToolCallBlock]) -> str:
     """Return an identifier that no other call of the response has: LlamaIndex matches tool results by it."""
     if not call_id or any(call.tool_call_id == call_id for call in calls):
         return new_call_id()
     return call_id
-
-
-def _usage(result: PredictionResult) -> dict[str, int]:
-    """Return the token counts; none if the server has sent no statistics."""
-    return openai_counts(result.end) if result.end.has_stats else {}
 
 
 def _raw(response: FinishedResponse) -> dict[str, Any]:
@@ -106,7 +97,7 @@ class Step:
     Attributes:
         text: More of the response; `None` if it was not read as a stream.
         logprobs: The log-probabilities of the new tokens.
-        additional_kwargs: More of the reasoning, as agents read it.
+        additional_kwargs: More of the reasoning, as agents read it; with the last event, the token counts.
         response: The finished prediction, with the last event.
     """
 
@@ -114,13 +105,6 @@ class Step:
     logprobs: LogProbs | None = None
     additional_kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
     response: FinishedResponse | None = None
-
-
-@dataclass(slots=True)
-class _OpenCall:
-    id: str
-    name: str | None = None
-    arguments: str = ""
 
 
 class ResponseBuilder:
@@ -148,7 +132,7 @@ class ResponseBuilder:
         self._text = self._reasoning = ""
         self._reasoning_block: ThinkingBlock | None = None
         self._reasoning_tokens = 0
-        self._call: _OpenCall | None = None
+        self._call: ToolCallBlock | None = None  # whose arguments are the text so far
         self._calls: list[ToolCallBlock] = []
         self._response: FinishedResponse | None = None
 
@@ -196,7 +180,7 @@ class ResponseBuilder:
         self._text = result.content
         for record in step.response.calls if step.response else ():
             assert record.end is not None, "what is kept is complete"
-            self._calls.append(_call_block(record.end, self._tool_use, _unique_id(record.id, self._calls)))
+            self._add_call(record.end, _unique_id(record.id, self._calls))
         return replace(step, text=None, logprobs=[_logprobs(token) for token in result.tokens] or None)
 
     def _finish(self) -> Step:
@@ -211,7 +195,8 @@ class ResponseBuilder:
             )
         self._response = FinishedResponse(result, self._tool_use, include_confidence=self._include_confidence)
         self._response.log_anomalies(missing_call=False)
-        return Step(response=self._response)
+        counts = openai_counts(result.end) if result.end.has_stats else {}
+        return Step(additional_kwargs={**counts}, response=self._response)
 
     def check(self) -> None:
         """Raise an error if the response is finished and something is wrong with its tool calls.
@@ -234,6 +219,10 @@ class ResponseBuilder:
             details = f"; the model wrote {shortened(redact_members(raw))!r}" if raw else ""
             raise LlamaIndexToolCallError(f"{response.failure}{details}", raw_content=raw, text=text)
 
+    def _add_call(self, end: ToolCallEnd, call_id: str | None) -> None:
+        name, arguments = self._tool_use.own_name(end.name), end.arguments or {}
+        self._calls.append(ToolCallBlock(tool_call_id=call_id, tool_name=name, tool_kwargs=arguments))
+
     def _adds_to_calls(self, event: ToolCallEvent) -> bool:
         """Record what an event adds to the tool calls; return whether a chunk can show it."""
         if self._calls and not self._tool_use.parallel:
@@ -241,18 +230,18 @@ class ResponseBuilder:
         call = self._call
         match event:
             case ToolCallStart():
-                self._call = _OpenCall(_unique_id(event.id, self._calls))
+                call_id = _unique_id(event.id, self._calls)
+                self._call = ToolCallBlock(tool_call_id=call_id, tool_name="", tool_kwargs="")
             case ToolCallName():
                 if call:
-                    call.name = self._tool_use.own_name(event.name)
+                    call.tool_name = self._tool_use.own_name(event.name)
                 return call is not None
             case ToolCallArguments():
                 if call:
-                    call.arguments += event.content
-                return call is not None and call.name is not None
+                    call.tool_kwargs = f"{call.tool_kwargs}{event.content}"
+                return call is not None and bool(call.tool_name)
             case ToolCallEnd():
-                call_id = call.id if call else _unique_id(event.id, self._calls)
-                self._calls.append(_call_block(event, self._tool_use, call_id))
+                self._add_call(event, call.tool_call_id if call else _unique_id(event.id, self._calls))
                 self._call = None
                 return True
             case ToolCallFailed():
@@ -267,16 +256,14 @@ class ResponseBuilder:
             delta=step.text,
             raw=_raw(response) if response else None,
             logprobs=step.logprobs,
-            additional_kwargs=_usage(response.result) if response else step.additional_kwargs,
+            additional_kwargs=step.additional_kwargs,
         )
 
     def completion_response(self, step: Step) -> CompletionResponse:
         """Return the response to a prompt, or the chunk of its stream."""
         response, kwargs = step.response, step.additional_kwargs
-        if response is not None:
-            # A completion has no block for the reasoning.
-            reasoning = response.result.reasoning_content
-            kwargs = {**_usage(response.result), **({"thinking": reasoning} if reasoning else {})}
+        if response is not None and response.result.reasoning_content:  # for which a completion has no block
+            kwargs = {**kwargs, "thinking": response.result.reasoning_content}
         return CompletionResponse(
             text=self._text,
             delta=step.text,
@@ -287,10 +274,9 @@ class ResponseBuilder:
 
     def _message(self) -> ChatMessage:
         """Return the message so far; the arguments of an open call are the text so far."""
-        call, calls = self._call, self._calls
-        if call is not None and call.name:
-            shown = ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=call.arguments)
-            calls = [*calls, shown]
+        calls = self._calls
+        if self._call is not None and self._call.tool_name:
+            calls = [*calls, self._call.model_copy()]
         blocks: list[Any] = [TextBlock(text=self._text)] if self._text or not calls else []
         if self._reasoning_block is not None:
             blocks.append(self._reasoning_block)

@@ -67,7 +67,7 @@ class Structured(FunctionCallingLLM):
             LMStudioValueError: If `max_attempts` is not an integer of at least 1, or more than 1 without a grammar, or
                 `include_confidence` is set.
         """
-        if not self._by_grammar:
+        if self.pydantic_program_mode is not PydanticProgramMode.DEFAULT:
             core_settings = self._core_settings(output_cls, llm_kwargs)
             result: ModelT = without_span(super().structured_predict)(output_cls, prompt, core_settings, **prompt_args)
             return result
@@ -85,12 +85,9 @@ class Structured(FunctionCallingLLM):
         **prompt_args: Any,
     ) -> ModelT:
         """Return an instance of a pydantic class; see `structured_predict`."""
-        if not self._by_grammar:
+        if self.pydantic_program_mode is not PydanticProgramMode.DEFAULT:
             core_settings = self._core_settings(output_cls, llm_kwargs)
-            mode, default = self.pydantic_program_mode, PydanticProgramMode.DEFAULT
-            is_by_call = mode is PydanticProgramMode.FUNCTION or (
-                mode is default and self.metadata.is_function_calling_model
-            )
+            is_by_call = self.pydantic_program_mode is PydanticProgramMode.FUNCTION
             if is_by_call and self.system_prompt:  # core's awaited program for tool calls drops it
                 messages = self._messages_of(prompt, prompt_args)
                 prompt, prompt_args = cast("PromptTemplate", ChatPromptTemplate(message_templates=messages)), {}
@@ -111,7 +108,7 @@ class Structured(FunctionCallingLLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> Generator[Any, None, None]:
-        if not self._by_grammar:
+        if self.pydantic_program_mode is not PydanticProgramMode.DEFAULT:
             return super()._structured_stream_call(
                 output_cls, prompt, self._core_settings(output_cls, llm_kwargs), **prompt_args
             )
@@ -126,17 +123,13 @@ class Structured(FunctionCallingLLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> AsyncGenerator[Any, None]:
-        if not self._by_grammar:
+        if self.pydantic_program_mode is not PydanticProgramMode.DEFAULT:
             core_settings = self._core_settings(output_cls, llm_kwargs)
             return await super()._structured_astream_call(output_cls, prompt, core_settings, **prompt_args)
         _max_attempts(output_cls, llm_kwargs)
         messages = self._messages_of(prompt, prompt_args)
         stream = await self.astream_chat(messages, **_call_arguments(output_cls, llm_kwargs))
         return ainstances(output_cls, stream)
-
-    @property
-    def _by_grammar(self) -> bool:
-        return self.pydantic_program_mode is PydanticProgramMode.DEFAULT
 
     def _core_settings(self, output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return the settings for one of core's programs, which make one attempt.
