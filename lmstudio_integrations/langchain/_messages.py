@@ -247,7 +247,14 @@ def _read(block: object, role: Role) -> Part | None:
         text = None if kind in _DATA else _file_text(block, of_tool=True)
         return _json_text(block.get("json", block)) if text is None else text
     if kind == "file" and "identifier" in block:
-        return _handle(block)
+        try:
+            return FileHandle.from_dict(block)
+        except ValidationError as error:
+            wrong = {str(each["loc"][0]) for each in error.errors(include_url=False) if each["loc"]}
+        raise LMStudioValueError(
+            "a block with the identifier of a file must be its whole handle, handle.to_dict(); "
+            f"{', '.join(sorted(wrong))} is missing or invalid"
+        )
     text = _file_text(block) if kind in _FILES else None
     if text is None and role != "assistant" and "cachePoint" not in block:
         raise LMStudioValueError(
@@ -255,17 +262,6 @@ def _read(block: object, role: Role) -> Part | None:
             "text and images; extract its text, transcribe or describe it first"
         )
     return _thought(block, kind) if text is None else text
-
-
-def _handle(block: Mapping[str, Any]) -> FileHandle:
-    try:
-        return FileHandle.from_dict(block)
-    except ValidationError as error:
-        wrong = {str(each["loc"][0]) for each in error.errors(include_url=False) if each["loc"]}
-    raise LMStudioValueError(
-        f"a block with the identifier of a file must be its whole handle, handle.to_dict(); {', '.join(sorted(wrong))} "
-        "is missing or invalid"
-    )
 
 
 def _json_text(value: object) -> str:

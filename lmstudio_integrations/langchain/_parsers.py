@@ -83,7 +83,13 @@ class StrictParser(BaseCumulativeTransformOutputParser[Any]):
         problems = "" if self.value_schema is None else schema_problems(self.value_schema, value)
         if problems:
             raise _error(f"the response does not fit the schema: {shortened(problems)}", text)
-        return _instance(self.pydantic_object, value, text)
+        kind = self.pydantic_object
+        try:
+            return _validate(kind, value)
+        except Exception as error:  # noqa: BLE001 - a user's validator may raise anything
+            problem = without_secrets(error)
+        reason = reason_of(problem) if isinstance(problem, ValueError) else repr(problem)
+        raise _error(f"the response does not fit {kind.__name__}: {shortened(reason)}", text) from problem
 
     def _transform(self, input: Iterator[str | BaseMessage]) -> Iterator[Any]:  # noqa: A002 - core's name
         streamed = StreamedValue(self)
@@ -124,9 +130,14 @@ class StreamedValue:
                 self._text.add(chunk.text)
             else:
                 self._add_calls(chunk.tool_call_chunks)
-            value = _partial_instance(self._parser.pydantic_object, self._text.value())
-            if value is not None:
-                yield from self._yield_if_new(value)
+            value = self._text.value()
+            if value is None:
+                return
+            try:
+                value = _validate(self._parser.pydantic_object, value)
+            except Exception:  # noqa: BLE001 - a user's validator may raise anything over a partial value
+                return
+            yield from self._yield_if_new(value)
 
     def finish(self) -> Iterator[Any]:
         """Yield the complete value, unless the last partial one is the same or there was no chunk.
@@ -260,30 +271,6 @@ def _no_call(tool: str, message: AIMessage) -> LangChainStructuredOutputError:
 
 def _error(problem: str, text: str) -> LangChainStructuredOutputError:
     return LangChainStructuredOutputError(f"{problem}{EXCERPT}{beginning(text)}", text=text)
-
-
-def _partial_instance(kind: Any, value: Any) -> Any:
-    """Return the instance of a partial value; `None` if it does not validate yet."""
-    if value is None:
-        return None
-    try:
-        return _validate(kind, value)
-    except Exception:  # noqa: BLE001 - a user's validator may raise anything over a partial value
-        return None
-
-
-def _instance(kind: Any, value: Any, text: str) -> Any:
-    """Return the instance of a value; without a class, the value.
-
-    Raises:
-        LangChainStructuredOutputError: If it does not validate.
-    """
-    try:
-        return _validate(kind, value)
-    except Exception as error:  # noqa: BLE001 - a user's validator may raise anything
-        problem = without_secrets(error)
-    reason = reason_of(problem) if isinstance(problem, ValueError) else repr(problem)
-    raise _error(f"the response does not fit {kind.__name__}: {shortened(reason)}", text) from problem
 
 
 def _validate(kind: Any, value: Any) -> Any:

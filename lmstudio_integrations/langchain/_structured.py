@@ -180,7 +180,7 @@ class _CorrectingModel(RunnableBindingBase[Any, Any]):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002 - core's
         """Return the last response; an error of the model if there is none."""
-        attempts = self._attempts(input)
+        attempts = Attempts(input, self.max_attempts, self._read, _with_correction)
         while attempts.request is not None:
             with attempts.correcting():
                 attempts.add(super().invoke(attempts.request, config, **kwargs))
@@ -188,14 +188,11 @@ class _CorrectingModel(RunnableBindingBase[Any, Any]):
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002 - core's
         """Return the last response; see `invoke`."""
-        attempts = self._attempts(input)
+        attempts = Attempts(input, self.max_attempts, self._read, _with_correction)
         while attempts.request is not None:
             with attempts.correcting():
                 attempts.add(await super().ainvoke(attempts.request, config, **kwargs))
         return _last_response(attempts)
-
-    def _attempts(self, request: LanguageModelInput) -> Attempts[LanguageModelInput, AIMessage, None]:
-        return Attempts(request, self.max_attempts, self._read, _with_correction)
 
     def _read(self, response: AIMessage) -> None:
         """Check a response, unless it calls a tool, after which there is another one."""

@@ -70,7 +70,6 @@ _STRUCTURED = (
     *("stream_structured_predict", "astream_structured_predict"),
 )
 _TOOLS = ("predict_and_call", "apredict_and_call")
-_LLM_KWARGS_POSITION = 2
 
 CORE_ARGUMENTS = frozenset(
     {"messages", "prompt", "formatted", "user_msg", "chat_history", "verbose"}
@@ -124,7 +123,7 @@ def _with_checks(method: Callable[..., Any], name: str) -> Callable[..., Any]:
     def call(self: GenerationSettings, *args: Any, **kwargs: Any) -> Any:
         call_settings: Mapping[str, Any] | None = kwargs
         if name in _STRUCTURED:
-            call_settings = kwargs.get("llm_kwargs") or next(iter(args[_LLM_KWARGS_POSITION:]), None)
+            call_settings = kwargs.get("llm_kwargs") or next(iter(args[2:]), None)
         if call_settings:
             self._reject_secrets(call_settings)  # pyright: ignore[reportPrivateUsage]
         check(args[position] if len(args) > position else kwargs.get(argument))
