@@ -19,7 +19,6 @@ from lmstudio_integrations._support import secrets, text
 from lmstudio_integrations.client.files.uploads import decode_base64, decode_data_url, missing_prefix
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix
 from lmstudio_integrations.protocol.errors import to_exception
-from lmstudio_integrations.types.plugins import ToolContent
 from lmstudio_integrations.types.structured import json_object, partial_json, without_markers
 from tools.leaves import has_leaf
 
@@ -60,7 +59,6 @@ READERS: dict[str, Callable[[str], object]] = {
     "the description of a tool": describe,
     "the name of a tool": wire_name,
     "the type of a file": lambda written: decoded_text(b"x", written),
-    "the result of a tool": ToolContent.of,
     "base64": lambda written: decode_base64(written, "it"),
     "a data URL": lambda written: decode_data_url(f"data:image/png;base64,{written}"),
     "what may be base64": missing_prefix,
@@ -77,6 +75,11 @@ READERS: dict[str, Callable[[str], object]] = {
     "arguments of a message": stored_arguments,
     "JSON as it grows": check_prefix,
 }
+
+if has_leaf("tool_contents"):
+    from lmstudio_integrations.types.plugins import ToolContent
+
+    READERS["the result of a tool"] = ToolContent.of
 
 if has_leaf("confidence"):
     from lmstudio_integrations.types.confidence import confidence_of, confidence_of_arguments

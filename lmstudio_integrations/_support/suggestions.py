@@ -277,12 +277,6 @@ MAKE_ROOM = "load_policy='fit' unloads what must go for it, as far as that is no
 
 SEE_LOG = "the server's log may say why: `lms log stream`"
 
-NAME_A_PLUGIN = (
-    "check the identifier: an MCP server of mcp.json has `mcp/` and its name in kebab case; if LM Studio requires a "
-    f"token, check what that is allowed to do; {SEE_LOG}"
-)
-"""What helps if a plugin cannot be started."""
-
 UPDATE_FOR_DECISIONS = "update LM Studio to 0.4.26 or later (Bionic presumably to 1.1.7)"
 """What helps if a server does not know decision models."""
 

@@ -67,7 +67,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-class _Escapes(dict[int, str]):
+class Escapes(dict[int, str]):
     """For `str.translate`: what each character is shown as. Filled as the characters occur.
 
     Args:
@@ -91,9 +91,8 @@ def _backslashed(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-_TEXT = _Escapes(_backslashed, kept="\n\t")
-_LINE = _Escapes(_backslashed)
-_JSON = _Escapes(lambda character: json.dumps(character)[1:-1], kept="\n\t")
+_TEXT = Escapes(_backslashed, kept="\n\t")
+_LINE = Escapes(_backslashed)
 
 
 def printable(text: str) -> str:
@@ -104,11 +103,6 @@ def printable(text: str) -> str:
 def printable_line(text: str) -> str:
     """Return a text as one line: a name cannot begin another one."""
     return text.translate(_LINE)
-
-
-def printable_json(document: str) -> str:
-    """Return a JSON document that has the same value, with JSON's own escapes."""
-    return document.translate(_JSON)
 
 
 # JSON -----------------------------------------------------------------------------------------------------------------

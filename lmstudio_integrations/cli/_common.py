@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.segment import Segment, Segments
 from rich.text import Text
 
-from lmstudio_integrations._support.text import printable, printable_json, printable_line
+from lmstudio_integrations._support.text import Escapes, printable, printable_line
 from lmstudio_integrations.cli._formatting import wrapped
 from lmstudio_integrations.errors import LMStudioModelNotFoundError
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 WIDTH_IN_A_PIPE = 10_000
 """Columns. Nothing is wrapped or cut for programs."""
+
+_ESCAPES = Escapes(lambda character: json.dumps(character)[1:-1], kept="\n\t")
+"""JSON's own: the document has the same value."""
 
 Host = Annotated[
     str | None, typer.Option(metavar="HOST", help="The LM Studio to use, as host:port or a URL.", show_default=False)
@@ -97,7 +100,7 @@ def note(text: str) -> None:
 def print_json(value: Any) -> None:
     is_unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
     text = json.dumps(value, indent=2, ensure_ascii=not is_unicode)
-    typer.echo(printable_json(text))
+    typer.echo(text.translate(_ESCAPES))
 
 
 def downloaded_models(client: "Client", kind: "ModelKind | None" = None) -> "list[ModelInfo]":

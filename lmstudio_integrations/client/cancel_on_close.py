@@ -15,13 +15,14 @@ from concurrent.futures import Future
 from contextvars import Context
 from functools import partial
 from inspect import isawaitable
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias, TypeVar, overload
 
 from lmstudio_integrations._support.text import shortened
-from lmstudio_integrations.client.support.user_warnings import users_line
+from lmstudio_integrations.client.support.user_warnings import users_place
 from lmstudio_integrations.client.transport.cancel_scope import CancelScope
 from lmstudio_integrations.client.transport.io_thread import uninterrupted
 from lmstudio_integrations.client.transport.mailboxes import SLICE, callers_loop, current_thread_or_task
@@ -97,7 +98,8 @@ def cancel_on_close(stream: Any) -> Any:
         ```
     """
     what = getattr(stream, "__qualname__", type(stream).__qualname__)
-    scope = CancelScope(f"the stream that it belongs to, cancel_on_close({what}) at {users_line()}")
+    file, line, _ = users_place()
+    scope = CancelScope(f"the stream that it belongs to, cancel_on_close({what}) at {Path(file).name}:{line}")
     context = scope.context()
     if callable(stream):
         stream = context.run(stream)

@@ -314,14 +314,6 @@ def encode(event: PredictionEvent) -> dict[str, Any]:
     return {"type": packet.name, **packet.write(event)}
 
 
-def encode_generated(event: PredictionEvent) -> dict[str, Any]:
-    """Return the packet of an event of a generator plugin, which has fewer members; see `encode`."""
-    packet = encode(event)
-    is_end = isinstance(event, PredictionEnd)
-    omitted = packet.keys() - {"type"} if is_end else {"argumentsFormat", "error", "rawContent"}
-    return {name: member for name, member in packet.items() if name not in omitted}
-
-
 def _present(**members: Any) -> dict[str, Any]:
     """Return the members that have a value: optional ones are omitted, never null (docs/protocol.md#rule-omit-null)."""
     return {name: value for name, value in members.items() if value is not None}

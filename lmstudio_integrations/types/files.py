@@ -36,9 +36,6 @@ IMAGE_FORMATS = (
 INLINE = "base64:"
 """The prefix of file identifiers that contain the file itself."""
 
-SIGNATURE_SIZE = max(each.position + len(each.signature) for each in IMAGE_FORMATS)
-"""The number of bytes that decide whether a file is an image."""
-
 
 def image_format(content: bytes | bytearray) -> ImageFormat | None:
     """Return the format of an image by its first bytes; `None` if LM Studio does not support it."""

@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from lmstudio_integrations._support.text import one_line, printable, printable_line
+from lmstudio_integrations.cli._common import print_json
 from lmstudio_integrations.cli._formatting import protect_terminals
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.conftest import Screen
 from tests.cli.managed import COMMANDS, OnScreen, Piped, of_commands
+from tests.test_text import ESCAPED
 
 TEXT = "\x1b]52;c;aGk=\x07\x1b[8m\x9d52;c;aGk=\x9c\x9b8m\x7f\u202e\u2066[red]a[/red] [link=http://a.b]c[/link] :smile:"
 """Writes the clipboard and hides what follows, with 7 and with 8 bits; reorders; is markup of rich."""
@@ -179,3 +181,13 @@ def test_pipes_of_windows_get_utf_8_unless_the_user_chose_an_encoding(
     sys.stdout.write("✓ é")
     sys.stdout.flush()
     assert output.getvalue() == written
+
+
+@pytest.mark.parametrize("character", ESCAPED, ids=ascii)
+def test_json_has_its_own_escapes_of_what_controls_a_terminal(
+    character: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_json(f"a{character}b")
+    document = capsys.readouterr().out
+    assert json.loads(document) == f"a{character}b"
+    assert character not in document

@@ -43,6 +43,7 @@ FAILS: dict[str, str] = {
     "devices": "Emulator(catalog={'memory_gib': 8})",
     "documents": "lms.Client().files.retrieve('q', [])",
     "plugins": "lms.Client().plugins",
+    "tool_contents": "lms.ToolContent",
     "tool_loop": "lms.Client().llm.lazy_model('m').act('q', [])",
     "confidence": "lms.FieldConfidence",
     "reasoning_replay": "lms.Client().llm.lazy_model('m').get_reasoning_replay()",

@@ -15,10 +15,13 @@ import httpx
 
 from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations.errors import LMStudioImageDownloadError
-from lmstudio_integrations.types.files import IMAGE_FORMATS, SIGNATURE_SIZE, image_format
+from lmstudio_integrations.types.files import IMAGE_FORMATS, image_format
 
 MAX_BYTES = 20 * 2**20
 MAX_REDIRECTS = 5
+
+_SIGNATURE_SIZE = max(each.position + len(each.signature) for each in IMAGE_FORMATS)
+"""The number of bytes that decide whether a file is an image."""
 
 _HEADERS = {
     "User-Agent": "lmstudio-integrations",
@@ -184,7 +187,7 @@ async def _image(response: httpx.Response) -> bytes:
         content += part
         if len(content) > MAX_BYTES:
             raise _too_large()
-        if len(content) >= SIGNATURE_SIZE:
+        if len(content) >= _SIGNATURE_SIZE:
             _check_kind(content, response)
     _check_kind(content, response)
     return bytes(content)

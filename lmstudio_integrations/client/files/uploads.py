@@ -7,12 +7,12 @@ import asyncio
 import base64
 import re
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple
 from urllib.parse import unquote
 from weakref import WeakValueDictionary
 
@@ -25,7 +25,6 @@ from lmstudio_integrations.client.support.arguments import (
     list_of,
     optional_text,
 )
-from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
@@ -44,7 +43,7 @@ from lmstudio_integrations.types.files import FileHandle, Origin, image_format
 FileInput = str | PathLike[str] | bytes | IO[bytes]
 """A path, a data URL, the content, or an open binary file."""
 
-_origins: WeakValueDictionary[str, Origin] = WeakValueDictionary()
+origins: WeakValueDictionary[str, Origin] = WeakValueDictionary()
 """The sources of the uploaded files by their identifiers: the messages of frameworks have nothing else of a file."""
 
 
@@ -122,7 +121,7 @@ def _upload(operation: Operation, source: FileInput, content: bytes, name: str) 
     scope = operation.context.socket_scope("files")
     handle = yield from _send(operation, name, content)
     reread = (lambda: read_source(source)[0]) if isinstance(source, str | PathLike) else (lambda: content)
-    origin = _origins[handle.identifier] = Origin(
+    origin = origins[handle.identifier] = Origin(
         name, reread, (handle.identifier, scope), operation.context.target.address
     )
     operation.context.keep_open("files", origin)
@@ -183,15 +182,6 @@ def with_valid_files(operation: Operation, history: WireHistory) -> Flow[WireHis
             for message in history.messages
         ]
     )
-
-
-def address_of(files: Iterable[FileHandle]) -> Address | None:
-    """Return the server that files were uploaded to; `None` if there are none, or it is not known."""
-    for handle in files:
-        origin = handle.origin or _origins.get(handle.identifier)
-        if origin is not None:
-            return cast("Address | None", origin.server)
-    return None
 
 
 _URL_SAFE = str.maketrans("-_", "+/")

@@ -7,7 +7,7 @@ from functools import cache, partial
 from typing import Any, Self
 
 from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest, Vectors
-from lmstudio_integrations.client.files.uploads import PendingHistory, address_of
+from lmstudio_integrations.client.files.uploads import PendingHistory, origins
 from lmstudio_integrations.client.hosts.host import Host, conversation_of
 from lmstudio_integrations.client.hosts.hosts import FailoverOperation, Hosts
 from lmstudio_integrations.client.models.kinds import model_class
@@ -119,7 +119,8 @@ class LanguageModelOnHosts(ModelOnHosts, LanguageModel):
 
     def predict(self, plan: Plan) -> Prediction:
         """Return a prediction. One with uploaded files runs on the host that has them."""
-        address, hosts = address_of(plan.files), self.hosts.hosts
+        uploads = (handle.origin or origins.get(handle.identifier) for handle in plan.files)
+        address, hosts = next((origin.server for origin in uploads if origin is not None), None), self.hosts.hosts
         pinned = [host for host in hosts if address is not None and host.model.context.target.address == address]
         conversation = [] if plan.history is None else conversation_of(_fingerprint(plan.history, plan.settings))
         operation = FailoverOperation(self.hosts, pinned or hosts, plan.timeouts, conversation=conversation)

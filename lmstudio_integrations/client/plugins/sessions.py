@@ -10,7 +10,7 @@ from threading import RLock
 from types import MappingProxyType
 from typing import Any
 
-from lmstudio_integrations._support.suggestions import NAME_A_PLUGIN
+from lmstudio_integrations._support.suggestions import SEE_LOG
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.client.support.arguments import check_names, optional_text, text_of
 from lmstudio_integrations.client.support.user_warnings import warn_user
@@ -39,6 +39,12 @@ from lmstudio_integrations.types.functions import Tool
 from lmstudio_integrations.types.plugins import ToolReport
 
 OnReport = Callable[[ToolReport], Any]
+
+_NAME_A_PLUGIN = (
+    "check the identifier: an MCP server of mcp.json has `mcp/` and its name in kebab case; if LM Studio requires a "
+    f"token, check what that is allowed to do; {SEE_LOG}"
+)
+"""What helps if a plugin cannot be started."""
 
 _START = channel("plugins", "startToolUseSession")
 
@@ -260,7 +266,7 @@ class PluginSession:
                 if spelled is not None:
                     raise add_suggestion(error, f"did you mean {spelled!r}?") from error.__cause__
                 if error.suggestion is None:
-                    raise add_suggestion(error, NAME_A_PLUGIN) from error.__cause__
+                    raise add_suggestion(error, _NAME_A_PLUGIN) from error.__cause__
                 raise
             with decode_errors(self._label):
                 tools = read_each(definitions, lambda each: Tool.from_dict(sanitize(each)), self._label)

@@ -438,11 +438,6 @@ def with_tools(settings: LlmPredictionConfig, tools: Iterable[ToolFunctionDef]) 
     return settings.merged(LlmPredictionConfig(raw_tools={"type": "toolArray", "tools": definitions}))
 
 
-def to_chat(history: History) -> Chat:
-    """Return a conversation as a new chat, which may grow."""
-    return Chat.from_history(history.to_dict() if isinstance(history, ChatHistory | WireHistory) else history)
-
-
 def encode(history: History) -> WireHistory:
     """Return a conversation in wire form. A `WireHistory` comes from an adapter, and is sent even if it is empty.
 

@@ -5,7 +5,6 @@ import os
 import re
 import sysconfig
 import warnings
-from pathlib import Path
 from traceback import walk_stack
 
 _FRAMEWORKS = "langchain langchain_classic langchain_core langgraph langsmith llama_index llama_index_instrumentation"
@@ -24,19 +23,13 @@ _OF_PYTHON = re.compile(
 """Files of Python itself, and the scripts that start installed programs."""
 
 
-def users_line() -> str:
-    """Return the file and the line of the user's program that made the call."""
-    file, line, _ = _users_place()
-    return f"{Path(file).name}:{line}"
-
-
 def warn_user(text: str, category: type[Warning]) -> None:
     """Warn at the line of the user's program that made the call."""
-    *_, level = _users_place()
+    *_, level = users_place()
     warnings.warn(text, category, stacklevel=level)
 
 
-def _users_place() -> tuple[str, int, int]:
+def users_place() -> tuple[str, int, int]:
     """Return the file and the line of the user's program that made the call, and its level above who asks.
 
     That is the innermost one outside of all installed packages. If there is none, because the program is installed, or

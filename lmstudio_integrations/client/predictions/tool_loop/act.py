@@ -19,7 +19,6 @@ from lmstudio_integrations.client.predictions.plan import (
     PredictionOptions,
     PredictionSettings,
     encode,
-    to_chat,
     with_tools,
 )
 from lmstudio_integrations.client.predictions.prediction import PredictingModel
@@ -44,7 +43,7 @@ from lmstudio_integrations.errors import (
     LMStudioToolCallError,
     LMStudioValueError,
 )
-from lmstudio_integrations.types.chat import AssistantMessage, Chat, ToolMessage
+from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, ToolMessage, WireHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import TimeoutParameters
 from lmstudio_integrations.types.functions import (
@@ -196,7 +195,7 @@ class Act:
         check_names(parameters, known, in_config=settings, async_callbacks=model.context.is_async)
         self._model = model
         self._parameters = parameters
-        self._chat = to_chat(history)
+        self._chat = Chat.from_history(history.to_dict() if isinstance(history, ChatHistory | WireHistory) else history)
         self._tools = parse_tools(list_of(tools, "tools"))
         self._settings = _settings(parameters, self._tools.values())
         self._limit = whole_number(parameters.get("max_prediction_rounds"), "max_prediction_rounds")

@@ -24,10 +24,10 @@ from lmstudio_integrations.emulator.server.handlers.prediction import (
     record_of,
 )
 from lmstudio_integrations.emulator.server.handlers.system import REASONS, not_supported
-from lmstudio_integrations.protocol.prediction import encode_generated
+from lmstudio_integrations.protocol.prediction import encode
 from lmstudio_integrations.protocol.requests import GenerateWithGenerator, StartToolUseSession
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.results import PredictionEnd
+from lmstudio_integrations.types.results import PredictionEnd, PredictionEvent
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -226,3 +226,11 @@ async def generate_with_generator(context: Context, channel: OpenChannel, parame
         entry.update(state="ended", **outcome, **outcome_of(collector.received))
         end = entry.record.error or end_in_words(entry.record.stop_reason or "")
         logger.info("%s: %s", plugin.identifier, one_line(redact_received(end)))
+
+
+def encode_generated(event: PredictionEvent) -> dict[str, Any]:
+    """Return the packet of an event of a generator plugin, which has fewer members; see `encode`."""
+    packet = encode(event)
+    is_end = isinstance(event, PredictionEnd)
+    omitted = packet.keys() - {"type"} if is_end else {"argumentsFormat", "error", "rawContent"}
+    return {name: member for name, member in packet.items() if name not in omitted}

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations import ToolCallContext
+from lmstudio_integrations import PredictionEvent, ToolCallContext
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.errors import SAMPLE, WireError
 from lmstudio_integrations.emulator.models.plugins import ReportingContext, call_function, parse_functions
+from lmstudio_integrations.emulator.server.handlers.plugins import encode_generated
 from tests.emulator.bare_client import TIMEOUT, Wire, wire
+from tests.protocol.test_prediction import PACKETS
 
 pytestmark = pytest.mark.leaf
 
@@ -421,3 +423,11 @@ def test_the_record_of_a_client_that_vanishes_says_so(server: Emulator) -> None:
         me.open("generateWithGenerator", generate("Wait"))
         server.wait_for(lambda: any(each.fragments for each in server.predictions), TIMEOUT)
     server.wait_for(lambda: [each.stop_reason for each in server.predictions] == ["disconnected"], TIMEOUT)
+
+
+@pytest.mark.parametrize(("packet", "event"), PACKETS, ids=lambda value: str(value)[:40])
+def test_packets_of_a_generator_have_neither_stats_nor_errors_nor_raw_content(
+    packet: dict[str, Any], event: PredictionEvent
+) -> None:
+    members = packet.keys() - {"argumentsFormat", "rawContent", "error"} if packet["type"] != "success" else {"type"}
+    assert encode_generated(event) == {name: packet[name] for name in members}
