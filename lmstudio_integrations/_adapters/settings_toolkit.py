@@ -5,7 +5,7 @@ session with its plugins, which its tools share, in threads and in coroutines. I
 neither the toolkit nor any of its tools is in use.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
@@ -22,7 +22,7 @@ from lmstudio_integrations._adapters.settings_types import (
     DictValidator,
     reads_timeouts,
 )
-from lmstudio_integrations._support.secrets import HIDDEN, without_secret_values
+from lmstudio_integrations._support.secrets import HIDDEN, holds_secret, is_secret_name
 from lmstudio_integrations._support.typeguards import is_list, is_mapping
 from lmstudio_integrations.client.plugins.base import ToolCallParameters, calling, is_in_use, starting
 from lmstudio_integrations.client.plugins.sync import PluginsNamespace, PluginTool, ToolUseSession
@@ -231,7 +231,7 @@ class ToolkitSettings(ServerSettings):
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
         fields = state["__dict__"]
-        return {**state, "__dict__": {**fields, **{name: without_secret_values(fields[name]) for name in _CONFIGS}}}
+        return {**state, "__dict__": {**fields, **{name: _without_secret_values(fields[name]) for name in _CONFIGS}}}
 
     def _check_secrets(self, values: Mapping[str, Any]) -> None:
         super()._check_secrets(values)
@@ -303,3 +303,18 @@ class ToolkitTool:
         """Return a result, unless it says that the tool has failed, as those of MCP servers may."""
         ToolContent.of(result).checked(self.definition.plugin, self.definition.name)
         return result
+
+
+def _without_secret_values(value: object, name: str = "") -> object:
+    """Return a JSON value with `HIDDEN` in place of each secret, by the names of its members or by its shape.
+
+    Args:
+        value: The value.
+        name: Its name.
+    """
+    if is_mapping(value):
+        secret = is_secret_name(name)
+        return {key: _without_secret_values(each, name if secret else str(key)) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_secret_values(each, name) for each in cast("Collection[object]", value)]
+    return HIDDEN if holds_secret(value, name) else value

@@ -374,21 +374,6 @@ def _values(value: object, *, is_secret: bool) -> Iterator[object]:
         yield value
 
 
-def without_secret_values(value: object, name: str = "") -> object:
-    """Return a JSON value with `HIDDEN` in place of each secret, by the names of its members or by its shape.
-
-    Args:
-        value: The value.
-        name: Its name.
-    """
-    if is_mapping(value):
-        secret = is_secret_name(name)
-        return {key: without_secret_values(each, name if secret else str(key)) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_secret_values(each, name) for each in cast("Collection[object]", value)]
-    return HIDDEN if holds_secret(value, name) else value
-
-
 def holds_credentials(host: str) -> bool:
     """Whether an address contains more than a host, a port and a path: a token, a user, or a query."""
     return TOKEN_PREFIX in host or any(character in host for character in "@?#")

@@ -217,22 +217,23 @@ def _known_names(known: Collection[str], owner: str) -> str:
 OR_FALSE = "value or False"
 """The part of a location that says that `False` would be valid as well."""
 
+_MEMBERS_OF_UNIONS = {"bool", "int", "float", "str"}
+"""Parts of a location that are no names of values."""
+
 
 def explain(error: ValidationError) -> str:
     """Return pydantic's errors as one clause per value: its name, the value, the reasons; without types and URLs."""
     reasons: dict[str, list[str]] = {}
     for problem in error.errors(include_url=False):
-        parts = [str(part) for part in problem["loc"] if isinstance(part, int) or _is_name(part)]
-        name = ".".join(parts)
+        name = ".".join(
+            str(part)
+            for part in problem["loc"]
+            if isinstance(part, int) or (part.isidentifier() and part not in _MEMBERS_OF_UNIONS)
+        )
         value = f"{name}={shown(problem['input'])}" if name and problem["type"] != "missing" else name
         reasons.setdefault(value, []).append(_reason(problem))
     clauses = {value: ", or ".join(dict.fromkeys(texts)) for value, texts in reasons.items()}
     return "; ".join(f"{value}: {text}" if value else text for value, text in clauses.items())
-
-
-def _is_name(part: str) -> bool:
-    """Whether a part of a location is a name, and not the member of a union."""
-    return part.isidentifier() and part not in {"bool", "int", "float", "str"}
 
 
 def _reason(problem: ErrorDetails) -> str:

@@ -71,11 +71,15 @@ class Escapes(dict[int, str]):
     """For `str.translate`: what each character is shown as. Filled as the characters occur.
 
     Args:
-        escape: Returns how a character is written that is not shown.
+        escape: Returns how a character is written that is not shown; by default with a backslash.
         kept: Controls that stay.
     """
 
-    def __init__(self, escape: Callable[[str], str], kept: str = "") -> None:
+    def __init__(
+        self,
+        escape: Callable[[str], str] = lambda character: character.encode("unicode_escape").decode(),
+        kept: str = "",
+    ) -> None:
         super().__init__()
         self._escape = escape
         self._shown = {*_SHOWN, *kept}
@@ -87,12 +91,8 @@ class Escapes(dict[int, str]):
         return self[code]
 
 
-def _backslashed(character: str) -> str:
-    return character.encode("unicode_escape").decode()
-
-
-_TEXT = Escapes(_backslashed, kept="\n\t")
-_LINE = Escapes(_backslashed)
+_TEXT = Escapes(kept="\n\t")
+_LINE = Escapes()
 
 
 def printable(text: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import mul
-from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 from pydantic import ValidationError
 from pydantic_core import SchemaValidator, core_schema
@@ -115,7 +115,13 @@ def fit_texts(
                 fitting.append(Part(index, text, tokens))
                 continue
             if prefix and room_beside <= 0:
-                raise _prefix_error(prefix, taken + SPECIAL_TOKENS, context_window.length)
+                used, limit = taken + SPECIAL_TOKENS, context_window.length
+                raise LMStudioContextOverflowError(
+                    f"the prefix {beginning(prefix)} leaves no room for a text: it has {used} tokens, and the model "
+                    f"takes {limit}; shorten it",
+                    used=used,
+                    limit=limit,
+                )
             # In proportion. The next count shows whether that is enough.
             if request.policy == "truncate" and text:
                 cuts = [text[: min(len(text) * room_beside // tokens, len(text) - 1)]]
@@ -196,15 +202,6 @@ def overflow_error(
     )
 
 
-def _prefix_error(prefix: str, used: int, limit: int) -> LMStudioContextOverflowError:
-    return LMStudioContextOverflowError(
-        f"the prefix {beginning(prefix)} leaves no room for a text: it has {used} tokens, and the model takes {limit}; "
-        "shorten it",
-        used=used,
-        limit=limit,
-    )
-
-
 BAR_STEP = 64
 """Texts between two moves of a progress bar."""
 
@@ -237,7 +234,7 @@ class Embedder(Model):
         prefix = "" if purpose is None else getattr(prefixes_of_family(self.state.key), purpose)
         shown = show_progress and not is_one
         request = EmbeddingRequest(texts_of(texts, "input"), "pass", "", prefix, show_progress=shown)
-        vectors = yield from self._report(lambda model: model.embed_fitted(request))
+        vectors = yield from self._report(request)
         return vectors[0] if is_one else vectors
 
     def vectors_of_long(self, request: EmbeddingRequest, *, max_concurrency: int | None = None) -> Flow[Vectors]:
@@ -263,17 +260,17 @@ class Embedder(Model):
             limiter.release(self.context, permit)
 
     def _embed(self, request: EmbeddingRequest) -> Flow[Vectors]:
-        return (yield from self._report(lambda model: model.embed_fitted(request)))
+        return (yield from self._report(request))
 
-    def _report(self, embed: Callable[[Self], Flow[Vectors]]) -> Flow[Vectors]:
-        """Run a flow of this model; report it as one operation, whatever requests it makes, if anybody listens."""
+    def _report(self, request: EmbeddingRequest) -> Flow[Vectors]:
+        """Embed texts; report it as one operation, whatever requests it makes, if anybody listens."""
         context, listener = self.context, self.context.listener
         if listener is NOBODY:
-            return (yield from embed(self))
+            return (yield from self.embed_fitted(request))
         listener = listener.on_start("Embedding", context.target, self.state.key)
         model = self.with_context(lambda context: context.with_listener(listener))
         try:
-            vectors = yield from embed(model)
+            vectors = yield from model.embed_fitted(request)
         except BaseException as error:
             listener.on_end(error)
             raise
@@ -290,7 +287,8 @@ class Embedder(Model):
         context_window = yield from self._context_window_for(longest)
         if request.context_length is not None:
             context_window = context_window._replace(length=min(context_window.length, request.context_length))
-        parts = yield from fit_texts(request, self._count_each, context_window)
+        count = cast("Callable[[list[str]], Flow[list[int]]]", self.count_tokens)  # of a list
+        parts = yield from fit_texts(request, count, context_window)
         vectors = yield from self.request_batches([prefix + part.text for part in parts], show_progress=shown)
         if len(parts) == len(request.texts):
             return vectors
@@ -303,9 +301,6 @@ class Embedder(Model):
             LMStudioConfigWarning,
         )
         return average_parts(parts, vectors)
-
-    def _count_each(self, texts: list[str]) -> Flow[list[int]]:
-        return cast("list[int]", (yield from self.count_tokens(texts)))
 
     def _context_window_for(self, longest: int) -> Flow[ContextWindow]:
         """Return the context window of the instance; request it if the longest text, in bytes, may not fit.

@@ -4,7 +4,7 @@ See docs/protocol.md#endpoint-table. Built on `requests.py` and `prediction.py`;
 Packets of channels are dicts, except those of predictions, which `prediction.py` turns into events.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -242,21 +242,17 @@ _NAMED_CHANNELS: dict[Namespace, str] = {
 }
 
 
-def _by_name(endpoints: Iterable[Endpoint]) -> dict[str, Endpoint]:
-    return {endpoint.name: endpoint for endpoint in endpoints}
-
-
 ENDPOINTS: dict[Namespace, dict[str, Endpoint]] = {
-    namespace: _by_name(endpoints) for namespace, endpoints in _BY_NAMESPACE.items()
+    namespace: {endpoint.name: endpoint for endpoint in endpoints} for namespace, endpoints in _BY_NAMESPACE.items()
 }
 """Every endpoint that has a schema in the protocol, by namespace and name."""
 
 NAMED_ENDPOINTS: dict[Namespace, dict[str, Endpoint]] = {
-    namespace: _by_name(
-        kind(name, object)
+    namespace: {
+        name: kind(name, object)
         for kind, names in ((Rpc, _NAMED_RPCS), (Channel, _NAMED_CHANNELS))
         for name in names.get(namespace, "").split()
-    )
+    }
     for namespace in ENDPOINTS
 }
 """The other endpoints of the official interfaces. Only their names are known, so they accept any request and get an

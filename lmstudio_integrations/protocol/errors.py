@@ -364,11 +364,6 @@ def means_unloaded(error: LMStudioModelNotFoundError) -> bool:
     return code in _UNLOADED if code else "cannot find" not in str(error).lower()
 
 
-def means_taken(error: LMStudioServerError) -> bool:
-    """Whether an explicit load was rejected because an instance has its identifier, or is being loaded under it."""
-    return "already exists" in str(error)
-
-
 def means_no_explicit_load(error: LMStudioServerError) -> bool:
     """Whether an explicit load was rejected, and a just-in-time load of the same model may succeed."""
     # Too little memory counts as well: unlike an explicit load, a just-in-time load evicts other models.

@@ -228,14 +228,6 @@ class QueueLengthReceiver(NullReceiver):
             self._queue.has_shortened = before is not None and length < before
 
 
-def moved_at(queue: InstanceQueue, now: float) -> float:
-    """Return when a queue last moved."""
-    # Note each fall once: the length is polled, so the tick that sees a change gives it its time.
-    if queue.has_shortened:
-        queue.has_shortened, queue.last_packet = False, now
-    return queue.last_packet
-
-
 def queue_queries(exchanges: Iterable[Exchange], now: float) -> Iterator[Exchange]:
     """Yield the calls that are due to request the lengths of queues.
 

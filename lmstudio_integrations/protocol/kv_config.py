@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.types._config_base import Settings, unchecked, wire_keys
 from lmstudio_integrations.types._wire_model import WireModel
-from lmstudio_integrations.types.chat import ChatHistory, TextPart
 from lmstudio_integrations.types.config import CUSTOM_FIELDS, LOAD_CONFIGS, LlmPredictionConfig, ModelKind
 
 # The server rejects a request with any other name (docs/protocol.md#config-stacks).
@@ -131,20 +130,6 @@ def collapse(stack: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _EMPTY_STACK: Mapping[str, Any] = stack_of_fields({})
-
-
-_LAYER = "completeModeFormatting"
-"""The layer with the template of a raw completion."""
-
-
-def is_completion(stack: KvConfigStack) -> bool:
-    """Return whether an older client requests raw completion (docs/protocol.md#legacy-completion)."""
-    return any(layer.layer_name == _LAYER for layer in stack.layers)
-
-
-def completion_prompt(history: ChatHistory) -> str:
-    """Return the prompt of a raw completion: the texts of a conversation, without roles."""
-    return "".join(part.text for message in history.messages for part in message.content if isinstance(part, TextPart))
 
 
 CONTEXT_LENGTH = 4096

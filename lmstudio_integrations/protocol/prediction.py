@@ -168,14 +168,10 @@ def _is_number_or_null(value: object) -> bool:
     return value is None or is_number(value)
 
 
-def _is_count_or_null(value: object) -> bool:
-    return value is None or is_count(value)
-
-
 _CHECKS: dict[Any, Check] = {
     str: _is_string,
     str | None: lambda value: value is None or isinstance(value, str),
-    int | None: _is_count_or_null,
+    int | None: lambda value: value is None or is_count(value),
     float | None: _is_number_or_null,
     int | float | None: _is_number_or_null,
     bool | None: lambda value: value is None or isinstance(value, bool),

@@ -122,7 +122,8 @@ class ServerSession:
         self._endpoints = endpoints
         self._authenticate = authenticate
         self._outbox: list[str] = []
-        self._pending_size = 0
+        self.pending_size: int = 0
+        """The number of characters that `data_to_send` would return."""
         self._channels: dict[int, Channel] = {}
         self._warnings = 0
         self._warnings_received = 0
@@ -131,15 +132,10 @@ class ServerSession:
         self.rejected: bool = False
         """Whether the client was rejected; the connection must then be closed."""
 
-    @property
-    def pending_size(self) -> int:
-        """The number of characters that `data_to_send` would return."""
-        return self._pending_size
-
     def data_to_send(self) -> list[str]:
         """Return the frames that are due, once."""
         outbox, self._outbox = self._outbox, []
-        self._pending_size = 0
+        self.pending_size = 0
         return outbox
 
     def receive(self, data: str | bytes) -> Event | None:
@@ -228,13 +224,12 @@ class ServerSession:
 
     def _enqueue(self, frame: str) -> None:
         self._outbox.append(frame)
-        self._pending_size += len(frame)
+        self.pending_size += len(frame)
 
     def _on_auth(self, frame: Mapping[str, Any]) -> None:
         identifier, passkey = frame.get("clientIdentifier"), frame.get("clientPasskey")
-        if frame.get("authVersion") != envelope.AUTH_VERSION or not (
-            _is_credential(identifier) and _is_credential(passkey)
-        ):
+        are_valid = all(isinstance(each, str) and len(each) <= MAX_CREDENTIAL_LENGTH for each in (identifier, passkey))
+        if frame.get("authVersion") != envelope.AUTH_VERSION or not are_valid:
             # Ignored, not rejected: the client may try again (docs/protocol.md#authentication-rules).
             return
         error = self._authenticate(str(identifier), str(passkey))
@@ -316,10 +311,6 @@ def _is_packet(value: object, accepted: Mapping[str, Any]) -> TypeIs[dict[str, A
         return accepted[kind] is None or bool(_validator(accepted[kind]).validate_python(value))
     except ValidationError:
         return False
-
-
-def _is_credential(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= MAX_CREDENTIAL_LENGTH
 
 
 @cache

@@ -33,7 +33,6 @@ from lmstudio_integrations.protocol.exchange import (
     InstanceQueues,
     ToolSession,
     expired_timeout,
-    moved_at,
     queue_queries,
     timeout_after,
 )
@@ -271,8 +270,12 @@ class ClientSession:
         if isinstance(exchange.endpoint, Rpc) and exchange.id:
             # A server works off calls of one kind in turn.
             exchange.since = max(exchange.since, self._last_replies.get(exchange.endpoint.name, exchange.since))
-        if exchange.timeout_name == "queue_timeout" and exchange.queue is not None:
-            exchange.since = max(exchange.since, moved_at(exchange.queue, now))
+        queue = exchange.queue
+        if exchange.timeout_name == "queue_timeout" and queue is not None:
+            # Note each fall once: the length is polled, so the tick that sees a change gives it its time.
+            if queue.has_shortened:
+                queue.has_shortened, queue.last_packet = False, now
+            exchange.since = max(exchange.since, queue.last_packet)
 
     def _query_queues(self, now: float) -> None:
         """Request the lengths of the queues in which callers wait."""

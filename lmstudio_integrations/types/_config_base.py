@@ -4,6 +4,7 @@ The fields, with their keys, are in `config.py`. How values are encoded: `docs/p
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -75,9 +76,7 @@ class WireKey:
             return self.wire_form(value)
         is_off = value is False and self.off is not None
         sent = self.off if is_off else value
-        if not self.checkbox:
-            return sent
-        return unchecked(sent) if is_off else checked(sent)
+        return {"checked": not is_off, "value": sent} if self.checkbox else sent
 
     def decode(self, value: Any) -> Any:
         """Return the value of a wire form; `None` for a checkbox that is off."""
@@ -148,7 +147,7 @@ class Settings(StrictInput):
                 settings contradict each other.
         """
         if value is None:
-            settings: Self = _unset(cls)
+            settings = cls()
         elif isinstance(value, cls):
             settings = value
         elif is_mapping(value):
@@ -242,17 +241,11 @@ class Settings(StrictInput):
                     del fields[copy]
             if key in fields:
                 value = wire_key.decode(fields.pop(key))
-                if value is not None and cls._is_valid(name, value):
-                    values[name] = value
+                if value is not None:
+                    with suppress(LMStudioValueError):  # a value that does not validate counts as unset
+                        cls(**{name: value})
+                        values[name] = value
         return values
-
-    @classmethod
-    def _is_valid(cls, name: str, value: Any) -> bool:
-        try:
-            cls(**{name: value})
-        except LMStudioValueError:
-            return False
-        return True
 
 
 def reject_unknown_names(fields: Mapping[str, Any], model: type[WireModel]) -> None:
@@ -266,11 +259,6 @@ def reject_unknown_names(fields: Mapping[str, Any], model: type[WireModel]) -> N
         if name not in known:
             remedy = explain_unknown_setting(to_snake(str(name)), model.model_fields, owner=model.__name__)
             raise LMStudioValueError(f"unknown setting {name!r}; {remedy}")
-
-
-@cache
-def _unset(settings: type[Settings]) -> Any:
-    return settings()
 
 
 @cache

@@ -49,6 +49,9 @@ _NO_EFFORTS = (None, "none", "off")
 _WIRE_TYPES = ("gbnf", "json", "none")
 _JSON_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
+_ADVICE = "\n"
+"""Where advice begins in an error: it follows on the lines after the first."""
+
 _MARKER = r"__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_[0-9a-fA-F]*__"
 """Tags that LM Studio may leave in the text of reasoning models."""
 
@@ -225,7 +228,7 @@ def _schema_of(response_format: object) -> dict[str, Any]:
     except Exception as error:
         raise LMStudioValueError(
             f"response_format class {response_format.__name__} has no JSON schema; "
-            f"use fields that JSON can represent: {_first_line(error)}"
+            f"use fields that JSON can represent: {str(error).partition(_ADVICE)[0]}"
         ) from error
     return schema
 
@@ -241,7 +244,7 @@ def _check(structured: Mapping[str, Any]) -> None:
             _validator(json.dumps(schema))
         except Exception as problem:
             raise LMStudioValueError(
-                f"structured output needs a JSON schema; got {shown(schema)}: {_first_line(problem)}"
+                f"structured output needs a JSON schema; got {shown(schema)}: {str(problem).partition(_ADVICE)[0]}"
             ) from problem
         check_limits(schema)
         check_references(schema, "the schema of the response")
@@ -251,11 +254,6 @@ def _check(structured: Mapping[str, Any]) -> None:
 def _validator(schema: str) -> Any:
     """Return the validator of a JSON schema, checked. It is cached, because a check is slow."""
     return validator_of(json.loads(schema))
-
-
-def _first_line(error: Exception) -> str:
-    """Return the first line of an error; advice follows on the others."""
-    return str(error).partition("\n")[0]
 
 
 # The response ---------------------------------------------------------------------------------------------------------
@@ -300,21 +298,17 @@ def read_response(parse: Callable[[str], T], text: str, stop_reason: str, reason
     except (ValueError, RecursionError) as error:
         problem = without_secrets(error)
     only_reasoning = reasoning.strip() and not text.strip()
-    reason = _reason_of_reasoning(reasoning) if only_reasoning else shortened(_reason(problem))
+    reason = shortened(_reason(problem))
+    if only_reasoning:
+        has_json = partial_json(reasoning) is not None
+        why = "the JSON in the reasoning does not fit" if has_json else "the model only reasoned"
+        reason = f"the text is empty, and {why}"
     remedy = f"; {REMEDIES[stop_reason]}" if stop_reason in REMEDIES else ""
     raise LMStudioStructuredOutputError(
         f"the response is not the structured output that was requested: {reason} (stop reason {stop_reason}){remedy}"
         f"{EXCERPT}{beginning(reasoning if only_reasoning else text)}",
         text=text,
     ) from problem
-
-
-def _reason_of_reasoning(reasoning: str) -> str:
-    """Return what is wrong with a response that is all reasoning."""
-    has_json = partial_json(reasoning) is not None
-    return (
-        f"the text is empty, and {'the JSON in the reasoning does not fit' if has_json else 'the model only reasoned'}"
-    )
 
 
 def read_as(model: type[T], text: str, stop_reason: str, reasoning: str = "") -> T:
@@ -328,7 +322,7 @@ def read_as(model: type[T], text: str, stop_reason: str, reasoning: str = "") ->
         adapter = TypeAdapter(model)
         adapter.rebuild(raise_errors=True)  # an unresolved forward reference fails here, not while it parses
     except (PydanticUserError, PydanticUndefinedAnnotation) as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition(_ADVICE)[0]
         raise LMStudioValueError(
             f"parsed_as needs a pydantic class, or another type that pydantic validates; got {model!r}: {reason}"
         ) from error

@@ -129,16 +129,20 @@ def _upload(operation: Operation, source: FileInput, content: bytes, name: str) 
 
 
 def _send(operation: Operation, name: str, content: bytes) -> Flow[FileHandle]:
-    def decode_result(result: Any) -> FileHandle:
-        return FileHandle(
-            name=name,
-            identifier=result["identifier"],
-            size_bytes=result["sizeBytes"],
-            file_type=result["fileType"],
+    return (
+        yield from operation.call(
+            "files",
+            "uploadFileBase64",
+            UploadFile(name=name, contentBase64=base64.b64encode(content).decode()),
+            lambda result: FileHandle(
+                name=name,
+                identifier=result["identifier"],
+                size_bytes=result["sizeBytes"],
+                file_type=result["fileType"],
+            ),
+            label="File upload",
         )
-
-    parameter = UploadFile(name=name, contentBase64=base64.b64encode(content).decode())
-    return (yield from operation.call("files", "uploadFileBase64", parameter, decode_result, label="File upload"))
+    )
 
 
 def ensure_uploaded(operation: Operation, handle: FileHandle) -> Flow[FileHandle]:

@@ -52,7 +52,7 @@ from lmstudio_integrations.errors import (
     LMStudioWrongModelKindError,
 )
 from lmstudio_integrations.protocol.endpoints import channel, rpc
-from lmstudio_integrations.protocol.errors import add_suggestion, means_no_explicit_load, means_taken
+from lmstudio_integrations.protocol.errors import add_suggestion, means_no_explicit_load
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.protocol.prediction import model_info
 from lmstudio_integrations.protocol.requests import GetOrLoad, LoadModel, Lookup, OnDevice
@@ -108,7 +108,8 @@ class Loader:
             actual = (error.display_data or {}).get("actualDomain", _OTHER_KIND[state.kind])
             if actual not in _OTHER_KIND or actual == state.kind:
                 raise
-            advice = f"use {_call(state, actual, state.key)}"
+            key, adapter = json.dumps(state.key, ensure_ascii=False), state.adapters.get(actual)
+            advice = f"use {adapter}(model={key})" if adapter else f"use client.{actual}.model({key})"
             raise add_suggestion(error, advice) from None  # it repeats the whole error
 
     @property
@@ -255,6 +256,8 @@ class Loader:
         key = self.state.key
         assert key is not None, "a model is found or loaded by its key"
         model_key = yield from self.model_key_of(key)
+        # Without a TTL the model would stay loaded forever by accident.
+        ttl_ms = _milliseconds(DEFAULT_TTL if self.state.ttl is None else self.state.ttl)
         # A path is passed on unchanged, because it may select one file of a model. A key in other case is normalized.
         name = model_key if key.lower() == model_key.lower() else key
         started, seconds = time.monotonic(), FIRST_PAUSE
@@ -263,14 +266,21 @@ class Loader:
             if info is not None:
                 return (yield from self.use(info))
             try:
-                info = yield from self._load_under_identifier(name, model_key, self._explicit_ttl_ms)
+                info = yield from self._load_under_identifier(name, model_key, ttl_ms)
             except LMStudioServerError as error:
-                if not means_taken(error):
+                if "already exists" not in str(error):  # an instance has its identifier, or is being loaded under it
                     raise
                 yield from self._reject_other_model(model_key, error)
             else:
                 return (yield from self._adopt(info, loaded=True))
-            self._check_load_timeout(model_key, time.monotonic() - started)
+            limit, elapsed = self.operation.timeouts.get("load_timeout"), time.monotonic() - started
+            if limit is not None and elapsed >= limit:
+                raise LMStudioTimeoutError(
+                    f"Model load: another program has reserved the identifier {model_key!r}, but no instance of that "
+                    f"model is loaded: load_timeout expired after {limit:.12g} s; {EXPIRIES['load_timeout'].remedy}",
+                    timeout_name="load_timeout",
+                    elapsed=elapsed,
+                )
             yield from self.operation.pause(seconds)
             seconds = min(2 * seconds, LONGEST_PAUSE)
 
@@ -320,21 +330,6 @@ class Loader:
                     f"{model_key!r} cannot be loaded explicitly: the {kind} model {info.get('modelKey')!r} is loaded "
                     f"under that identifier; unload it with client.{kind}.unload({model_key!r})"
                 ) from error
-
-    def _check_load_timeout(self, identifier: str, elapsed: float) -> None:
-        limit = self.operation.timeouts.get("load_timeout")
-        if limit is not None and elapsed >= limit:
-            raise LMStudioTimeoutError(
-                f"Model load: another program has reserved the identifier {identifier!r}, but no instance of that "
-                f"model is loaded: load_timeout expired after {limit:.12g} s; {EXPIRIES['load_timeout'].remedy}",
-                timeout_name="load_timeout",
-                elapsed=elapsed,
-            )
-
-    @property
-    def _explicit_ttl_ms(self) -> int | None:
-        """The TTL of an explicit load; without one the model would stay loaded forever by accident."""
-        return _milliseconds(DEFAULT_TTL if self.state.ttl is None else self.state.ttl)
 
     # The requests -----------------------------------------------------------------------------------------------------
 
@@ -417,12 +412,6 @@ class Loader:
 def _milliseconds(ttl: float | None) -> int | None:
     """Return a TTL in milliseconds, as it is sent; `None` if none is sent."""
     return None if ttl is None or math.isinf(ttl) else max(1, round(ttl * 1000))
-
-
-def _call(state: ModelState, kind: ModelKind, key: str | None) -> str:
-    """Return the code that uses a model of a kind, as the user writes it."""
-    text, adapter = json.dumps(key, ensure_ascii=False), state.adapters.get(kind)
-    return f"{adapter}(model={text})" if adapter else f"client.{kind}.model({text})"
 
 
 def _fit(loader: Loader) -> "Fit":

@@ -319,14 +319,11 @@ class ServerModels:
         """
         key, reference = info.get("modelKey"), reference_of(info)
         if isinstance(key, str):
-            self.record_key(kind, name, key)
+            self._keys.put((kind, name), key)
             if reference is not None:
                 self._instances.put(reference, key)
         if self.is_explicit(reference):
             self.record_explicit(info)  # the last report of its identifier counts
-
-    def record_key(self, kind: ModelKind, name: str | None, model_key: str) -> None:
-        self._keys.put((kind, name), model_key)
 
     def model_key(self, kind: ModelKind, name: str | None) -> str | None:
         """Return the model key that a name was resolved to, if it ever was."""
@@ -391,18 +388,12 @@ class ServerModels:
         """Return why a model is no longer loaded, as far as it is known."""
         if state.unloaded_by_user:
             return "this handle unloaded it"
-        partners = self._partners(self._key_of(state))
+        model_key = self._instances.get(state.reference) or self._keys.get((state.kind, state.key))
+        pairs = list(self._pairs)  # in one step: another thread may add one
+        partners = sorted(key for pair in pairs if model_key in pair for key in pair if key != model_key)
         if partners:
             return f"its loads and those of {', '.join(map(repr, partners))} evict each other; {KEEP_LOADED}"
         return "its TTL expired, or another program unloaded it, or loaded a model that evicted it"
-
-    def _key_of(self, state: ModelState) -> str | None:
-        return self._instances.get(state.reference) or self._keys.get((state.kind, state.key))
-
-    def _partners(self, model_key: str | None) -> list[str]:
-        """Return the models whose loads evict a model, or that its loads evict."""
-        pairs = list(self._pairs)  # in one step: another thread may add one
-        return sorted(key for pair in pairs if model_key in pair for key in pair if key != model_key)
 
 
 class LoadObservers(dict[object, Callable[[WireInfo], None]]):

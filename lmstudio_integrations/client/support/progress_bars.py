@@ -46,7 +46,10 @@ class ProgressBar:
         self._make_bar: Callable[[float], Any] | None = None
         """Makes the bar for the first progress; it may return none yet."""
         if check_show_progress(shown) is True:
-            tqdm = _import_tqdm()
+            try:
+                from tqdm.auto import tqdm  # noqa: PLC0415 - a part of extras
+            except ImportError as error:
+                raise ImportError(f"show_progress=True needs tqdm; run: {package_command('tqdm')}") from error
             self._make_bar = lambda _: tqdm(total=100, desc=label, bar_format=_FORM, disable=None)
         elif shown == "auto" and on_progress is None and _has_terminal():
             self._make_bar = partial(_Line.begin, label, monotonic() + DELAY)
@@ -136,11 +139,3 @@ def _has_terminal() -> bool:
         return bool(sys.stderr and sys.stderr.isatty())
     except ValueError:  # it is closed
         return False
-
-
-def _import_tqdm() -> Any:
-    try:
-        from tqdm.auto import tqdm  # noqa: PLC0415 - a part of extras
-    except ImportError as error:
-        raise ImportError(f"show_progress=True needs tqdm; run: {package_command('tqdm')}") from error
-    return tqdm

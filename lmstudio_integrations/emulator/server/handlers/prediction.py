@@ -26,9 +26,10 @@ from lmstudio_integrations.emulator.models.instance import ModelInstance, reques
 from lmstudio_integrations.emulator.models.request_log import PredictionRecord, RecordEntry
 from lmstudio_integrations.emulator.server.clients import ConnectedClient, Upload
 from lmstudio_integrations.emulator.server.context import Context, OpenChannel
-from lmstudio_integrations.protocol.kv_config import PREDICTION, completion_prompt, effective, fields_of, is_completion
+from lmstudio_integrations.protocol.kv_config import PREDICTION, effective, fields_of
 from lmstudio_integrations.protocol.prediction import Accumulator, encode
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
+from lmstudio_integrations.types.chat import TextPart
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.files import INLINE, FileHandle
 from lmstudio_integrations.types.results import (
@@ -222,10 +223,12 @@ async def predict(context: Context, channel: OpenChannel, parameter: Predict) ->
     stack = parameter["predictionConfigStack"]
     fields = requested(context.registry.catalog, stack, parameter.get("fuzzyPresetIdentifier"))
     images: list[tuple[FileHandle, Upload]] = []
-    if is_completion(stack):
-        request = _request(instance, fields, prompt=completion_prompt(parameter["history"]))
+    parts = [part for message in parameter["history"].messages for part in message.content]
+    # Older clients request raw completion by this layer (docs/protocol.md#legacy-completion).
+    if any(layer.layer_name == "completeModeFormatting" for layer in stack.layers):
+        prompt = "".join(part.text for part in parts if isinstance(part, TextPart))
+        request = _request(instance, fields, prompt=prompt)
     else:
-        parts = [part for message in parameter["history"].messages for part in message.content]
         handles = [part for part in parts if isinstance(part, FileHandle)]
         images = [(handle, _image(context.client, instance, handle)) for handle in handles]
         shown = {handle.identifier: Image(handle.name, upload.data) for handle, upload in images}
