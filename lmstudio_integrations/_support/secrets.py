@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
-from functools import cache, lru_cache
+from functools import lru_cache
 from keyword import iskeyword
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
@@ -217,12 +217,6 @@ _SHORTEST = 4
 """Characters of a secret that is looked for among the words of a text."""
 
 
-@cache
-def _value_pattern() -> re.Pattern[str]:
-    """Return `_VALUE`, compiled with the first use: only errors need it, and it takes a millisecond."""
-    return re.compile(_VALUE, re.IGNORECASE)
-
-
 def is_secret_name(name: str) -> bool:
     """Whether a setting of this name, even mistyped, is a secret."""
     if _is_secret(name):
@@ -255,7 +249,8 @@ def _plain(name: str) -> str:
 
 def redact(text: str) -> str:
     """Return a text without tokens and without the credentials of URLs."""
-    return _value_pattern().sub(HIDDEN, text)
+    # Compiled with the first use: only errors need it, and it takes a millisecond.
+    return re.sub(_VALUE, HIDDEN, text, flags=re.IGNORECASE)
 
 
 def redact_address(text: str) -> str:

@@ -305,23 +305,19 @@ def _sample(names: object) -> list[str]:
     return [str(name)[:_LONGEST_KEY] for name in names[:_SAMPLE]]
 
 
-def _command(verb: str, name: object) -> str:
-    return f"`lms {verb} {quote(str(name)[:_LONGEST_KEY])}`"
-
-
 def _not_loaded(display: Mapping[str, Any]) -> str | None:
     loaded, query = _sample(display["loadedModelsSample"]), display.get("query")
     name = (query.get("identifier") or query.get("path")) if is_object(query) else display.get("identifier")
     if not name:
         return None  # whoever looked for any model names one that the server has
     listing = f"loaded are {', '.join(loaded)}" if loaded else "no model of this kind is loaded"
-    load = _command("load", name)
-    return f"{listing}; load it with {load}, or set load_policy='get_or_load', which loads it on first use"
+    load = f"lms load {quote(str(name)[:_LONGEST_KEY])}"
+    return f"{listing}; load it with `{load}`, or set load_policy='get_or_load', which loads it on first use"
 
 
 def _not_downloaded(display: Mapping[str, Any]) -> str:
     name, paths = str(display["path"]), _sample(display["availablePathsSample"])
-    get = f"download it with {_command('get', name)}"
+    get = f"download it with `lms get {quote(name[:_LONGEST_KEY])}`"
     models: dict[str, list[str]] = {}  # by each part of a path that people take for the name
     for path in paths:
         if path != name:

@@ -262,7 +262,10 @@ class ClientSession:
             if expired is not None or not exchange.receiver.is_alive():
                 silent = silent or (expired is not None and exchange.id > 0)
                 self.close(exchange, expired)
-        self._query_queues(now)
+        # Servers before August 2025 do not know the endpoint (docs/protocol.md#client-versions).
+        if self.ready and not self.paused and PROCESSING_STATE.name not in self._unknown_endpoints:
+            for query in queue_queries(self._exchanges(), now):
+                self._send(query, now)
         return silent
 
     def _restart_timeout(self, exchange: Exchange, now: float) -> None:
@@ -277,14 +280,6 @@ class ClientSession:
                 queue.has_shortened, queue.last_packet = False, now
             exchange.since = max(exchange.since, queue.last_packet)
 
-    def _query_queues(self, now: float) -> None:
-        """Request the lengths of the queues in which callers wait."""
-        # Servers before August 2025 do not know the endpoint (docs/protocol.md#client-versions).
-        if not self.ready or self.paused or PROCESSING_STATE.name in self._unknown_endpoints:
-            return
-        for query in queue_queries(self._exchanges(), now):
-            self._send(query, now)
-
     # Replies --------------------------------------------------------------------------------------------------------
 
     def receive(self, data: str | bytes, now: float) -> None:
@@ -296,13 +291,24 @@ class ClientSession:
         frame, used_fallback = envelope.parse(data)
         if frame is None:
             self._on_damaged_frame(data)
-        elif not self.ready:
+            return
+        if not self.ready:
             # The result of authentication has no type (docs/protocol.md#authentication-result).
             self._on_authentication(frame, now)
-        elif frame.get("type") == "channelSend":  # first, because it is almost every frame
-            self._on_packet(frame, now, used_fallback=used_fallback)
-        else:
-            self._on_frame(frame, now)
+            return
+        match frame.get("type"):
+            case "channelSend":  # first, because it is almost every frame
+                self._on_packet(frame, now, used_fallback=used_fallback)
+            case "rpcResult" | "rpcError":
+                self._on_reply(frame, now)
+            case "channelClose" | "channelError":
+                self._on_channel_end(frame)
+            case "communicationWarning":
+                self._on_warning(_text(frame.get("warning")), _text(frame.get("kind")))
+            case "channelAck" | "keepAliveAck":
+                pass  # unused by LM Studio, and harmless (docs/protocol.md#acks)
+            case other:
+                logger.debug("skipped a frame of unknown type %s", _text(other))
 
     def _on_authentication(self, frame: dict[str, Any], now: float) -> None:
         if frame.get("success") is True:
@@ -332,19 +338,6 @@ class ClientSession:
         for credential in filter(None, self._credentials):
             text = text.replace(credential, HIDDEN)
         return text
-
-    def _on_frame(self, frame: dict[str, Any], now: float) -> None:
-        match frame.get("type"):
-            case "rpcResult" | "rpcError":
-                self._on_reply(frame, now)
-            case "channelClose" | "channelError":
-                self._on_channel_end(frame)
-            case "communicationWarning":
-                self._on_warning(_text(frame.get("warning")), _text(frame.get("kind")))
-            case "channelAck" | "keepAliveAck":
-                pass  # unused by LM Studio, and harmless (docs/protocol.md#acks)
-            case other:
-                logger.debug("skipped a frame of unknown type %s", _text(other))
 
     def _find(self, endpoint_type: type[Rpc | Channel], exchange_id: Any) -> Exchange | None:
         """Return the open call or channel of a frame. Frames without one are legal, most of them late."""

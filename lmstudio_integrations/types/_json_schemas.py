@@ -3,7 +3,7 @@
 `functions.py`, `structured.py` and the adapters call it. See `docs/protocol.md#tool-definitions`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import unquote
@@ -72,7 +72,7 @@ def check_references(schema: Mapping[str, Any], name: str) -> None:
     """
     if is_too_deep(schema):
         raise LMStudioValueError(f"{name} is nested more than {MOST_LEVELS} levels deep")
-    for reference in _references(schema):
+    for reference in references(schema):
         if reference.startswith("#/") and target_of(reference, schema) is None:
             raise LMStudioValueError(
                 f"{name} refers to {reference!r}, which it does not contain; add that definition, or pass a pydantic "
@@ -113,43 +113,6 @@ def _sent(part: dict[str, Any]) -> dict[str, Any]:
     pattern = part.get("pattern")
     rejected = isinstance(pattern, str) and not (pattern.startswith("^") and pattern.endswith("$"))
     return {key: part[key] for key in sorted(part) if not (rejected and key == "pattern")}
-
-
-def call_schema(functions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the schema of a call of one of these functions: an object with `name` and `arguments`.
-
-    Args:
-        functions: The functions, each in wire form.
-    """
-    calls, definitions = list[dict[str, Any]](), dict[str, Any]()
-    for number, function in enumerate(functions):
-        arguments: dict[str, Any] = {"type": "object", "properties": {}, **(function.get("parameters") or {})}
-        if next(_references(arguments), None) is not None:  # they are moved together with what they refer to
-            definitions[f"tool{number}"] = _moved(arguments, f"#/$defs/tool{number}")
-            arguments = {"$ref": f"#/$defs/tool{number}"}
-        properties = {"name": {"const": function["name"]}, "arguments": arguments}
-        calls.append(
-            {
-                "type": "object",
-                "properties": properties,
-                "required": list(properties),
-                "additionalProperties": False,
-            }
-        )
-    schema: dict[str, Any] = calls[0] if len(calls) == 1 else {"anyOf": calls}
-    return {**schema, "$defs": definitions} if definitions else schema
-
-
-def _moved(schema: Any, place: str) -> Any:
-    """Return a part of a schema with its references as they are once the schema is moved."""
-
-    def moved(part: dict[str, Any]) -> dict[str, Any]:
-        reference = part.get("$ref")
-        if isinstance(reference, str) and reference.startswith("#"):
-            part["$ref"] = place + reference[1:]
-        return part
-
-    return rewritten(schema, moved)
 
 
 def rewritten(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
@@ -333,16 +296,17 @@ def _inline(node: Any, definitions: Mapping[str, Any], within: tuple[str, ...], 
     return {**target, **siblings} if is_object(target) else target
 
 
-def _references(node: object) -> Iterator[str]:
+def references(node: object) -> Iterator[str]:
+    """Yield the references in a schema."""
     if is_list(node):
         for item in node:
-            yield from _references(item)
+            yield from references(item)
     elif is_object(node):
         for key, value in node.items():
             if key == "$ref" and isinstance(value, str):
                 yield value
             elif key not in DATA:
-                yield from _references(value)
+                yield from references(value)
 
 
 def target_of(reference: str, schema: object) -> object:

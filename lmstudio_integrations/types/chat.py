@@ -236,7 +236,8 @@ class Chat:
         """
         chat = cls()
         if isinstance(history, Chat):
-            chat._messages = [_copied(message) for message in history.messages]
+            # Its parts are frozen, except for the arguments of tool calls.
+            chat._messages = [message.model_copy(deep=True) for message in history.messages]
         elif isinstance(history, str):
             chat.add_user_message(history)
         else:
@@ -352,12 +353,6 @@ class Chat:
         grown = kind.model_validate({"content": [*last.content, *gap, *message.content]})
         self._messages[-1] = grown
         return grown
-
-
-def _copied(message: Message) -> Message:
-    """Return an independent copy of a message. Its parts are frozen, except for the arguments of tool calls."""
-    parts = [part.model_copy(deep=True) if isinstance(part, ToolCallRequestPart) else part for part in message.content]
-    return message.model_copy(update={"content": parts})
 
 
 def _listed(values: object, requirement: str) -> list[Any]:

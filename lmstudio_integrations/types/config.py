@@ -538,11 +538,6 @@ _MAX_PARALLEL = 1023
 """The bound of `LlmLoadModelConfig.max_parallel_predictions`."""
 
 
-def parallel_of(value: object) -> int | None:
-    """Return how many predictions an instance runs at once, by its load setting; `None` if that is no valid number."""
-    return value if is_count(value) and 0 < value <= _MAX_PARALLEL else None
-
-
 def slots_of(kind: ModelKind, fields: Mapping[str, object]) -> int | None:
     """Return how many calls an instance runs at once, by its load settings; the default if they do not say it.
 
@@ -550,7 +545,8 @@ def slots_of(kind: ModelKind, fields: Mapping[str, object]) -> int | None:
     """
     if fields.get(CONFIG_FILE):
         return None
-    return parallel_of(fields.get(PARALLEL_KEYS[kind])) or DEFAULT_PARALLEL[kind]
+    parallel = fields.get(PARALLEL_KEYS[kind])
+    return parallel if is_count(parallel) and 0 < parallel <= _MAX_PARALLEL else DEFAULT_PARALLEL[kind]
 
 
 def total_of(slots: Sequence[int | None]) -> int | None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._json_schemas import call_schema, check_references, validator_of, wire_tool
+from lmstudio_integrations.types._json_schemas import check_references, wire_tool
 
 DEFINITIONS = {"$defs": {"A/B": {"type": "string"}, "~": {"anyOf": [{"type": "null"}]}, "Ä": {}}}
 
@@ -57,36 +57,3 @@ def test_a_schema_that_would_be_far_larger_without_its_references_keeps_them(nam
 
     schema = {**part(-1), "$defs": {str(level): part(level) for level in range(levels + 1)}}
     assert wire_tool("f", None, schema)["function"]["parameters"] == schema
-
-
-NODE = {"type": "object", "properties": {"value": {"type": "integer"}, "next": {"$ref": "#/$defs/Node"}}}
-FUNCTIONS: list[dict[str, Any]] = [
-    {"name": "walk", "parameters": {"type": "object", "properties": {"at": NODE}, "$defs": {"Node": NODE}}},
-    {"name": "again", "parameters": {"type": "object", "properties": {"a": NODE, "b": {"$ref": "#/properties/a"}}}},
-    {"name": "itself", "parameters": {"type": "object", "properties": {"$ref": {"$ref": "#"}, "enum": {"$ref": "#"}}}},
-    {"name": "data", "parameters": {"type": "object", "properties": {"k": {"enum": [{"$ref": "#/x"}]}}}},
-    {"name": "nothing"},
-]
-FUNCTIONS[1]["parameters"]["$defs"] = {"Node": {"type": "object", "properties": {"value": {"type": "string"}}}}
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "fits"),
-    [
-        ("walk", {"at": {"next": {"value": 1}}}, True),
-        ("walk", {"at": {"next": {"value": "1"}}}, False),
-        ("again", {"b": {"value": 1, "next": {"value": "of its own definition"}}}, True),
-        ("again", {"b": {"next": {"value": 1}}}, False),
-        ("itself", {"$ref": {"enum": {}}}, True),
-        ("itself", {"enum": 5}, False),
-        ("data", {"k": {"$ref": "#/x"}}, True),
-        ("nothing", {}, True),
-        ("unknown", {}, False),
-    ],
-)
-def test_a_call_keeps_the_references_of_each_tool(name: str, arguments: dict[str, Any], fits: bool) -> None:
-    schema = call_schema(FUNCTIONS)
-    check_references(schema, "the schema of a call")
-    validator = validator_of(schema)
-    assert validator.is_valid({"name": name, "arguments": arguments}) is fits
-    assert not validator.is_valid({"name": name, "arguments": arguments, "more": 1})

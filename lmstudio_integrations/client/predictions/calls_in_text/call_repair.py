@@ -29,7 +29,7 @@ from lmstudio_integrations.client.predictions.calls_in_text.lenient_json import 
     TextCursor,
     read_whole_object,
 )
-from lmstudio_integrations.types._json_schemas import call_schema
+from lmstudio_integrations.types._call_schemas import call_schema
 
 _LONGEST_FIXED = 200
 """Characters of an argument that the model has to write again; a longer one is put in afterwards."""

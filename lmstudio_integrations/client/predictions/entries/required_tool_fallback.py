@@ -33,7 +33,8 @@ from lmstudio_integrations.errors import (
     LMStudioServerError,
 )
 from lmstudio_integrations.protocol.kv_config import with_changes
-from lmstudio_integrations.types._json_schemas import ArgumentSchema, call_schema
+from lmstudio_integrations.types._call_schemas import call_schema
+from lmstudio_integrations.types._json_schemas import ArgumentSchema
 from lmstudio_integrations.types.chat import text_part
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import (

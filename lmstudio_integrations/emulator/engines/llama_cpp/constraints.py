@@ -13,7 +13,8 @@ from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines.base import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp.responses import unsupported
-from lmstudio_integrations.types._json_schemas import call_schema, rewritten
+from lmstudio_integrations.types._call_schemas import call_schema
+from lmstudio_integrations.types._json_schemas import rewritten
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.functions import Tool
 
