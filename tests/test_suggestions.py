@@ -123,5 +123,5 @@ def test_a_name_that_is_merely_similar_is_not_suggested(name: str) -> None:
 
 def test_a_beginning_is_suggested_before_a_misspelling() -> None:
     models = ["qwen/qwen3-vl-4b", "qwen/qwen3-4b-2507", "qwen/qwen3-4b-thinking-2507", "qwen/qwen2-4b"]
-    assert closest_names("Qwen/qwen3-4b", models, most=3) == ["qwen/qwen3-4b-2507", "qwen/qwen3-4b-thinking-2507"]
+    assert closest_names("Qwen/qwen3-4b", models) == ["qwen/qwen3-4b-2507"]
     assert closest_names("qwen/qwen4-4b", models) == ["qwen/qwen2-4b"]

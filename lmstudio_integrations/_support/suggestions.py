@@ -110,22 +110,21 @@ _OF_ADAPTERS = {
 """What takes the place of settings that adapters do not have. They are mostly those of other packages."""
 
 
-def closest_names(name: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
-    """Return the names most similar to an unknown one, among the first 128 of up to 128 characters.
+def closest_names(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> list[str]:
+    """Return the name most similar to an unknown one, if there is one, among the first 128 of up to 128 characters.
 
-    If some of them begin with it, the others are no misspellings of it, and are left out.
+    If some begin with it, the others are no misspellings of it.
 
     Args:
         name: The unknown name.
         known: The known names.
-        most: The most names to return.
         cutoff: How similar they must be, 0 to 1.
     """
     if len(name) > _LONGEST_NAME:
         return []
     names = [each for each in islice(known, _MOST_NAMES) if len(each) <= _LONGEST_NAME]
     similar = get_close_matches(name, names, n=max(len(names), 1), cutoff=cutoff)
-    return ([each for each in similar if each.lower().startswith(name.lower())] or similar)[:most]
+    return ([each for each in similar if each.lower().startswith(name.lower())] or similar)[:1]
 
 
 def counterpart(name: str, known: Collection[str]) -> str | None:

@@ -45,9 +45,6 @@ class BoundedCache(Generic[KeyT, ValueT]):
         self._size = size
         self._values: dict[KeyT, ValueT] = {}
 
-    def __len__(self) -> int:
-        return len(self._values)
-
     def get(self, key: KeyT) -> ValueT | None:
         """Return the value of a key, if it is cached."""
         return self._values.get(key)

@@ -190,11 +190,6 @@ def auth(identifier: str, passkey: str) -> str:
     return dumps({"authVersion": AUTH_VERSION, "clientIdentifier": identifier, "clientPasskey": passkey})
 
 
-def auth_result(error: str | None) -> str:
-    """Return the server's reply to the first frame (docs/protocol.md#authentication-result)."""
-    return '{"success":true}' if error is None else dumps({"success": False, "error": error})
-
-
 def rpc_call(endpoint: str, call_id: int, parameter: str | None) -> str:
     """Return the frame of a call. A void parameter is omitted: null is rejected (docs/protocol.md#rule-omit-unset)."""
     return f'{{"type":"rpcCall","endpoint":"{endpoint}","callId":{call_id}{_member("parameter", parameter)}}}'

@@ -300,7 +300,12 @@ class ToolSession(Exchange):
         """
         kind = packet["type"]
         if kind == "sessionReady":
-            return self._begin(packet["toolDefinitions"])
+            definitions = packet["toolDefinitions"]
+            if not is_list(definitions) or not all(map(is_object, definitions)):
+                raise TypeError("the definitions of the tools are no list of objects")
+            self.definitions = definitions
+            waiting, self._waiting = self._waiting, []
+            return [packet for packet in map(self.start, waiting) if packet is not None]
         if kind in _REPORTS and isinstance(packet.get(_REPORTS[kind]), str):
             # Packets of unknown calls are legal: the call may have been aborted (docs/protocol.md#tool-sessions).
             call = self._running.get(packet["callId"])
@@ -327,13 +332,6 @@ class ToolSession(Exchange):
         self._waiting.clear()
         self._running.clear()
         return calls
-
-    def _begin(self, definitions: object) -> list[str]:
-        if not is_list(definitions) or not all(map(is_object, definitions)):
-            raise TypeError("the definitions of the tools are no list of objects")
-        self.definitions = definitions
-        waiting, self._waiting = self._waiting, []
-        return [packet for packet in map(self.start, waiting) if packet is not None]
 
 
 def exchange_type(endpoint: Endpoint) -> type[Exchange]:

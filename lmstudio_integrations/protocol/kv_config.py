@@ -70,10 +70,7 @@ class KvConfigStack(WireModel):
     def collapse(self) -> dict[str, Any]:
         """Return the settings that are in effect."""
         # Layers are merged by key; the values themselves are not merged (docs/protocol.md#config-stacks).
-        merged: dict[str, Any] = {}
-        for layer in self.layers:
-            merged.update(layer.config.as_mapping())
-        return merged
+        return {field.key: field.value for layer in self.layers for field in layer.config.fields}
 
 
 def fields_of(values: Mapping[str, Any]) -> dict[str, Any]:

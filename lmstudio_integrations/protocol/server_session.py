@@ -235,13 +235,13 @@ class ServerSession:
         error = self._authenticate(str(identifier), str(passkey))
         if error is None:
             self.client = str(identifier)
-            self._enqueue(envelope.auth_result(None))
+            self._enqueue('{"success":true}')  # docs/protocol.md#authentication-result
         else:
             self._reject_client(f"Failed to validate client: {error}")
 
     def _reject_client(self, error: str) -> None:
         self.rejected = True
-        self._enqueue(envelope.auth_result(error))
+        self._enqueue(dumps({"success": False, "error": error}))
 
     def _on_warning(self, frame: Mapping[str, Any]) -> None:
         """Log a warning from the client, up to the number that a side may send, so that it cannot fill the log."""

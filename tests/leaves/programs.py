@@ -23,7 +23,7 @@ RULES = (
     {"when": {"role": "tool"}, "then": [{"text": "Rain."}]},
 )
 MODELS = [ModelEntry(key="chat", rules=RULES), ModelEntry(key="embedder", kind="embedding")]
-HAS_ACT = has_leaf("tool_loop")
+HAS_ACT = has_leaf("tool_loop") and has_leaf("tool_contents")
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
 

@@ -230,5 +230,5 @@ def test_the_context_windows_of_only_so_many_models_are_kept() -> None:
     keys: list[_settings.Key] = [((None,), ("",), f"model {number}") for number in range(count)]
     for key in keys:
         _settings.record(key, 4096)
-    assert len(_settings._context_windows) == _settings._MOST_RECORDED
+    assert len(_settings._context_windows.values()) == _settings._MOST_RECORDED
     assert [_settings.window_of(key).reported for key in (keys[-1], keys[0])] == [4096, None]

@@ -17,8 +17,6 @@ from lmstudio_integrations.protocol import envelope
             lambda: envelope.auth('a"b', "p"),
             {"authVersion": 1, "clientIdentifier": 'a"b', "clientPasskey": "p"},
         ),
-        (lambda: envelope.auth_result(None), {"success": True}),
-        (lambda: envelope.auth_result("no"), {"success": False, "error": "no"}),
         (lambda: envelope.rpc_call("e", 1, None), {"type": "rpcCall", "endpoint": "e", "callId": 1}),
         (
             lambda: envelope.rpc_call("e", 1, "{}"),

@@ -38,7 +38,11 @@ DEFAULTS = (
         "A load that the server refuses is made just in time, which evicts other models",
         ("error-load-05", "error-load-07", "error-load-09", "fact-22"),
     ),
-    Default("means_taken", "A load whose identifier is taken finds that instance", ("error-load-124",)),
+    Default(
+        "load_or_wait_for_other_program",
+        "A load whose identifier is taken finds that instance",
+        ("error-load-124",),
+    ),
     Default(
         "getOrLoad", "A load goes on while the server evicts a model that was loaded just in time", ("load-packets-01",)
     ),
