@@ -157,11 +157,11 @@ class LinkedDevice(MachineWithMemory):
     def __init__(self, catalog: Catalog, entry: DeviceEntry) -> None:
         every_key = (model.key for model in catalog.models)
         super().__init__(every_key if entry.models is None else entry.models, entry.memory_gib)
-        self.identifier = entry.full_identifier
-        self.name = entry.name
-        self.speed = entry.speed
-        self.preferred = entry.preferred
-        self.connected = entry.connected
+        self.identifier: str = entry.full_identifier
+        self.name: str | None = entry.name
+        self.speed: float = entry.speed
+        self.preferred: bool = entry.preferred
+        self.connected: bool = entry.connected
         self._loads: set[CancelScope] = set()
 
     @contextmanager
