@@ -282,6 +282,7 @@ class ResponseBuilder:
             blocks.append(self._reasoning_block)
         if not calls:
             return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
+        # In OpenAI's form, as LlamaIndex kept them before it had blocks for calls.
         legacy = [
             {
                 "id": call.tool_call_id,
@@ -295,7 +296,6 @@ class ResponseBuilder:
             }
             for call in calls
         ]
-        # In OpenAI's form, as LlamaIndex kept them before it had blocks for calls.
         return ChatMessage(
             role=MessageRole.ASSISTANT, blocks=[*blocks, *calls], additional_kwargs={"tool_calls": legacy}
         )
