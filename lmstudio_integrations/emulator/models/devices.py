@@ -157,7 +157,7 @@ class LinkedDevice(MachineWithMemory):
     def __init__(self, catalog: Catalog, entry: DeviceEntry) -> None:
         every_key = (model.key for model in catalog.models)
         super().__init__(every_key if entry.models is None else entry.models, entry.memory_gib)
-        self.identifier: str = entry.full_identifier
+        self.identifier: str | None = entry.full_identifier
         self.name: str | None = entry.name
         self.speed: float = entry.speed
         self.preferred: bool = entry.preferred
@@ -202,7 +202,7 @@ class LinkedRegistry(ModelRegistry):
     def __init__(self, catalog: Catalog, *arguments: Any, **settings: Any) -> None:
         super().__init__(catalog, *arguments, **settings)
         here = MachineWithMemory(self.local.downloaded, catalog.memory_gib)
-        self.local = here
+        self.local: Device = here
         self.linked: list[LinkedDevice] = [LinkedDevice(catalog, entry) for entry in catalog.devices]
         self._machines: list[MachineWithMemory] = [here, *self.linked]
 

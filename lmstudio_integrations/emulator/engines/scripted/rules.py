@@ -480,7 +480,7 @@ class AppliedRules:
 
     def __init__(self, model: str) -> None:
         self._model = model
-        self.counts = Counter[int]()
+        self.counts: Counter[int] = Counter()
         self._row: tuple[int | None, int] = (None, 0)
         self._is_logged = False
 
