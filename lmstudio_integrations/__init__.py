@@ -28,8 +28,8 @@ _EXPORTS = {
     ".client.api.asynchronous": """
         AsyncClient AsyncDownloadedEmbeddingModel AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM
     """,
-    ".client.api.decisions.asynchronous": "AsyncDecisionModel AsyncDownloadedDecisionModel",
-    ".client.api.decisions.sync": "DecisionModel DownloadedDecisionModel",
+    ".client.api.decisions.asynchronous": "AsyncDecisionModel AsyncDecisionNamespace AsyncDownloadedDecisionModel",
+    ".client.api.decisions.sync": "DecisionModel DecisionNamespace DownloadedDecisionModel",
     ".client.api.responses": "AsyncPredictionStream PredictionStream",
     ".client.cancel_on_close": "AsyncCancellableStream CancellableStream cancel_on_close",
     ".client.downloads.asynchronous": "AsyncRepositoryNamespace",

@@ -3,12 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.types.config import ModelKind
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.types.memory_plans import Eviction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +50,7 @@ class HostStatus:
     context_length: int | None = None
     path: str | None = None
     quantization: str | None = None
-    evictions: "tuple[Eviction, ...]" = ()
+    evictions: "tuple[lms.Eviction, ...]" = ()
     dimensions: int | None = None
 
     @property

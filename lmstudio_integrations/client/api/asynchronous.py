@@ -77,9 +77,6 @@ from lmstudio_integrations.types.models import (
 )
 from lmstudio_integrations.types.results import PredictionResult
 
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.api.decisions.asynchronous import AsyncDecisionNamespace
-
 
 class AsyncHandle(BaseModelHandle[ModelT_co]):
     """A model of any kind."""
@@ -489,7 +486,7 @@ class AsyncEmbeddingNamespace(AsyncModelNamespace[AsyncEmbeddingModel, AsyncDown
         return AsyncEmbeddingModel(Embedder(self._context, state))
 
 
-def _decisions(context: ClientContext) -> "AsyncDecisionNamespace":
+def _decisions(context: ClientContext) -> "lms.AsyncDecisionNamespace":
     """Return the decision models: `client.decision`."""
     with door("decisions and rerankers"):
         from lmstudio_integrations.client.api.decisions.asynchronous import AsyncDecisionNamespace  # noqa: PLC0415 - a leaf
@@ -604,7 +601,7 @@ class AsyncClient(BaseClient):
         return AsyncEmbeddingNamespace(self._context)
 
     @property
-    def decision(self) -> "AsyncDecisionNamespace":
+    def decision(self) -> "lms.AsyncDecisionNamespace":
         """The decision models."""
         return _decisions(self._context)
 

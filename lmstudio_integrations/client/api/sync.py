@@ -78,9 +78,6 @@ from lmstudio_integrations.types.models import (
 )
 from lmstudio_integrations.types.results import PredictionResult
 
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.api.decisions.sync import DecisionNamespace
-
 
 class Handle(BaseModelHandle[ModelT_co]):
     """A model of any kind."""
@@ -486,7 +483,7 @@ class EmbeddingNamespace(ModelNamespace[EmbeddingModel, DownloadedEmbeddingModel
         return EmbeddingModel(Embedder(self._context, state))
 
 
-def _decisions(context: ClientContext) -> "DecisionNamespace":
+def _decisions(context: ClientContext) -> "lms.DecisionNamespace":
     """Return the decision models: `client.decision`."""
     with door("decisions and rerankers"):
         from lmstudio_integrations.client.api.decisions.sync import DecisionNamespace  # noqa: PLC0415 - a leaf
@@ -600,7 +597,7 @@ class Client(BaseClient):
         return EmbeddingNamespace(self._context)
 
     @property
-    def decision(self) -> "DecisionNamespace":
+    def decision(self) -> "lms.DecisionNamespace":
         """The decision models."""
         return _decisions(self._context)
 
