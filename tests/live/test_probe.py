@@ -35,6 +35,7 @@ PERMITTED = {
     "getLoadConfig",
     "getLocalFileAbsolutePath",
     "getModelInfo",
+    "listDownloadedModels",
     "listLoaded",
     "lmLinkStatus",
     "lmsiProbe",

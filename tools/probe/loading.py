@@ -26,6 +26,7 @@ def _load_parameter(context: ProbeContext, **members: Any) -> dict[str, Any]:
 
 @question("load", "load-model", "Which packets does a load send, and what does it report?")
 def load_main(context: ProbeContext) -> None:
+    context.client.llm.list_downloaded()  # what the server says of the file
     context.reference  # noqa: B018 - the instance has been loaded now, and described
 
 
