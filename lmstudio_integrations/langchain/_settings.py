@@ -92,17 +92,16 @@ _CONFIGS = {"prediction_config", "load_config"}
 """The fields that hold several settings."""
 
 
-def identity(values: Mapping[str, Any], kind: type[BaseModel], *, host: bool = False) -> dict[str, Any]:
-    """Return the fields of a kind of model that are set, as plain data; with `host`, also the resolved address."""
+def identity(values: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
+    """Return the fields of a kind of model that are set, as plain data, with the resolved address as host."""
     identifying: dict[str, Any] = {"model": values["model"]}
     for name in kind.model_fields:
         if values[name] is not None and name not in _NOT_IDENTIFYING:
             identifying[name] = values[name].to_dict() if name in _CONFIGS else values[name]
-    if host:
-        with suppress(LMStudioValueError):  # the call itself raises it
-            resolved = addresses.resolved_hosts(values["host"])
-            if resolved != (None,):
-                identifying["host"] = resolved[0] if len(resolved) == 1 else resolved
+    with suppress(LMStudioValueError):  # the call itself raises it
+        resolved = addresses.resolved_hosts(values["host"])
+        if resolved != (None,):
+            identifying["host"] = resolved[0] if len(resolved) == 1 else resolved
     return identifying
 
 

@@ -409,7 +409,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             "any_model": values["model"] is None and uuid4().hex,  # another one may respond next time
             "class": type(self).__name__,
             "output_version": values.get("output_version"),
-            "settings": sorted(_settings.identity(values, type(self), host=True).items()),
+            "settings": sorted(_settings.identity(values, type(self)).items()),
             "call": sorted((name, value) for name, value in kwargs.items() if name in others),
         }
         return repr(parts)

@@ -56,11 +56,6 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
 
     streaming: _settings.Streaming = None
 
-    @property
-    def _identifying_params(self) -> dict[str, Any]:
-        """All settings that change the response; core makes the cache key of them."""
-        return _settings.identity(vars(self), type(self), host=True)
-
     # Settings of a call -----------------------------------------------------------------------------------------------
 
     def generate(

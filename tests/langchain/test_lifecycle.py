@@ -204,6 +204,11 @@ def test_whichever_model_is_loaded_is_never_cached(
     assert len(server.predictions) == 5
 
 
+@pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM])
+def test_tracers_see_the_resolved_address(adapter: Any) -> None:
+    assert adapter(model=CHAT, host="http://box/v1").dict()["host"] == "ws://box:1234"
+
+
 def test_what_is_known_of_a_model_is_no_secret_and_stays_with_the_object(server: Server) -> None:
     llm = ChatLMStudio(model=CHAT, host=server.address, headers={"X-Proxy": TOKEN}).load()
     assert TOKEN not in json.dumps(vars(llm), default=str)
