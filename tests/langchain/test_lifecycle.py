@@ -206,7 +206,7 @@ def test_whichever_model_is_loaded_is_never_cached(
 
 @pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM])
 def test_tracers_see_the_resolved_address(adapter: Any) -> None:
-    assert adapter(model=CHAT, host="http://box/v1").dict()["host"] == "ws://box:1234"
+    assert adapter(model=CHAT, host="http://box/v1")._identifying_params["host"] == "ws://box:1234"
 
 
 def test_what_is_known_of_a_model_is_no_secret_and_stays_with_the_object(server: Server) -> None:
