@@ -1,6 +1,7 @@
 """How to embed, as both frameworks share it, and the check of texts."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -10,8 +11,8 @@ from lmstudio_integrations._adapters.settings import AuxiliaryModelSettings
 from lmstudio_integrations._adapters.settings_types import EmbeddingLoadConfig
 from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.client.support.arguments import list_of
-from lmstudio_integrations.client.transport.flows import arun, run
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
+from lmstudio_integrations.client.transport.flows import Flow, arun, run
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.config import ModelKind
@@ -66,27 +67,21 @@ class EmbeddingSettings(AuxiliaryModelSettings):
             of_family.query if query is None else query, of_family.document if document is None else document
         )
 
+    @abstractmethod
     def _request(self, prefix: str, texts: list[str]) -> EmbeddingRequest:
         """Return the request for the vectors of texts, in the words of the framework."""
-        raise NotImplementedError
 
     def _embed(self, prefix: str, texts: list[str]) -> list[list[float]]:
         """Return the vectors of texts. For no text, no request is made."""
-        if not texts:
-            return []
-        vectors = self._model(Embedder).vectors_of_long(
-            self._request(prefix, texts), max_concurrency=self._batches_at_once
-        )
-        return self._shortened(run(vectors), texts)
+        return self._shortened(run(self._vectors(prefix, texts, ThreadMailbox)), texts) if texts else []
 
     async def _aembed(self, prefix: str, texts: list[str]) -> list[list[float]]:
         """Return the vectors of texts; see `_embed`."""
-        if not texts:
-            return []
-        vectors = self._model(Embedder, LoopMailbox).vectors_of_long(
-            self._request(prefix, texts), max_concurrency=self._batches_at_once
-        )
-        return self._shortened(await arun(vectors), texts)
+        return self._shortened(await arun(self._vectors(prefix, texts, LoopMailbox)), texts) if texts else []
+
+    def _vectors(self, prefix: str, texts: list[str], mailbox_type: type[Mailbox]) -> Flow[list[list[float]]]:
+        request = self._request(prefix, texts)
+        return self._model(Embedder, mailbox_type).vectors_of_long(request, max_concurrency=self._batches_at_once)
 
     def _shortened(self, vectors: list[list[float]], texts: Sequence[str]) -> list[list[float]]:
         """Return vectors of as many numbers as `dimensions` says.
