@@ -268,7 +268,8 @@ def simulation(seed: int = 0) -> Generator[SimulatedLoop]:
             patch.object(io_thread.IOThread, "start_loop", lambda _: (loop, threading.current_thread())),
             patch.object(IOThread, "_current", None),
         ):
-            IOThread._current = IOThread()
+            IOThread._current = io = IOThread()
+            io._runner = threading.get_ident()
             yield loop
     finally:
         asyncio.set_event_loop(None)

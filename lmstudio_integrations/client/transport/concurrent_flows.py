@@ -33,10 +33,15 @@ class _RelayMailbox(Mailbox):
             BaseException: The error of the call.
         """
         batch = self.pop_all()
-        if batch is None and not self._must_wait():
+        if batch is None and not self.must_wait():
             self._waiting = False
             batch = self.pop_all()
         return batch
+
+    @property
+    def owner(self) -> int | None:
+        """The thread in which the caller of all concurrent flows waits; `None` for a coroutine."""
+        return self.common.owner
 
     def runs_with(self, other: Mailbox) -> bool:
         """Whether both belong to flows of one caller, each of which runs while the other waits."""

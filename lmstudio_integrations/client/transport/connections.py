@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
 from lmstudio_integrations.client.transport.listener import ConnectionReport
-from lmstudio_integrations.client.transport.mailboxes import IOTask
+from lmstudio_integrations.client.transport.mailboxes import IOTask, Mailbox
 from lmstudio_integrations.client.transport.socket_session import (
     Guests,
     SocketSession,
@@ -25,7 +25,7 @@ from lmstudio_integrations.client.transport.socket_session import (
     dead_socket_error,
 )
 from lmstudio_integrations.protocol.endpoints import Namespace
-from lmstudio_integrations.protocol.exchange import Exchange, InstanceQueues, Timeouts
+from lmstudio_integrations.protocol.exchange import Exchange, InstanceQueues, Receiver, Timeouts
 from lmstudio_integrations.protocol.session import ClientSession
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -126,6 +126,10 @@ class Connection:
         current = self._current
         if current is not None and current.is_outdated and not current.session.has_callers:
             self._retire()
+
+    def receivers(self) -> list[Receiver]:
+        """Return the receivers of the open calls."""
+        return [] if self._current is None else self._current.session.receivers
 
     @property
     def unused(self) -> bool:
@@ -296,7 +300,7 @@ class Connections:
         connections = _connections_of.get(io)
         if connections is None:
             connections = _connections_of.setdefault(io, cls())  # in one step: two threads may make the first call
-            io.on_exit = connections.close
+            io.on_exit, io.callers = connections.close, connections.callers
         return connections
 
     @on_io_thread
@@ -328,6 +332,15 @@ class Connections:
         for key, connection in list(self._connections.items()):
             connection.close_client(client_id)
             self._forget(key)
+
+    def callers(self) -> Iterator[int | None]:
+        """Yield the thread of each caller who waits; `None` for a coroutine."""
+        for connection in self._connections.values():
+            for receiver in connection.receivers():
+                if isinstance(receiver, Mailbox):
+                    yield receiver.owner
+        for task in self.tasks:
+            yield task.mailbox.owner
 
     async def close(self) -> None:
         """Close every socket."""

@@ -36,6 +36,10 @@ class GreenletIOThread(IOThread):
         original("_thread", "start_new_thread")(make_loop, ())
         return started.get()
 
+    def can_lead(self) -> bool:
+        """Return that greenlets never run the loop: they share a thread with others."""
+        return False
+
     def make_signal(self) -> Any:
         """Return a queue on which the calling greenlet waits for the I/O thread."""
         return _Signal()

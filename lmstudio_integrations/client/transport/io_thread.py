@@ -1,26 +1,33 @@
-"""The one thread that owns every socket of the process, and its event loop.
+"""The event loop that owns every socket of the process, and the thread that runs it unless a caller leads.
 
-Everything that touches a session or a socket runs here. Callers submit work with `submit`, which never blocks. No user
-code runs here. A forked child gets a thread of its own; it neither writes to the parent's sockets nor closes them.
-`client_context.py` starts the thread; it runs `connections.py` and wakes the callers in `mailboxes.py`.
+Everything that touches a session or a socket runs in this loop, in one thread at a time: in the I/O thread, or in that
+of a sync caller who waits alone (`IOThread.lead`; docs/internals/threads.md). Callers submit work with `submit`, which
+never blocks. No user code runs in the loop. A forked child gets a loop and a thread of its own; it neither writes to
+the parent's sockets nor closes them. `client_context.py` starts the thread; it runs `connections.py` and wakes the
+callers in `mailboxes.py`.
 """
 
 import asyncio
 import atexit
 import os
+import selectors
+import signal
 import sys
 import threading
 import time
 from _thread import start_new_thread
-from collections.abc import Callable, Coroutine, Generator
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager
 from contextvars import Context
 from functools import wraps
-from queue import SimpleQueue
-from typing import Any, ParamSpec, TypeVar
+from importlib import import_module
+from queue import Empty, SimpleQueue
+from typing import Any, ParamSpec, Protocol, TypeVar, TypeVarTuple, Unpack
 
 from lmstudio_integrations._support.leaves import door
 
+ArgumentsT = TypeVarTuple("ArgumentsT")
 ParametersT = ParamSpec("ParametersT")
 ResultT = TypeVar("ResultT")
 
@@ -33,6 +40,16 @@ EXIT_DEADLINE = 1.0
 YIELD = 0.001
 """Seconds for which `yield_to` waits at most."""
 
+SLICE = 0.1
+"""Seconds for which a caller reads directly before it lets the timers of the loop run."""
+
+REST = 0.1
+"""Seconds without a caller that leads after which the thread runs the loop again."""
+
+_signal: Any = import_module("_signal")
+"""What `signal` wraps: its enumerations would cost 16 µs for each token of a stream, and 70 for each call."""
+
+_OTHER_SIGNALS = tuple(signal.valid_signals() - {signal.SIGINT})
 
 _NAME = "lmstudio-io"
 
@@ -89,8 +106,75 @@ def _run(function: Callable[[], ResultT], ended: SimpleQueue[Callable[[], Result
     ended.put(end)
 
 
+def _signals_allow_that() -> bool:
+    """Return whether the event loop may run in the calling thread, for all that handlers of signals do there.
+
+    They run in the main thread only. The exception of Ctrl-C can be kept back; any other handler may raise, or make a
+    call, in the middle of a step of the loop.
+    """
+    if threading.get_ident() != threading.main_thread().ident:
+        return True
+    others: Iterable[Any] = map(_signal.getsignal, _OTHER_SIGNALS)
+    return _signal.getsignal(signal.SIGINT) is signal.default_int_handler and not any(map(callable, others))
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop that knows whether all that was due in it is done.
+
+    A caller who reads a stream may then wait and read without a turn of the loop.
+    """
+
+    def __init__(self) -> None:
+        self.selector = selectors.DefaultSelector()
+        self.has_work: bool = False
+        """Whether anything was scheduled since this was set to false."""
+        super().__init__(self.selector)
+
+    def call_soon(
+        self,
+        callback: Callable[[Unpack[ArgumentsT]], object],
+        *args: *ArgumentsT,
+        context: Context | None = None,
+    ) -> asyncio.Handle:
+        """Schedule a callback."""
+        self.has_work = True
+        return super().call_soon(callback, *args, context=context)
+
+
+class DirectSocket(Protocol):
+    """A socket that may be read without a turn of the loop."""
+
+    def read_now(self, descriptor: int) -> bool:
+        """Read what has arrived, and deliver it; return whether that could be done."""
+        ...
+
+
+class Leader(Protocol):
+    """A caller who waits in a thread, and may run the loop meanwhile."""
+
+    @property
+    def owner(self) -> int | None:
+        """The thread."""
+
+    done: bool
+    """Whether nothing more arrives for the caller."""
+
+    def must_wait(self) -> bool:
+        """Announce that the caller waits; return whether it must."""
+        ...
+
+    def wake(self) -> None:
+        """Wake the caller, who does not run the loop."""
+
+
 class IOThread:
-    """A daemon thread that runs an event loop; started on first use."""
+    """An event loop, and a daemon thread that runs it; started on first use.
+
+    One thread runs the loop at a time: who holds `_turn`. A sync caller who reads a stream, and whom alone the loop
+    serves, runs it while it waits, so that a token passes one thread. The I/O thread rests meanwhile. It takes its turn
+    when something is submitted, when another caller has to be served, when the stream has ended, and when the caller
+    has not led for `REST` seconds.
+    """
 
     _current: "IOThread | None" = None
     _lock = threading.Lock()
@@ -108,9 +192,27 @@ class IOThread:
         """Objects that all clients of one server share, see `ClientContext.shared`; empty again in a forked child."""
         self.on_exit: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Called when the process exits, to close the connections."""
+        self.callers: Callable[[], Iterable[int | None]] = tuple
+        """Returns the thread of each caller that the loop serves, `None` for a coroutine; called in the loop."""
+        self.leader: Leader | None = None
+        """The caller who runs the loop."""
         self._pending_wakes: list[Callable[[], None]] | None = None
         self._context = Context()
         """Empty: what runs here serves all callers, so it has the context variables of none."""
+        self._inbox: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._turn = threading.Lock()
+        self._runner: int | None = None
+        """The thread that runs the loop."""
+        self._turns = 0
+        """How often a caller has led."""
+        self._alone: int | None = None
+        """The thread in which all callers wait that the loop serves, as far as that is known."""
+        self._offered: Leader | None = None
+        self.direct_sockets: dict[int, DirectSocket] = {}
+        """The sockets without encryption, by their descriptors."""
+        self._needed = SimpleQueue[None]()
+        """Wakes the thread while it rests; finalizers may call its `put`."""
+        self._ending = False
         self.loop: asyncio.AbstractEventLoop
         self.thread: threading.Thread
         self.loop, self.thread = self.start_loop()
@@ -156,7 +258,7 @@ class IOThread:
 
     def start_loop(self) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
         """Return a new event loop, and the thread in which `run` runs it."""
-        loop = asyncio.new_event_loop()
+        loop = asyncio.new_event_loop() if sys.platform == "win32" else _Loop()
         thread = threading.Thread(target=self.run, args=(loop,), name=_NAME, daemon=True)
         thread.start()
         return loop, thread
@@ -171,38 +273,173 @@ class IOThread:
 
     @property
     def is_current(self) -> bool:
-        """Whether who asks runs on the thread, if only because it collects garbage there."""
-        return threading.current_thread() is self.thread
+        """Whether who asks runs in the loop, if only because it collects garbage there."""
+        return self._runner == threading.get_ident()
 
     def submit(self, function: Callable[..., Any], *args: Any) -> None:
-        """Run a function on the thread, soon. May be called from any thread, from finalizers too."""
-        if not self.stopped:
+        """Run a function in the loop, soon. May be called from any thread, from finalizers too."""
+        if self.stopped:
+            return
+        self._inbox.append((function, args))
+        # Read after that: a thread that leaves the loop looks into the inbox after it has changed this.
+        if self._runner is not None:
             try:  # noqa: SIM105 - `suppress` is three calls
-                self.loop.call_soon_threadsafe(function, *args, context=self._context)
+                self.loop.call_soon_threadsafe(self._run_inbox, context=self._context)
             except RuntimeError:  # the loop may be closing
                 pass
+        else:
+            self._needed.put(None)
+
+    def _run_inbox(self) -> None:
+        while self._inbox:
+            function, args = self._inbox.popleft()
+            self._alone = None  # it may begin a call
+            try:
+                function(*args)
+            except Exception as error:  # noqa: BLE001 - it must not keep others from running
+                self.loop.call_exception_handler({"message": f"{function!r} failed", "exception": error})
 
     def yield_to(self) -> None:
-        """Let the thread do what was submitted, for at most `YIELD`.
+        """Let what was submitted be done: here, if no thread runs the loop, else there, for at most `YIELD`.
 
-        It was woken, but with the GIL one thread runs at a time, and the calling one may go on for 5 ms. Returns at
-        once on the thread itself.
+        The I/O thread was woken, but with the GIL one thread runs at a time, and the calling one may go on for 5 ms.
+        Returns at once in the loop itself.
         """
         if self.stopped or self.is_current:
+            return
+        if self._runner is None and self.can_lead() and self.lead():
             return
         done = threading.Lock()
         done.acquire()
         self.submit(done.release)
         done.acquire(timeout=YIELD)
 
+    # Who runs the loop ------------------------------------------------------------------------------------------------
+
+    def can_lead(self) -> bool:
+        """Return whether the calling thread may run the loop while it waits."""
+        return isinstance(self.loop, _Loop) and _signals_allow_that()
+
+    def lead(self, leader: Leader | None = None) -> bool:
+        """Run the loop in the calling thread until its caller is woken; without one, only what was submitted.
+
+        Ctrl-C raises its exception after that, and not in the middle of a step of the loop.
+
+        Returns:
+            Whether it was done; if not, another thread runs the loop.
+
+        Raises:
+            KeyboardInterrupt: If Ctrl-C was pressed meanwhile.
+        """
+        if self._runner is not None or asyncio._get_running_loop() is not None:  # noqa: SLF001 - the public one raises
+            return False
+        if threading.get_ident() != threading.main_thread().ident:
+            return self._lead(leader)
+        interrupts: list[int] = []
+
+        def interrupt(number: int, _frame: object) -> None:
+            interrupts.append(number)
+            self.submit(self.loop.stop)
+
+        _signal.signal(signal.SIGINT, interrupt)
+        try:
+            has_led = self._lead(leader)
+        finally:
+            _signal.signal(signal.SIGINT, signal.default_int_handler)
+        if interrupts:
+            signal.default_int_handler(signal.SIGINT, None)
+        return has_led
+
+    def _lead(self, leader: Leader | None) -> bool:
+        if not self._turn.acquire(blocking=False):
+            return False
+        me, is_needed = threading.get_ident(), True
+        try:
+            if self._ending:
+                return False
+            self._runner, self.leader = me, leader
+            self._turns += 1
+            if leader is None:
+                self.loop.stop()
+            else:
+                self._read_directly(leader)
+            if leader is None or leader.must_wait():
+                self._run_loop()
+            is_needed = leader is not None and (leader.done or not self._is_alone(me))
+        except BaseException:
+            # Raised from outside into this thread, and perhaps in the middle of a step: nothing is lost in silence.
+            self.submit(self._close_connections)
+            raise
+        finally:
+            self._runner = self.leader = None
+            self._turn.release()
+            if self._inbox or is_needed:
+                self._needed.put(None)
+        return True
+
+    def _read_directly(self, leader: Leader) -> None:
+        """Wait and read for a caller who reads a stream, as long as nothing else happens.
+
+        A turn of the loop costs a token that comes alone 50 to 100 µs, because its code is in no cache then.
+        """
+        loop = self.loop
+        assert isinstance(loop, _Loop), "no caller leads in another one"
+        while loop.has_work:  # let all be done that was scheduled meanwhile
+            loop.has_work = False
+            loop.stop()
+            loop.run_forever()
+        while not self._inbox and leader.must_wait():
+            ready = loop.selector.select(SLICE)
+            if len(ready) != 1 or ready[0][1] != selectors.EVENT_READ:
+                return
+            socket = self.direct_sockets.get(ready[0][0].fd)
+            if socket is None or not socket.read_now(ready[0][0].fd) or loop.has_work:
+                return
+
+    def _run_loop(self) -> None:
+        if self._inbox:
+            self.loop.call_soon(self._run_inbox, context=self._context)
+        self.loop.run_forever()
+
+    def _is_alone(self, thread: int | None) -> bool:
+        """Return whether all callers that the loop serves wait in one thread."""
+        if self._alone != thread and all(caller == thread for caller in self.callers()):
+            self._alone = thread
+        return self._alone == thread
+
+    @on_io_thread
+    def offer_turn(self, leader: Leader) -> None:
+        """Let a caller lead from now on if it waits alone."""
+        if self._is_alone(leader.owner):
+            self._offered = leader
+            self.loop.stop()
+
+    def ensure_running(self) -> None:
+        """Wake the I/O thread if no thread runs the loop."""
+        if self._runner is None:
+            self._needed.put(None)
+
+    def _rest(self) -> None:
+        """Let callers lead; return when the thread is needed."""
+        turns, is_needed = -1, False
+        while not is_needed and (turns != self._turns or self._runner is not None):
+            turns = self._turns
+            try:
+                self._needed.get(timeout=REST)
+                is_needed = True
+                while True:
+                    self._needed.get_nowait()
+            except Empty:
+                pass
+
     @on_io_thread
     def hold_wakes(self) -> None:
-        """Wake no caller before the running step of the loop has ended, so that each wakes once per batch."""
-        if self._pending_wakes is None:
-            self._pending_wakes = []
-            self.loop.call_soon(self._release_wakes)
+        """Wake no caller before `release_wakes`, so that each wakes once per batch."""
+        self._pending_wakes = []
 
-    def _release_wakes(self) -> None:
+    @on_io_thread
+    def release_wakes(self) -> None:
+        """Wake the callers for whom something has arrived."""
         wakes, self._pending_wakes = self._pending_wakes or (), None
         for wake in wakes:
             wake()
@@ -238,25 +475,43 @@ class IOThread:
 
     def end(self) -> None:
         """Close everything and end the thread; takes at most twice `EXIT_DEADLINE`."""
-        asyncio.run_coroutine_threadsafe(self._close(), self.loop)
+        self.submit(self._close)
         self.join(EXIT_DEADLINE * 2)
 
-    async def _close(self) -> None:
-        if self.on_exit is not None:
-            await asyncio.wait([asyncio.ensure_future(self.on_exit())], timeout=EXIT_DEADLINE)
-        self.loop.stop()
+    def _close_connections(self) -> "asyncio.Future[Any]":
+        closing: Coroutine[Any, Any, None] = asyncio.sleep(0) if self.on_exit is None else self.on_exit()
+        return asyncio.ensure_future(asyncio.wait([asyncio.ensure_future(closing)], timeout=EXIT_DEADLINE))
+
+    def _close(self) -> None:
+        def end(_: object) -> None:
+            self._ending = True
+            self.loop.stop()
+
+        self._close_connections().add_done_callback(end)
 
     def run(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Run the event loop in the calling thread until it is stopped, and close it."""
+        """Run the event loop in the calling thread, unless callers lead, until it is stopped for good; and close it."""
+        self.loop = loop  # this thread may be faster than the one that starts it
         asyncio.set_event_loop(loop)
         try:
-            loop.run_forever()
+            while not self._ending:
+                with self._turn:
+                    self._runner = threading.get_ident()
+                    self._run_loop()
+                    self._runner = None
+                offered, self._offered = self._offered, None
+                if offered is not None:
+                    offered.wake()
+                    if not self._inbox:
+                        self._rest()
         finally:
-            try:
-                self._drain()
-            finally:
-                self.stopped = True
-                self.loop.close()
+            with self._turn:
+                self._runner = threading.get_ident()
+                try:
+                    self._drain()
+                finally:
+                    self.stopped = True
+                    self.loop.close()
 
     def _drain(self) -> None:
         """Cancel and await the remaining tasks, so that none is destroyed while it is pending."""

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
-from threading import current_thread
+from threading import current_thread, get_ident
 from typing import Any, Generic
 
 from lmstudio_integrations.client.transport.flows import Flow, T
@@ -162,6 +162,11 @@ class Mailbox(ABC):
         """Whether the caller belongs to the parent of a fork."""
         return self._io.belongs_to_parent
 
+    @property
+    def owner(self) -> int | None:
+        """The thread in which the caller waits; `None` for a coroutine."""
+        return None
+
     def runs_with(self, other: "Mailbox") -> bool:  # noqa: ARG002 - concurrent flows use it
         """Whether the caller waits for both at once."""
         return False
@@ -170,7 +175,7 @@ class Mailbox(ABC):
         """Whether waiting here blocks another caller: one in the event loop that this thread runs."""
         return self.loop is None and other.loop is not None and other.loop is running_loop()
 
-    def _must_wait(self) -> bool:
+    def must_wait(self) -> bool:
         """Announce that the caller waits; return whether it must.
 
         The order matters: an item that was put before the announcement woke nobody and is seen by the check; one that
@@ -195,13 +200,22 @@ class Mailbox(ABC):
 
 
 class ThreadMailbox(Mailbox):
-    """For a thread."""
+    """For a thread. Who reads a stream runs the event loop itself while it waits, if the loop serves nobody else."""
 
-    __slots__ = ("_signal",)
+    __slots__ = ("_can_lead", "_has_asked", "_has_waited", "_owner", "_signal")
 
     def __init__(self, io: IOThread) -> None:
         super().__init__(io)
+        self._owner = get_ident()
         self._signal: Any = None
+        self._has_waited = False
+        self._can_lead: bool | None = None
+        self._has_asked = False
+
+    @property
+    def owner(self) -> int | None:
+        """The thread in which the caller waits."""
+        return self._owner
 
     def wait(self) -> list[Any]:
         """Return what has arrived, at least one item; an empty list at the end.
@@ -217,16 +231,37 @@ class ThreadMailbox(Mailbox):
         # Made late, because most calls of a batch get their response while the caller waits for another one.
         signal = self._signal = self._signal or self._io.make_signal()
         while batch is None:
-            if self._must_wait():
+            if self.must_wait() and not (self._has_waited and self._has_led()):
                 with contextlib.suppress(queue.Empty):
                     signal.get(timeout=SLICE)
             self._waiting = False
             batch = self.pop_all()
+        self._has_waited = True  # who waits again reads a stream
         return batch
 
-    def _wake(self) -> None:
-        assert self._signal is not None, "only a caller who waits is woken"
+    def _has_led(self) -> bool:
+        """Run the event loop until something arrives, and return true; or ask for that once."""
+        io, owner = self._io, get_ident()
+        if self._can_lead is None or self._owner != owner:
+            self._owner, self._can_lead = owner, io.can_lead()
+        if self._can_lead and io.lead(self):
+            self._has_asked = False
+            return True
+        if self._can_lead and not self._has_asked and running_loop() is None:
+            self._has_asked = True
+            io.submit(io.offer_turn, self)
+        io.ensure_running()
+        return False
+
+    def wake(self) -> None:
+        """Wake the caller, who does not run the loop."""
         self._signal.put(None)
+
+    def _wake(self) -> None:
+        if self._io.leader is self:
+            self._io.loop.stop()
+        else:
+            self.wake()
 
 
 class LoopMailbox(Mailbox):
@@ -244,7 +279,7 @@ class LoopMailbox(Mailbox):
         while (batch := self.pop_all()) is None:
             self._future = self._loop.create_future()
             try:
-                if self._must_wait():
+                if self.must_wait():
                     await self._future
             finally:
                 self._future = None

@@ -206,6 +206,31 @@ class SocketSession:
                 other.close(dead_socket_error)
         return True
 
+    def _receive(self, io: IOThread, messages: list[bytes]) -> None:
+        """Deliver messages that arrived together; wake their callers after the last."""
+        now = time.monotonic()
+        io.hold_wakes()
+        try:
+            for message in messages:
+                self.session.receive(message, now)
+        except Exception as problem:  # noqa: BLE001 - it ends the session
+            self._note(problem)
+            self.task.cancel()
+        finally:
+            io.release_wakes()
+
+    def _note(self, problem: Exception) -> None:
+        """Note with which error the session ends."""
+        size = None if self._socket is None else self._socket.rejected_size
+        if isinstance(problem, LMStudioAuthenticationError):
+            problem = add_suggestion(problem, self._target.advice_after_rejection(self.found))
+        if isinstance(problem, LMStudioError):
+            self.make_error = partial(copy_of, problem)
+        elif size is None:
+            self.make_error = partial(_lost_error, problem)
+        else:
+            self.make_error = partial(_too_large, self._target, size)
+
     async def _run(self) -> None:
         """Connect, authenticate, and read until the socket is lost or closed."""
         session = self.session
@@ -216,19 +241,15 @@ class SocketSession:
             if self._report is not None:
                 self._report.end()
             io = IOThread.current()
+            socket.on_messages = receive = partial(self._receive, io)
+            if socket.descriptor is not None:
+                io.direct_sockets[socket.descriptor] = socket
             while True:
-                message = await socket.read()
-                io.hold_wakes()
-                session.receive(message, time.monotonic())
+                receive([await socket.read()])
         except asyncio.CancelledError:
             pass
-        except LMStudioAuthenticationError as problem:
-            self.make_error = partial(copy_of, add_suggestion(problem, self._target.advice_after_rejection(self.found)))
-        except LMStudioError as problem:
-            self.make_error = partial(copy_of, problem)
         except Exception as problem:  # noqa: BLE001 - any failure of the socket is the error of all waiting callers
-            size = None if self._socket is None else self._socket.rejected_size
-            self.make_error = partial(_lost_error, problem) if size is None else partial(_too_large, self._target, size)
+            self._note(problem)
         finally:
             if self._guest is not None:
                 self._guest.sockets.discard(self)

@@ -170,7 +170,7 @@ def test_io_threads_start_once_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(5):
         monkeypatch.setattr(IOThread, "_current", None)
         (io,) = set(together(THREADS, lambda _number: IOThread.current()))
-        io.loop.call_soon_threadsafe(io.loop.stop)
+        io.end()
         io.thread.join(600)
         assert io.stopped
         io.submit(lambda: None)  # does nothing

@@ -18,7 +18,7 @@ def test_the_loop_is_closed_although_its_last_tasks_cannot_be_cancelled(monkeypa
 
     io = IOThread()
     monkeypatch.setattr(io.loop, "shutdown_asyncgens", fail)
-    io.submit(io.loop.stop)
+    io.end()
     io.thread.join(600)
     assert io.stopped
     assert io.loop.is_closed()
@@ -47,6 +47,7 @@ async def test_a_loop_that_cannot_be_woken_delays_no_other_caller() -> None:
         io.hold_wakes()
         broken.finish(None)
         healthy.finish(None)
+        io.release_wakes()
 
     io.submit(finish_together)
     assert await waiting == []
