@@ -10,8 +10,6 @@ callers in `mailboxes.py`.
 import asyncio
 import atexit
 import os
-import selectors
-import signal
 import sys
 import threading
 import time
@@ -21,13 +19,12 @@ from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager
 from contextvars import Context
 from functools import wraps
-from importlib import import_module
 from queue import Empty, SimpleQueue
-from typing import Any, ParamSpec, Protocol, TypeVar, TypeVarTuple, Unpack
+from typing import Any, ParamSpec, TypeVar
 
 from lmstudio_integrations._support.leaves import door
+from lmstudio_integrations.client.transport.loop import ClientLoop, InterruptHolder, Leader, is_inside_of_a_loop
 
-ArgumentsT = TypeVarTuple("ArgumentsT")
 ParametersT = ParamSpec("ParametersT")
 ResultT = TypeVar("ResultT")
 
@@ -40,16 +37,8 @@ EXIT_DEADLINE = 1.0
 YIELD = 0.001
 """Seconds for which `yield_to` waits at most."""
 
-SLICE = 0.1
-"""Seconds for which a caller reads directly before it lets the timers of the loop run."""
-
 REST = 0.1
 """Seconds without a caller that leads after which the thread runs the loop again."""
-
-_signal: Any = import_module("_signal")
-"""What `signal` wraps: its enumerations would cost 16 µs for each token of a stream, and 70 for each call."""
-
-_OTHER_SIGNALS = tuple(signal.valid_signals() - {signal.SIGINT})
 
 _NAME = "lmstudio-io"
 
@@ -106,67 +95,6 @@ def _run(function: Callable[[], ResultT], ended: SimpleQueue[Callable[[], Result
     ended.put(end)
 
 
-def _signals_allow_that() -> bool:
-    """Return whether the event loop may run in the calling thread, for all that handlers of signals do there.
-
-    They run in the main thread only. The exception of Ctrl-C can be kept back; any other handler may raise, or make a
-    call, in the middle of a step of the loop.
-    """
-    if threading.get_ident() != threading.main_thread().ident:
-        return True
-    others: Iterable[Any] = map(_signal.getsignal, _OTHER_SIGNALS)
-    return _signal.getsignal(signal.SIGINT) is signal.default_int_handler and not any(map(callable, others))
-
-
-class _Loop(asyncio.SelectorEventLoop):
-    """A loop that knows whether all that was due in it is done.
-
-    A caller who reads a stream may then wait and read without a turn of the loop.
-    """
-
-    def __init__(self) -> None:
-        self.selector = selectors.DefaultSelector()
-        self.has_work: bool = False
-        """Whether anything was scheduled since this was set to false."""
-        super().__init__(self.selector)
-
-    def call_soon(
-        self,
-        callback: Callable[[Unpack[ArgumentsT]], object],
-        *args: *ArgumentsT,
-        context: Context | None = None,
-    ) -> asyncio.Handle:
-        """Schedule a callback."""
-        self.has_work = True
-        return super().call_soon(callback, *args, context=context)
-
-
-class DirectSocket(Protocol):
-    """A socket that may be read without a turn of the loop."""
-
-    def read_now(self, descriptor: int) -> bool:
-        """Read what has arrived, and deliver it; return whether that could be done."""
-        ...
-
-
-class Leader(Protocol):
-    """A caller who waits in a thread, and may run the loop meanwhile."""
-
-    @property
-    def owner(self) -> int | None:
-        """The thread."""
-
-    done: bool
-    """Whether nothing more arrives for the caller."""
-
-    def must_wait(self) -> bool:
-        """Announce that the caller waits; return whether it must."""
-        ...
-
-    def wake(self) -> None:
-        """Wake the caller, who does not run the loop."""
-
-
 class IOThread:
     """An event loop, and a daemon thread that runs it; started on first use.
 
@@ -208,8 +136,8 @@ class IOThread:
         self._alone: int | None = None
         """The thread in which all callers wait that the loop serves, as far as that is known."""
         self._offered: Leader | None = None
-        self.direct_sockets: dict[int, DirectSocket] = {}
-        """The sockets without encryption, by their descriptors."""
+        self.interrupts = InterruptHolder(self._stop_soon)
+        """Holds Ctrl-C back while a caller leads in the main thread."""
         self._needed = SimpleQueue[None]()
         """Wakes the thread while it rests; finalizers may call its `put`."""
         self._ending = False
@@ -239,6 +167,7 @@ class IOThread:
         cls._lock = threading.Lock()
         if cls._current is not None:
             cls._current.belongs_to_parent = cls._current.stopped = True
+            cls._current.interrupts.release()
             cls._from_parent.append(cls._current)
             cls._current = None
 
@@ -258,7 +187,7 @@ class IOThread:
 
     def start_loop(self) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
         """Return a new event loop, and the thread in which `run` runs it."""
-        loop = asyncio.new_event_loop() if sys.platform == "win32" else _Loop()
+        loop = asyncio.new_event_loop() if sys.platform == "win32" else ClientLoop()
         thread = threading.Thread(target=self.run, args=(loop,), name=_NAME, daemon=True)
         thread.start()
         return loop, thread
@@ -307,7 +236,7 @@ class IOThread:
         """
         if self.stopped or self.is_current:
             return
-        if self._runner is None and self.can_lead() and self.lead():
+        if self._runner is None and not is_inside_of_a_loop() and self.can_lead() and self.lead():
             return
         done = threading.Lock()
         done.acquire()
@@ -318,12 +247,10 @@ class IOThread:
 
     def can_lead(self) -> bool:
         """Return whether the calling thread may run the loop while it waits."""
-        return isinstance(self.loop, _Loop) and _signals_allow_that()
+        return isinstance(self.loop, ClientLoop) and InterruptHolder.allows_loop()
 
     def lead(self, leader: Leader | None = None) -> bool:
         """Run the loop in the calling thread until its caller is woken; without one, only what was submitted.
-
-        Ctrl-C raises its exception after that, and not in the middle of a step of the loop.
 
         Returns:
             Whether it was done; if not, another thread runs the loop.
@@ -331,43 +258,30 @@ class IOThread:
         Raises:
             KeyboardInterrupt: If Ctrl-C was pressed meanwhile.
         """
-        if self._runner is not None or asyncio._get_running_loop() is not None:  # noqa: SLF001 - the public one raises
+        if self._runner is not None:
             return False
-        if threading.get_ident() != threading.main_thread().ident:
-            return self._lead(leader)
-        interrupts: list[int] = []
-
-        def interrupt(number: int, _frame: object) -> None:
-            interrupts.append(number)
-            self.submit(self.loop.stop)
-
-        _signal.signal(signal.SIGINT, interrupt)
-        try:
-            has_led = self._lead(leader)
-        finally:
-            _signal.signal(signal.SIGINT, signal.default_int_handler)
-        if interrupts:
-            signal.default_int_handler(signal.SIGINT, None)
-        return has_led
+        with self.interrupts.held():
+            return self._turn.acquire(blocking=False) and self._lead(leader)
 
     def _lead(self, leader: Leader | None) -> bool:
-        if not self._turn.acquire(blocking=False):
-            return False
-        me, is_needed = threading.get_ident(), True
+        """Run the loop, and let others do that from then on."""
+        me, is_needed, loop = threading.get_ident(), True, self.loop
         try:
-            if self._ending:
+            if self._ending or not isinstance(loop, ClientLoop):
                 return False
             self._runner, self.leader = me, leader
             self._turns += 1
+            if self._inbox:
+                loop.call_soon(self._run_inbox, context=self._context)
             if leader is None:
-                self.loop.stop()
+                loop.run_once()
             else:
-                self._read_directly(leader)
-            if leader is None or leader.must_wait():
-                self._run_loop()
+                loop.read_directly(leader)
+                if leader.must_wait():
+                    loop.run_forever()
             is_needed = leader is not None and (leader.done or not self._is_alone(me))
         except BaseException:
-            # Raised from outside into this thread, and perhaps in the middle of a step: nothing is lost in silence.
+            # Raised into this thread from outside, and perhaps in the middle of a step: nothing is lost in silence.
             self.submit(self._close_connections)
             raise
         finally:
@@ -377,29 +291,8 @@ class IOThread:
                 self._needed.put(None)
         return True
 
-    def _read_directly(self, leader: Leader) -> None:
-        """Wait and read for a caller who reads a stream, as long as nothing else happens.
-
-        A turn of the loop costs a token that comes alone 50 to 100 µs, because its code is in no cache then.
-        """
-        loop = self.loop
-        assert isinstance(loop, _Loop), "no caller leads in another one"
-        while loop.has_work:  # let all be done that was scheduled meanwhile
-            loop.has_work = False
-            loop.stop()
-            loop.run_forever()
-        while not self._inbox and leader.must_wait():
-            ready = loop.selector.select(SLICE)
-            if len(ready) != 1 or ready[0][1] != selectors.EVENT_READ:
-                return
-            socket = self.direct_sockets.get(ready[0][0].fd)
-            if socket is None or not socket.read_now(ready[0][0].fd) or loop.has_work:
-                return
-
-    def _run_loop(self) -> None:
-        if self._inbox:
-            self.loop.call_soon(self._run_inbox, context=self._context)
-        self.loop.run_forever()
+    def _stop_soon(self) -> None:
+        self.submit(self.loop.stop)
 
     def _is_alone(self, thread: int | None) -> bool:
         """Return whether all callers that the loop serves wait in one thread."""
@@ -497,7 +390,9 @@ class IOThread:
             while not self._ending:
                 with self._turn:
                     self._runner = threading.get_ident()
-                    self._run_loop()
+                    if self._inbox:
+                        loop.call_soon(self._run_inbox, context=self._context)
+                    loop.run_forever()
                     self._runner = None
                 offered, self._offered = self._offered, None
                 if offered is not None:

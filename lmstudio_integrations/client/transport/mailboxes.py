@@ -17,6 +17,7 @@ from typing import Any, Generic
 
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
+from lmstudio_integrations.client.transport.loop import is_inside_of_a_loop
 from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioConnectionLostError, LMStudioRuntimeError
 from lmstudio_integrations.protocol.session import client_closed
 
@@ -244,14 +245,14 @@ class ThreadMailbox(Mailbox):
         io, owner = self._io, get_ident()
         if self._can_lead is None or self._owner != owner:
             self._owner, self._can_lead = owner, io.can_lead()
-        if self._can_lead and io.lead(self):
-            self._has_asked = False
-            return True
-        if self._can_lead and not self._has_asked and running_loop() is None:
-            self._has_asked = True
+        if not self._can_lead or is_inside_of_a_loop():
+            io.ensure_running()
+            return False
+        has_led = io.lead(self)
+        if not (has_led or self._has_asked):
             io.submit(io.offer_turn, self)
-        io.ensure_running()
-        return False
+        self._has_asked = not has_led
+        return has_led
 
     def wake(self) -> None:
         """Wake the caller, who does not run the loop."""

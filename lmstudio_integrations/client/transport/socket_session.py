@@ -16,6 +16,7 @@ from lmstudio_integrations.client.transport.connect.opening import Socket, find_
 from lmstudio_integrations.client.transport.connect.records import announced_ports
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.listener import ConnectionReport
+from lmstudio_integrations.client.transport.loop import ClientLoop
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioConnectionLostError,
@@ -242,8 +243,8 @@ class SocketSession:
                 self._report.end()
             io = IOThread.current()
             socket.on_messages = receive = partial(self._receive, io)
-            if socket.descriptor is not None:
-                io.direct_sockets[socket.descriptor] = socket
+            if isinstance(io.loop, ClientLoop) and socket.descriptor is not None:
+                io.loop.direct_sockets[socket.descriptor] = socket
             while True:
                 receive([await socket.read()])
         except asyncio.CancelledError:
