@@ -301,7 +301,7 @@ class Cell(Observer):
         def retire(connection: Connection) -> bool:
             if connection._current is not None:
                 identities.add(connection._current.session._credentials[0])
-                connection._retire()
+                connection.drop()
             return True
 
         _wait_until(self.servers.stage, self.host, retire, "the I/O thread is stuck", get_args(Namespace))

@@ -23,6 +23,7 @@ from lmstudio_integrations.client.transport.socket_session import (
     SocketSession,
     closed_locally_error,
     dead_socket_error,
+    torn_error,
 )
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.exchange import Exchange, InstanceQueues, Receiver, Timeouts
@@ -125,7 +126,7 @@ class Connection:
         """Drop a socket that nobody waits for, if this machine's LM Studio is another one by now."""
         current = self._current
         if current is not None and current.is_outdated and not current.session.has_callers:
-            self._retire()
+            self.drop()
 
     def receivers(self) -> list[Receiver]:
         """Return the receivers of the open calls."""
@@ -165,12 +166,12 @@ class Connection:
         self._current = self._check = self._timer = None
         self._on_socket_lost()
 
-    def _retire(self) -> None:
-        """Close an unused socket. It is dropped first, because a call may come before it has closed."""
+    def drop(self, make_error: Callable[[], BaseException] = closed_locally_error) -> None:
+        """Close the socket. It is forgotten first, because a call may come before it has closed."""
         current = self._current
         self._detach()
         if current is not None:
-            current.close()
+            current.close(make_error)
 
     # Liveness ---------------------------------------------------------------------------------------------------
 
@@ -189,7 +190,7 @@ class Connection:
         while not await current.responds_to_ping(ping_timeout):
             session.unanswered_since = session.unanswered_since or pinged_at
             if not session.has_callers:
-                self._retire()
+                self.drop()
                 return
             if await self._is_replaced(current, limit):
                 return
@@ -237,7 +238,7 @@ class Connection:
             exchange.finish(make_error())
         if current.session.in_flight:
             return False
-        self._retire()
+        self.drop()
         return True
 
     # Time -----------------------------------------------------------------------------------------------------------
@@ -272,7 +273,7 @@ class Connection:
         self._idle_since = self._idle_since or now
         remaining = max(self.keep_idle_by_client.values(), default=LINGER) - (now - self._idle_since)
         if remaining <= 0 or not session.ready:
-            self._retire()
+            self.drop()
             return
         delay = remaining if keepalive is None else min(remaining, max(keepalive - quiet, PING_TIMEOUT))
         if delay < math.inf:
@@ -300,7 +301,7 @@ class Connections:
         connections = _connections_of.get(io)
         if connections is None:
             connections = _connections_of.setdefault(io, cls())  # in one step: two threads may make the first call
-            io.on_exit, io.callers = connections.close, connections.callers
+            io.connections = connections
         return connections
 
     @on_io_thread
@@ -341,6 +342,11 @@ class Connections:
                     yield receiver.owner
         for task in self.tasks:
             yield task.mailbox.owner
+
+    def drop(self) -> None:
+        """Replace every socket, because a step of the loop may be torn; waiting callers get an error."""
+        for connection in list(self._connections.values()):
+            connection.drop(torn_error)
 
     async def close(self) -> None:
         """Close every socket."""

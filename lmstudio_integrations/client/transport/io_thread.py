@@ -15,12 +15,12 @@ import threading
 import time
 from _thread import start_new_thread
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from contextvars import Context
 from functools import wraps
 from queue import Empty, SimpleQueue
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations.client.transport.loop import ClientLoop, InterruptHolder, Leader, is_inside_of_a_loop
@@ -95,6 +95,20 @@ def _run(function: Callable[[], ResultT], ended: SimpleQueue[Callable[[], Result
     ended.put(end)
 
 
+class ServedConnections(Protocol):
+    """The connections of a loop."""
+
+    def callers(self) -> Iterable[int | None]:
+        """Return the thread of each caller who is served, `None` for a coroutine."""
+        ...
+
+    def drop(self) -> None:
+        """Replace every connection, because a step of the loop may be torn."""
+
+    async def close(self) -> None:
+        """Close every socket, because the process exits."""
+
+
 class IOThread:
     """An event loop, and a daemon thread that runs it; started on first use.
 
@@ -118,10 +132,8 @@ class IOThread:
         """Whether the process exits, although something may still run here."""
         self.shared: dict[Any, Any] = {}
         """Objects that all clients of one server share, see `ClientContext.shared`; empty again in a forked child."""
-        self.on_exit: Callable[[], Coroutine[Any, Any, None]] | None = None
-        """Called when the process exits, to close the connections."""
-        self.callers: Callable[[], Iterable[int | None]] = tuple
-        """Returns the thread of each caller that the loop serves, `None` for a coroutine; called in the loop."""
+        self.connections: ServedConnections | None = None
+        """What runs here, once a call was made."""
         self.leader: Leader | None = None
         """The caller who runs the loop."""
         self._pending_wakes: list[Callable[[], None]] | None = None
@@ -282,7 +294,8 @@ class IOThread:
             is_needed = leader is not None and (leader.done or not self._is_alone(me))
         except BaseException:
             # Raised into this thread from outside, and perhaps in the middle of a step: nothing is lost in silence.
-            self.submit(self._close_connections)
+            if self.connections is not None:
+                self.submit(self.connections.drop)
             raise
         finally:
             self._runner = self.leader = None
@@ -296,7 +309,8 @@ class IOThread:
 
     def _is_alone(self, thread: int | None) -> bool:
         """Return whether all callers that the loop serves wait in one thread."""
-        if self._alone != thread and all(caller == thread for caller in self.callers()):
+        callers = () if self.connections is None else self.connections.callers()
+        if self._alone != thread and all(caller == thread for caller in callers):
             self._alone = thread
         return self._alone == thread
 
@@ -371,16 +385,16 @@ class IOThread:
         self.submit(self._close)
         self.join(EXIT_DEADLINE * 2)
 
-    def _close_connections(self) -> "asyncio.Future[Any]":
-        closing: Coroutine[Any, Any, None] = asyncio.sleep(0) if self.on_exit is None else self.on_exit()
-        return asyncio.ensure_future(asyncio.wait([asyncio.ensure_future(closing)], timeout=EXIT_DEADLINE))
-
     def _close(self) -> None:
-        def end(_: object) -> None:
-            self._ending = True
-            self.loop.stop()
+        asyncio.ensure_future(self._close_connections()).add_done_callback(lambda _: self._stop_for_good())
 
-        self._close_connections().add_done_callback(end)
+    async def _close_connections(self) -> None:
+        if self.connections is not None:
+            await asyncio.wait([asyncio.ensure_future(self.connections.close())], timeout=EXIT_DEADLINE)
+
+    def _stop_for_good(self) -> None:
+        self._ending = True
+        self.loop.stop()
 
     def run(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run the event loop in the calling thread, unless callers lead, until it is stopped for good; and close it."""

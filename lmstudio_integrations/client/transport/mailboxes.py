@@ -24,6 +24,9 @@ from lmstudio_integrations.protocol.session import client_closed
 SLICE = 0.1
 """Seconds of one blocking wait; Ctrl-C cannot interrupt a longer one on Windows."""
 
+ASK_EVERY = 16
+"""Waits after which a reader asks again to run the event loop; what others do may end, and an offer may lapse."""
+
 
 class _Done:
     """The result of a method that acts immediately but may be awaited; an unawaited coroutine would warn."""
@@ -203,7 +206,7 @@ class Mailbox(ABC):
 class ThreadMailbox(Mailbox):
     """For a thread. Who reads a stream runs the event loop itself while it waits, if the loop serves nobody else."""
 
-    __slots__ = ("_can_lead", "_has_asked", "_has_waited", "_owner", "_signal")
+    __slots__ = ("_can_lead", "_followed", "_has_waited", "_owner", "_signal")
 
     def __init__(self, io: IOThread) -> None:
         super().__init__(io)
@@ -211,7 +214,8 @@ class ThreadMailbox(Mailbox):
         self._signal: Any = None
         self._has_waited = False
         self._can_lead: bool | None = None
-        self._has_asked = False
+        self._followed = 0
+        """How often it has waited for the I/O thread since it has led."""
 
     @property
     def owner(self) -> int | None:
@@ -241,18 +245,20 @@ class ThreadMailbox(Mailbox):
         return batch
 
     def _has_led(self) -> bool:
-        """Run the event loop until something arrives, and return true; or ask for that once."""
+        """Run the event loop until something arrives, and return true; or ask for that."""
         io, owner = self._io, get_ident()
         if self._can_lead is None or self._owner != owner:
             self._owner, self._can_lead = owner, io.can_lead()
         if not self._can_lead or is_inside_of_a_loop():
             io.ensure_running()
             return False
-        has_led = io.lead(self)
-        if not (has_led or self._has_asked):
+        if io.lead(self):
+            self._followed = 0
+            return True
+        if self._followed % ASK_EVERY == 0:
             io.submit(io.offer_turn, self)
-        self._has_asked = not has_led
-        return has_led
+        self._followed += 1
+        return False
 
     def wake(self) -> None:
         """Wake the caller, who does not run the loop."""

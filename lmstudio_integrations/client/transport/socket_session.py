@@ -278,6 +278,14 @@ def dead_socket_error() -> BaseException:
     )
 
 
+def torn_error() -> BaseException:
+    """Return the error of calls on a socket whose reading was broken off."""
+    return LMStudioConnectionLostError(
+        "the connection to LM Studio was lost (an exception was raised into the thread that read from it); the next "
+        "call reconnects"
+    )
+
+
 def _too_large(target: Target, size: int) -> BaseException:
     return LMStudioProtocolError(
         f"LM Studio at {target} has sent a message of {size:,} bytes, and max_message_bytes is "
