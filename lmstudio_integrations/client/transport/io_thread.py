@@ -1,7 +1,7 @@
 """The event loop that owns every socket of the process, and the thread that runs it unless a caller leads.
 
 Everything that touches a session or a socket runs in this loop, in one thread at a time: in the I/O thread, or in that
-of a sync caller who waits alone (`IOThread.lead`; docs/internals/threads.md). Callers submit work with `submit`, which
+of a sync caller who waits alone (`IOThread.lead`; docs/internals/design.md). Callers submit work with `submit`, which
 never blocks. No user code runs in the loop. A forked child gets a loop and a thread of its own; it neither writes to
 the parent's sockets nor closes them. `client_context.py` starts the thread; it runs `connections.py` and wakes the
 callers in `mailboxes.py`.
