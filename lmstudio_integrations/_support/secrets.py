@@ -249,7 +249,7 @@ def _plain(name: str) -> str:
 
 def redact(text: str) -> str:
     """Return a text without tokens and without the credentials of URLs."""
-    # Compiled with the first use: only errors need it, and it takes a millisecond.
+    # Compiled with the first use: only errors need it, and it takes 10 ms.
     return re.sub(_VALUE, HIDDEN, text, flags=re.IGNORECASE)
 
 

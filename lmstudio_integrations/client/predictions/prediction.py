@@ -251,13 +251,17 @@ class Prediction:
             error: Who reads on gets it; by default, one that says how the stream was stopped.
         """
         at_once = error is None  # a scope lets the I/O thread send once for all that it aborts
+        is_read = self._is_reading
+        if not is_read:  # before an error is made, because the first one of a process takes 10 ms
+            self._wake(self._step, at_once=at_once)
         if self._outcome is None:
             reason = _CANCELLED if self._is_cancelled else _CLOSED
             error = error or LMStudioCancelledError(f"{self._plan.label}: the stream was {reason}")
             error.__suppress_context__ = True  # `_ClosedError` is an internal detail
             self._report_end(self._settle(self._result_of_earlier(error) or error))
         self._operation.release()
-        self._wake(self._step, at_once=at_once)
+        if is_read:  # who reads finds the outcome
+            self._wake(self._step, at_once=at_once)
 
     def _result_of_earlier(self, error: LMStudioCancelledError) -> PredictionResult | None:
         """Return what earlier asks have delivered, if that is the result of a prediction that was cancelled."""

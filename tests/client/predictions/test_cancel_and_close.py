@@ -13,6 +13,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.models.model import Retries
+from lmstudio_integrations.client.predictions import prediction
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.fake import Socket, authenticate, fake_server, hang_up, receive, send, until_stopped
@@ -125,6 +126,24 @@ async def test_ending_the_loop_early_stops_the_server_and_the_stream_has_no_end(
         await joined(stream)
     with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
         stream.result()
+
+
+async def test_leaving_a_stream_reaches_the_server_before_an_error_is_made(
+    model: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = model.respond_stream("for ever")
+    await anext(stream)
+    request = stream._prediction._ask.request
+    made: list[bool] = []
+
+    def make(message: str) -> lms.LMStudioCancelledError:
+        made.append(request.server_is_done)  # the first error of a process compiles the pattern of secrets
+        return lms.LMStudioCancelledError(message)
+
+    monkeypatch.setattr(prediction, "LMStudioCancelledError", make)
+    await stream.aclose()
+    assert made == [True]
+    await until_stopped(server)
 
 
 # Before the first fragment
