@@ -185,8 +185,9 @@ def test_the_authorities_of_a_file_are_trusted_and_connections_shared_with_the_s
 ) -> None:
     with proxied(tls=True) as proxy:
         host = f"wss://{proxy.address}"
-        call(make(model=model, host=host, ca_file=TRUSTED))
-        call(make(model=model, host=host, ca_file=str(TRUSTED)))
+        sharing = [make(model=model, host=host, ca_file=file) for file in (TRUSTED, str(TRUSTED))]
+        for each in sharing:
+            call(each)
         assert len(heads) == 1
         for untrusting in (None, OTHER):
             with pytest.raises(lms.LMStudioUnreachableError, match=r"certificate is not trusted; .*ca_file"):
