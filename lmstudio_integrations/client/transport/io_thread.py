@@ -23,7 +23,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from lmstudio_integrations._support.leaves import door
-from lmstudio_integrations.client.transport.loop import ClientLoop, InterruptHolder, Leader, is_inside_of_a_loop
+from lmstudio_integrations.client.transport.loop import ClientLoop, InterruptHolder, Leader
 
 ParametersT = ParamSpec("ParametersT")
 ResultT = TypeVar("ResultT")
@@ -140,7 +140,8 @@ class IOThread:
         self._context = Context()
         """Empty: what runs here serves all callers, so it has the context variables of none."""
         self._inbox: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
-        self._turn = threading.Lock()
+        # It knows its owner: an exception may be raised into a thread just when it has it, before anything is noted.
+        self._turn = threading.RLock()
         self._runner: int | None = None
         """The thread that runs the loop."""
         self._turns = 0
@@ -246,9 +247,7 @@ class IOThread:
         The I/O thread was woken, but with the GIL one thread runs at a time, and the calling one may go on for 5 ms.
         Returns at once in the loop itself.
         """
-        if self.stopped or self.is_current:
-            return
-        if self._runner is None and not is_inside_of_a_loop() and self.can_lead() and self.lead():
+        if self.stopped or self.is_current or self.lead():
             return
         done = threading.Lock()
         done.acquire()
@@ -258,51 +257,68 @@ class IOThread:
     # Who runs the loop ------------------------------------------------------------------------------------------------
 
     def can_lead(self) -> bool:
-        """Return whether the calling thread may run the loop while it waits."""
-        return isinstance(self.loop, ClientLoop) and InterruptHolder.allows_loop()
+        """Return whether the calling thread may run the loop now."""
+        return (
+            isinstance(self.loop, ClientLoop)
+            and asyncio._get_running_loop() is None  # noqa: SLF001 - without a loop, the public function raises
+            and InterruptHolder.allows_loop()
+        )
 
     def lead(self, leader: Leader | None = None) -> bool:
         """Run the loop in the calling thread until its caller is woken; without one, only what was submitted.
 
         Returns:
-            Whether it was done; if not, another thread runs the loop.
+            Whether it was done; if not, another thread runs the loop, or this one must not.
 
         Raises:
             KeyboardInterrupt: If Ctrl-C was pressed meanwhile.
         """
-        if self._runner is not None:
+        if self._runner is not None or not self.can_lead():
             return False
         with self.interrupts.held():
-            return self._turn.acquire(blocking=False) and self._lead(leader)
+            return self._lead(leader)
 
     def _lead(self, leader: Leader | None) -> bool:
         """Run the loop, and let others do that from then on."""
-        me, is_needed, loop = threading.get_ident(), True, self.loop
+        is_needed, loop = True, self.loop
         try:
-            if self._ending or not isinstance(loop, ClientLoop):
+            if not self._turn.acquire(blocking=False) or self._ending or not isinstance(loop, ClientLoop):
                 return False
-            self._runner, self.leader = me, leader
+            self._runner, self.leader = threading.get_ident(), leader
             self._turns += 1
+            errors = loop.errors = list[BaseException]()
             if self._inbox:
                 loop.call_soon(self._run_inbox, context=self._context)
             if leader is None:
                 loop.run_once()
             else:
                 loop.read_directly(leader)
-                if leader.must_wait():
+                if leader.must_wait() and not errors:
                     loop.run_forever()
-            is_needed = leader is not None and (leader.done or not self._is_alone(me))
+            if errors:
+                raise errors[0]  # noqa: TRY301 - it is treated as one that arrives otherwise
+            is_needed = leader is not None and (leader.done or not self._is_alone(self._runner))
         except BaseException:
-            # Raised into this thread from outside, and perhaps in the middle of a step: nothing is lost in silence.
-            if self.connections is not None:
+            # Raised into this thread from outside: in the middle of a step, it may have lost what others wait for.
+            if self.connections is not None and isinstance(loop, ClientLoop) and not loop.is_waiting:
                 self.submit(self.connections.drop)
             raise
         finally:
-            self._runner = self.leader = None
-            self._turn.release()
-            if self._inbox or is_needed:
-                self._needed.put(None)
+            self._leave(is_needed=is_needed)
         return True
+
+    def _leave(self, *, is_needed: bool) -> None:
+        """Give the turn back, if this thread has it."""
+        if self._runner == threading.get_ident():
+            self._runner = self.leader = None
+            if isinstance(self.loop, ClientLoop):
+                self.loop.errors = None
+        try:
+            self._turn.release()
+        except RuntimeError:  # another thread has it
+            return
+        if self._inbox or is_needed:
+            self._needed.put(None)
 
     def _stop_soon(self) -> None:
         self.submit(self.loop.stop)

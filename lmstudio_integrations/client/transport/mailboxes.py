@@ -17,7 +17,6 @@ from typing import Any, Generic
 
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
-from lmstudio_integrations.client.transport.loop import is_inside_of_a_loop
 from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioConnectionLostError, LMStudioRuntimeError
 from lmstudio_integrations.protocol.session import client_closed
 
@@ -206,14 +205,13 @@ class Mailbox(ABC):
 class ThreadMailbox(Mailbox):
     """For a thread. Who reads a stream runs the event loop itself while it waits, if the loop serves nobody else."""
 
-    __slots__ = ("_can_lead", "_followed", "_has_waited", "_owner", "_signal")
+    __slots__ = ("_followed", "_has_waited", "_owner", "_signal")
 
     def __init__(self, io: IOThread) -> None:
         super().__init__(io)
         self._owner = get_ident()
         self._signal: Any = None
         self._has_waited = False
-        self._can_lead: bool | None = None
         self._followed = 0
         """How often it has waited for the I/O thread since it has led."""
 
@@ -246,17 +244,14 @@ class ThreadMailbox(Mailbox):
 
     def _has_led(self) -> bool:
         """Run the event loop until something arrives, and return true; or ask for that."""
-        io, owner = self._io, get_ident()
-        if self._can_lead is None or self._owner != owner:
-            self._owner, self._can_lead = owner, io.can_lead()
-        if not self._can_lead or is_inside_of_a_loop():
-            io.ensure_running()
-            return False
+        io, self._owner = self._io, get_ident()
         if io.lead(self):
             self._followed = 0
             return True
-        if self._followed % ASK_EVERY == 0:
+        if self._followed % ASK_EVERY == 0 and io.can_lead():
             io.submit(io.offer_turn, self)
+        else:
+            io.ensure_running()
         self._followed += 1
         return False
 

@@ -235,16 +235,18 @@ class SocketSession:
     async def _run(self) -> None:
         """Connect, authenticate, and read until the socket is lost or closed."""
         session = self.session
+        direct_sockets = loop.direct_sockets if isinstance(loop := asyncio.get_running_loop(), ClientLoop) else {}
+        descriptor: int | None = None
         try:
             socket = await self._connect()
             self.flush()
             self.accepted.set()
             if self._report is not None:
                 self._report.end()
-            io = IOThread.current()
-            socket.on_messages = receive = partial(self._receive, io)
-            if isinstance(io.loop, ClientLoop) and socket.descriptor is not None:
-                io.loop.direct_sockets[socket.descriptor] = socket
+            socket.on_messages = receive = partial(self._receive, IOThread.current())
+            descriptor = socket.descriptor
+            if descriptor is not None:
+                direct_sockets[descriptor] = socket
             while True:
                 receive([await socket.read()])
         except asyncio.CancelledError:
@@ -252,6 +254,8 @@ class SocketSession:
         except Exception as problem:  # noqa: BLE001 - any failure of the socket is the error of all waiting callers
             self._note(problem)
         finally:
+            if descriptor is not None and direct_sockets.get(descriptor) is self._socket:
+                del direct_sockets[descriptor]  # it may be that of another socket by now
             if self._guest is not None:
                 self._guest.sockets.discard(self)
             if self._report is not None:  # before a caller is woken

@@ -19,6 +19,7 @@ from websockets.uri import parse_uri
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport import loop as client_loop
 from lmstudio_integrations.client.transport.connect.opening import READ_SIZE, Socket
+from lmstudio_integrations.client.transport.connections import Connection
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.protocol.session import ClientSession
@@ -183,6 +184,45 @@ def test_ctrl_c_in_the_middle_of_a_step_tears_nothing(
     assert len(server.connections) == 1
 
 
+def test_a_handler_that_is_set_while_a_stream_is_open_stays_and_runs_where_nothing_is_torn(
+    stream: Any, receivers: list[int]
+) -> None:
+    assert leads(stream, receivers)
+    handled = threading.Event()
+
+    def handle(*_: object) -> None:
+        handled.set()
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        read(stream)
+        assert signal.getsignal(signal.SIGINT) is handle
+        assert not led(receivers)
+        signal.raise_signal(signal.SIGINT)
+        assert handled.is_set()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert leads(stream, receivers)
+
+
+def test_the_timeout_of_a_call_ends_it_although_tokens_come_all_the_time(client: lms.Client) -> None:
+    with pytest.raises(lms.LMStudioTimeoutError, match="total_timeout"):
+        read(client.llm.lazy_model("m").respond_stream("Hi", total_timeout=0.3), 100_000)
+
+
+def test_nothing_is_kept_of_a_socket_that_was_closed(server: Emulator, receivers: list[int]) -> None:
+    loop: Any = IOThread.current().loop
+    before = set(loop.direct_sockets.values())
+    with lms.Client(server.address, keep_idle=0) as client:
+        stream = client.llm.lazy_model("m").respond_stream("Hi")
+        assert leads(stream, receivers)
+        stream.close()
+    server.wait_for(lambda: not server.connections)
+    IOThread.current().submit((gone := threading.Event()).set)
+    assert gone.wait(600)
+    assert set(loop.direct_sockets.values()) <= before
+
+
 class StopError(Exception):
     """Raised into a thread from outside."""
 
@@ -215,6 +255,21 @@ def test_an_exception_that_is_raised_into_the_thread_ends_the_connection_and_the
     server.wait_for(lambda: server.predictions[0].stop_reason is not None)
 
 
+def test_an_exception_in_a_step_of_the_loop_is_raised_where_the_stream_is_read(
+    client: lms.Client, stream: Any, receivers: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert leads(stream, receivers)
+
+    def tick(_: Connection) -> None:
+        raise StopError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Connection, "_tick", tick)
+        with pytest.raises(StopError):
+            read(stream, 10_000)
+    assert client.llm.lazy_model("m").respond("quick").content
+
+
 def test_ctrl_c_is_let_go_in_the_child_of_a_fork() -> None:
     holder = client_loop.InterruptHolder(lambda: None)
     with holder.held():
@@ -245,15 +300,18 @@ class _Transport(asyncio.Transport):
 _HEAD = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
 
 
-def _connected(kind: Callable[[ClientProtocol], Any], early: bytes) -> Any:
-    """Return a connection after its handshake; with the end of that, something else may arrive."""
+def _connected(kind: Callable[[ClientProtocol], Any], early: bytes, head_cut: int) -> Any:
+    """Return a connection after its handshake, whose end may be cut off; with it, something else may arrive."""
     protocol = ClientProtocol(parse_uri("ws://localhost/"), max_size=1 << 20)
     connection = kind(protocol)
     connection.connection_made(_Transport())
     request = protocol.connect()
     protocol.send_request(request)
     accept = ClientProtocol.process_response.__globals__["accept_key"](request.headers["Sec-WebSocket-Key"])
-    connection.data_received(_HEAD + accept.encode() + b"\r\n\r\n" + early)
+    head = _HEAD + accept.encode() + b"\r\n\r\n"
+    for piece in (head[: len(head) - head_cut], head[len(head) - head_cut :] + early):
+        if piece:
+            connection.data_received(piece)
     return connection
 
 
@@ -277,8 +335,10 @@ async def _messages(connection: Any) -> list[bytes]:
         read.append(reading.result())
 
 
-@given(st.lists(_FRAMES, max_size=6), st.lists(st.integers(0, 400), max_size=8), st.booleans())
-def test_messages_are_the_same_however_they_are_cut(frames: list[Frame], cuts: list[int], is_early: bool) -> None:
+@given(st.lists(_FRAMES, max_size=6), st.lists(st.integers(0, 400), max_size=8), st.booleans(), st.integers(0, 9))
+def test_messages_are_the_same_however_they_are_cut(
+    frames: list[Frame], cuts: list[int], is_early: bool, head_cut: int
+) -> None:
     whole = list[Frame]()
     for frame in frames:
         whole.append(frame)
@@ -289,17 +349,17 @@ def test_messages_are_the_same_however_they_are_cut(frames: list[Frame], cuts: l
     for cut in cuts:
         at = cut % (len(pieces) or 1)
         if cut % 2:
-            pieces[at : at + 2] = [b"".join(pieces[at : at + 2])]
+            pieces[at : at + 2] = filter(None, [b"".join(pieces[at : at + 2])])
         else:
             pieces[at : at + 1] = [each for piece in pieces[at : at + 1] for each in (piece[:cut], piece[cut:]) if each]
     early = pieces.pop(0) if pieces and is_early else b""
 
     async def compare() -> None:
         delivered = list[bytes]()
-        ours = _connected(Socket, early)
+        ours = _connected(Socket, early, head_cut)
         before = await _messages(ours)
         ours.most_bytes, ours.on_messages = READ_SIZE, delivered.extend
-        theirs = _connected(ClientConnection, early)
+        theirs = _connected(ClientConnection, early, head_cut)
         for piece in pieces:
             ours.data_received(piece)
             theirs.data_received(piece)

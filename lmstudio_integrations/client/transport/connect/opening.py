@@ -163,13 +163,13 @@ class Socket(ClientConnection):
                 self._messages += 1
                 self.on_messages([message])
                 return
-        self._batch = []
+        self._batch, is_shaking_hands = [], self.response is None
         if self._unframed is not None:
             self._unframed += len(data)
         super().data_received(data)
         self._deliver()
-        if self._unframed is None and data.find(_HEAD_END) == len(data) - len(_HEAD_END):
-            self._unframed = 0
+        if is_shaking_hands and data.startswith(b"HTTP/") and data.find(_HEAD_END) == len(data) - len(_HEAD_END):
+            self._unframed = 0  # this was the whole head of the response, and nothing else
         if self.protocol.close_rcvd is not None or self.protocol.parser_exc is not None:
             # The library has sent its own, and would wait for the server to close the TCP connection, perhaps forever.
             # `close` would wait until the server has read all that was written.
