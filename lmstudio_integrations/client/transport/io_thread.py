@@ -149,7 +149,7 @@ class IOThread:
         self._alone: int | None = None
         """The thread in which all callers wait that the loop serves, as far as that is known."""
         self._offered: Leader | None = None
-        self.interrupts = InterruptHolder(self._stop_soon)
+        self.interrupts: InterruptHolder = InterruptHolder(self._stop_soon)
         """Holds Ctrl-C back while a caller leads in the main thread."""
         self._needed = SimpleQueue[None]()
         """Wakes the thread while it rests; finalizers may call its `put`."""
