@@ -15,15 +15,19 @@ import threading
 import time
 from _thread import start_new_thread
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import Context
 from functools import wraps
 from queue import Empty, SimpleQueue
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from lmstudio_integrations._support.leaves import door
-from lmstudio_integrations.client.transport.loop import ClientLoop, InterruptHolder, Leader
+from lmstudio_integrations.client.transport.loop import ClientLoop, InterruptHolder
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.transport.connections import Connections
+    from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 
 ParametersT = ParamSpec("ParametersT")
 ResultT = TypeVar("ResultT")
@@ -95,20 +99,6 @@ def _run(function: Callable[[], ResultT], ended: SimpleQueue[Callable[[], Result
     ended.put(end)
 
 
-class ServedConnections(Protocol):
-    """The connections of a loop."""
-
-    def callers(self) -> Iterable[int | None]:
-        """Return the thread of each caller who is served, `None` for a coroutine."""
-        ...
-
-    def drop(self) -> None:
-        """Replace every connection, because a step of the loop may be torn."""
-
-    async def close(self) -> None:
-        """Close every socket, because the process exits."""
-
-
 class IOThread:
     """An event loop, and a daemon thread that runs it; started on first use.
 
@@ -132,9 +122,9 @@ class IOThread:
         """Whether the process exits, although something may still run here."""
         self.shared: dict[Any, Any] = {}
         """Objects that all clients of one server share, see `ClientContext.shared`; empty again in a forked child."""
-        self.connections: ServedConnections | None = None
+        self.connections: Connections | None = None
         """What runs here, once a call was made."""
-        self.leader: Leader | None = None
+        self.leader: ThreadMailbox | None = None
         """The caller who runs the loop."""
         self._pending_wakes: list[Callable[[], None]] | None = None
         self._context = Context()
@@ -148,8 +138,8 @@ class IOThread:
         """How often a caller has led."""
         self._alone: int | None = None
         """The thread in which all callers wait that the loop serves, as far as that is known."""
-        self._offered: Leader | None = None
-        self.interrupts: InterruptHolder = InterruptHolder(self._stop_soon)
+        self._offered: ThreadMailbox | None = None
+        self.interrupts: InterruptHolder = InterruptHolder(lambda: self.submit(self.loop.stop))
         """Holds Ctrl-C back while a caller leads in the main thread."""
         self._needed = SimpleQueue[None]()
         """Wakes the thread while it rests; finalizers may call its `put`."""
@@ -264,7 +254,7 @@ class IOThread:
             and InterruptHolder.allows_loop()
         )
 
-    def lead(self, leader: Leader | None = None) -> bool:
+    def lead(self, leader: "ThreadMailbox | None" = None) -> bool:
         """Run the loop in the calling thread until its caller is woken; without one, only what was submitted.
 
         Returns:
@@ -278,7 +268,7 @@ class IOThread:
         with self.interrupts.held():
             return self._lead(leader)
 
-    def _lead(self, leader: Leader | None) -> bool:
+    def _lead(self, leader: "ThreadMailbox | None") -> bool:
         """Run the loop, and let others do that from then on."""
         is_needed, loop = True, self.loop
         try:
@@ -292,15 +282,15 @@ class IOThread:
             if leader is None:
                 loop.run_once()
             else:
-                loop.read_directly(leader)
+                loop.read_directly(leader.must_wait)
                 if leader.must_wait() and not errors:
                     loop.run_forever()
             if errors:
                 raise errors[0]  # noqa: TRY301 - it is treated as one that arrives otherwise
             is_needed = leader is not None and (leader.done or not self._is_alone(self._runner))
         except BaseException:
-            # Raised into this thread from outside: in the middle of a step, it may have lost what others wait for.
-            if self.connections is not None and isinstance(loop, ClientLoop) and not loop.is_waiting:
+            # Raised into this thread from outside, and perhaps in the middle of a step: nothing is lost in silence.
+            if self.connections is not None:
                 self.submit(self.connections.drop)
             raise
         finally:
@@ -320,9 +310,6 @@ class IOThread:
         if self._inbox or is_needed:
             self._needed.put(None)
 
-    def _stop_soon(self) -> None:
-        self.submit(self.loop.stop)
-
     def _is_alone(self, thread: int | None) -> bool:
         """Return whether all callers that the loop serves wait in one thread."""
         callers = () if self.connections is None else self.connections.callers()
@@ -331,7 +318,7 @@ class IOThread:
         return self._alone == thread
 
     @on_io_thread
-    def offer_turn(self, leader: Leader) -> None:
+    def offer_turn(self, leader: "ThreadMailbox") -> None:
         """Let a caller lead from now on if it waits alone."""
         if self._is_alone(leader.owner):
             self._offered = leader
@@ -398,17 +385,13 @@ class IOThread:
 
     def end(self) -> None:
         """Close everything and end the thread; takes at most twice `EXIT_DEADLINE`."""
-        self.submit(self._close)
+        asyncio.run_coroutine_threadsafe(self._close(), self.loop)
+        self.ensure_running()
         self.join(EXIT_DEADLINE * 2)
 
-    def _close(self) -> None:
-        asyncio.ensure_future(self._close_connections()).add_done_callback(lambda _: self._stop_for_good())
-
-    async def _close_connections(self) -> None:
+    async def _close(self) -> None:
         if self.connections is not None:
             await asyncio.wait([asyncio.ensure_future(self.connections.close())], timeout=EXIT_DEADLINE)
-
-    def _stop_for_good(self) -> None:
         self._ending = True
         self.loop.stop()
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from contextvars import Context
 from importlib import import_module
-from typing import Any, Protocol, TypeVarTuple, Unpack
+from typing import Any, TypeVarTuple, Unpack
 
 ArgumentsT = TypeVarTuple("ArgumentsT")
 
@@ -25,63 +25,18 @@ _signal: Any = import_module("_signal")
 _OTHER_SIGNALS = tuple(signal.valid_signals() - {signal.SIGINT})
 
 
-class Leader(Protocol):
-    """A caller who waits in a thread, and may run the loop meanwhile."""
-
-    @property
-    def owner(self) -> int | None:
-        """The thread."""
-
-    done: bool
-    """Whether nothing more arrives for the caller."""
-
-    def must_wait(self) -> bool:
-        """Announce that the caller waits; return whether it must."""
-        ...
-
-    def wake(self) -> None:
-        """Wake the caller, who does not run the loop."""
-
-
-class DirectSocket(Protocol):
-    """A socket that may be read without a turn of the loop."""
-
-    def read_now(self, descriptor: int) -> bool:
-        """Read what has arrived, and deliver it; return whether that could be done."""
-        ...
-
-
-class _Selector(selectors.DefaultSelector):
-    """A selector that knows whether a thread waits in it."""
-
-    is_waiting: bool = False
-    """Whether a thread waits, also if an exception was raised into it there."""
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait until something is ready, and return it."""
-        self.is_waiting = True
-        ready = super().select(timeout)
-        self.is_waiting = False
-        return ready
-
-
 class ClientLoop(asyncio.SelectorEventLoop):
-    """An event loop that knows whether all that was due in it is done, and whether it is in the middle of a step."""
+    """An event loop that knows whether all that was due in it is done."""
 
     def __init__(self) -> None:
-        self._own_selector = _Selector()
+        self._own_selector = selectors.DefaultSelector()
         self._has_work = False
         self._turned_at = 0.0
         self.errors: list[BaseException] | None = None
         """Receives what ends a step while a caller runs the loop; otherwise it is only logged."""
-        self.direct_sockets: dict[int, DirectSocket] = {}
-        """The sockets without encryption, by their descriptors."""
+        self.direct_readers: dict[int, Callable[[], bool]] = {}
+        """What reads from a socket without encryption and delivers that, by its descriptor; false if it cannot."""
         super().__init__(self._own_selector)
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether it waits for sockets, so that no step is torn by an exception that is raised there."""
-        return self._own_selector.is_waiting
 
     def call_soon(
         self,
@@ -107,20 +62,19 @@ class ClientLoop(asyncio.SelectorEventLoop):
         self.stop()
         self.run_forever()
 
-    def read_directly(self, leader: Leader) -> None:
-        """Wait and read for a caller, until something arrives for it, or anything else happens.
+    def read_directly(self, must_wait: Callable[[], bool]) -> None:
+        """Wait and read for a caller as long as it must wait, and nothing else happens.
 
         A turn of the loop costs a token that comes alone 50 to 100 µs, because its code is in no cache then.
         """
         while self._has_work or self.time() >= self._turned_at + LATENESS:
             self.run_once()
-        while leader.must_wait():
+        while must_wait():
             ready = self._own_selector.select(LATENESS)
             if len(ready) != 1 or ready[0][1] != selectors.EVENT_READ:
                 return
-            descriptor = ready[0][0].fd
-            socket = self.direct_sockets.get(descriptor)
-            if socket is None or not socket.read_now(descriptor) or self._has_work:
+            read = self.direct_readers.get(ready[0][0].fd)
+            if read is None or not read() or self._has_work:
                 return
 
 

@@ -235,8 +235,8 @@ class SocketSession:
     async def _run(self) -> None:
         """Connect, authenticate, and read until the socket is lost or closed."""
         session = self.session
-        direct_sockets = loop.direct_sockets if isinstance(loop := asyncio.get_running_loop(), ClientLoop) else {}
-        descriptor: int | None = None
+        readers = loop.direct_readers if isinstance(loop := asyncio.get_running_loop(), ClientLoop) else {}
+        descriptor, read_now = -1, None
         try:
             socket = await self._connect()
             self.flush()
@@ -244,9 +244,9 @@ class SocketSession:
             if self._report is not None:
                 self._report.end()
             socket.on_messages = receive = partial(self._receive, IOThread.current())
-            descriptor = socket.descriptor
-            if descriptor is not None:
-                direct_sockets[descriptor] = socket
+            if socket.descriptor is not None:
+                descriptor, read_now = socket.descriptor, partial(socket.read_now, socket.descriptor)
+                readers[descriptor] = read_now
             while True:
                 receive([await socket.read()])
         except asyncio.CancelledError:
@@ -254,8 +254,8 @@ class SocketSession:
         except Exception as problem:  # noqa: BLE001 - any failure of the socket is the error of all waiting callers
             self._note(problem)
         finally:
-            if descriptor is not None and direct_sockets.get(descriptor) is self._socket:
-                del direct_sockets[descriptor]  # it may be that of another socket by now
+            if read_now is not None and readers.get(descriptor) is read_now:  # else it is that of another socket by now
+                del readers[descriptor]
             if self._guest is not None:
                 self._guest.sockets.discard(self)
             if self._report is not None:  # before a caller is woken

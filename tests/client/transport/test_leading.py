@@ -215,12 +215,12 @@ def test_nothing_is_kept_of_a_socket_that_was_closed(
 ) -> None:
     loop: Any = IOThread.current().loop
     assert leads(stream, receivers)
-    mine = [each for each in loop.direct_sockets.values() if str(server.port) in str(each.remote_address)]
+    mine = [each for each in loop.direct_readers.values() if each.func.__self__.remote_address[1] == server.port]
     assert mine
     server.stop()
     with pytest.raises(lms.LMStudioError):
         client.llm.lazy_model("m").respond("quick")
-    assert not [each for each in loop.direct_sockets.values() if each in mine]
+    assert not [each for each in loop.direct_readers.values() if each in mine]
 
 
 class StopError(Exception):

@@ -184,7 +184,7 @@ class Socket(ClientConnection):
     def read_now(self, descriptor: int) -> bool:
         """Read what has arrived, and deliver it; return whether that could be done."""
         if self.transport.is_closing():
-            return False  # its descriptor may be that of another socket by now
+            return False  # the descriptor may be that of another socket by now
         try:
             data = os.read(descriptor, READ_SIZE)
         except OSError:
