@@ -28,17 +28,13 @@ class GreenletIOThread(IOThread):
         started = original("queue", "SimpleQueue")()
 
         def make_loop() -> None:
-            loop = asyncio.new_event_loop()
+            loop = asyncio.new_event_loop()  # no greenlet runs it while it waits, because others share its thread
             loop.set_default_executor(_GreenletExecutor())
             started.put((loop, threading.current_thread()))
             self.run(loop)
 
         original("_thread", "start_new_thread")(make_loop, ())
         return started.get()
-
-    def can_lead(self) -> bool:
-        """Return that greenlets never run the loop: they share a thread with others."""
-        return False
 
     def make_signal(self) -> Any:
         """Return a queue on which the calling greenlet waits for the I/O thread."""

@@ -23,7 +23,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from lmstudio_integrations._support.leaves import door
-from lmstudio_integrations.client.transport.loop import ClientLoop, InterruptHolder
+from lmstudio_integrations.client.transport.loop import ClientLoop, InterruptHolder, is_main_thread
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.transport.connections import Connections
@@ -70,7 +70,7 @@ def uninterrupted(function: Callable[[], ResultT]) -> ResultT:
     Raises:
         BaseException: What the function raises.
     """
-    if threading.get_ident() != threading.main_thread().ident:
+    if not is_main_thread():
         return function()
     ended: SimpleQueue[Callable[[], ResultT]] = SimpleQueue()
     try:
@@ -248,11 +248,11 @@ class IOThread:
 
     def can_lead(self) -> bool:
         """Return whether the calling thread may run the loop now."""
-        return (
-            isinstance(self.loop, ClientLoop)
-            and asyncio._get_running_loop() is None  # noqa: SLF001 - without a loop, the public function raises
-            and InterruptHolder.allows_loop()
-        )
+        return self._can_run_here() and (InterruptHolder.allows_loop() or not is_main_thread())
+
+    def _can_run_here(self) -> bool:
+        # Without a loop in this thread, the public function raises.
+        return isinstance(self.loop, ClientLoop) and asyncio._get_running_loop() is None  # noqa: SLF001
 
     def lead(self, leader: "ThreadMailbox | None" = None) -> bool:
         """Run the loop in the calling thread until its caller is woken; without one, only what was submitted.
@@ -263,10 +263,20 @@ class IOThread:
         Raises:
             KeyboardInterrupt: If Ctrl-C was pressed meanwhile.
         """
-        if self._runner is not None or not self.can_lead():
+        if self._runner is not None or not self._can_run_here():
             return False
-        with self.interrupts.held():
-            return self._lead(leader)
+        interrupts = self.interrupts
+        is_held = interrupts.hold()
+        if is_held is None:
+            return False
+        try:
+            has_led = self._lead(leader)
+        finally:
+            if is_held:
+                interrupts.release()
+        if is_held:
+            interrupts.raise_if_pressed()
+        return has_led
 
     def _lead(self, leader: "ThreadMailbox | None") -> bool:
         """Run the loop, and let others do that from then on."""

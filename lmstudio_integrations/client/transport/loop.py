@@ -8,8 +8,7 @@ import asyncio
 import selectors
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from contextvars import Context
 from importlib import import_module
 from typing import Any, TypeVarTuple, Unpack
@@ -23,6 +22,11 @@ _signal: Any = import_module("_signal")
 """What `signal` wraps: its enumerations would cost 16 µs for each token of a stream, and 70 for each call."""
 
 _OTHER_SIGNALS = tuple(signal.valid_signals() - {signal.SIGINT})
+
+
+def is_main_thread() -> bool:
+    """Return whether the calling thread is the main one, in which handlers of signals run."""
+    return threading.get_ident() == threading.main_thread().ident
 
 
 class ClientLoop(asyncio.SelectorEventLoop):
@@ -91,39 +95,36 @@ class InterruptHolder:
 
     @staticmethod
     def allows_loop() -> bool:
-        """Return whether the loop may run in the calling thread, for all that handlers of signals do there.
+        """Return whether the loop may run in the main thread, for all that handlers of signals do there.
 
-        They run in the main thread only. The exception of Ctrl-C can be held back; any other handler may raise, or make
-        a call, in the middle of a step.
+        The exception of Ctrl-C can be held back; any other handler may raise, or make a call, in the middle of a step.
         """
-        if threading.get_ident() != threading.main_thread().ident:
-            return True
         others: Iterable[Any] = map(_signal.getsignal, _OTHER_SIGNALS)
         return _signal.getsignal(signal.SIGINT) is signal.default_int_handler and not any(map(callable, others))
 
-    @contextmanager
-    def held(self) -> Generator[None]:
-        """Hold it back in the block; at its end, raise the exception.
-
-        Raises:
-            KeyboardInterrupt: If Ctrl-C was pressed meanwhile.
-        """
-        if threading.get_ident() != threading.main_thread().ident:
-            yield
-            return
+    def hold(self) -> bool | None:
+        """Hold it back until `release`; return whether that was necessary, `None` if the loop must not run here."""
+        if not is_main_thread():
+            return False
+        if not self.allows_loop():
+            return None
         self._was_pressed = False
         _signal.signal(signal.SIGINT, self._note)
-        try:
-            yield
-        finally:
-            self.release()
-        if self._was_pressed:
-            signal.default_int_handler(signal.SIGINT, None)
+        return True
 
     def release(self) -> None:
         """Let Ctrl-C raise its exception again, if it is held back: also in the child of a fork."""
         if _signal.getsignal(signal.SIGINT) == self._note:
             _signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def raise_if_pressed(self) -> None:
+        """Raise the exception if Ctrl-C was pressed meanwhile.
+
+        Raises:
+            KeyboardInterrupt: If it was.
+        """
+        if self._was_pressed:
+            signal.default_int_handler(signal.SIGINT, None)
 
     def _note(self, _number: int, _frame: object) -> None:
         self._was_pressed = True

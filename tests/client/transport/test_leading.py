@@ -272,10 +272,10 @@ def test_an_exception_in_a_step_of_the_loop_is_raised_where_the_stream_is_read(
 
 def test_ctrl_c_is_let_go_in_the_child_of_a_fork() -> None:
     holder = client_loop.InterruptHolder(lambda: None)
-    with holder.held():
-        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-        holder.release()
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert holder.hold()
+    assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    holder.release()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 # What is read without the library -------------------------------------------------------------------------------------
