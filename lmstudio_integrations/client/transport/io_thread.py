@@ -10,20 +10,21 @@ callers in `mailboxes.py`.
 import asyncio
 import atexit
 import os
+import signal
 import sys
 import threading
 import time
 from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context
 from functools import wraps
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from lmstudio_integrations._support.leaves import door
-from lmstudio_integrations.client.transport.loop import ClientLoop, InterruptHolder, is_main_thread
+from lmstudio_integrations.client.transport.loop import ClientLoop, InterruptHolder
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.transport.connections import Connections
@@ -70,7 +71,7 @@ def uninterrupted(function: Callable[[], ResultT]) -> ResultT:
     Raises:
         BaseException: What the function raises.
     """
-    if not is_main_thread():
+    if threading.get_ident() != threading.main_thread().ident:
         return function()
     ended: SimpleQueue[Callable[[], ResultT]] = SimpleQueue()
     try:
@@ -134,6 +135,7 @@ class IOThread:
         self._turn = threading.RLock()
         self._runner: int | None = None
         """The thread that runs the loop."""
+        self._main_thread = threading.main_thread().ident
         self._turns = 0
         """How often a caller has led."""
         self._alone: int | None = None
@@ -170,7 +172,7 @@ class IOThread:
         cls._lock = threading.Lock()
         if cls._current is not None:
             cls._current.belongs_to_parent = cls._current.stopped = True
-            cls._current.interrupts.release()
+            cls._current.interrupts.release_after_fork()
             cls._from_parent.append(cls._current)
             cls._current = None
 
@@ -248,11 +250,12 @@ class IOThread:
 
     def can_lead(self) -> bool:
         """Return whether the calling thread may run the loop now."""
-        return self._can_run_here() and (InterruptHolder.allows_loop() or not is_main_thread())
-
-    def _can_run_here(self) -> bool:
-        # Without a loop in this thread, the public function raises.
-        return isinstance(self.loop, ClientLoop) and asyncio._get_running_loop() is None  # noqa: SLF001
+        return (
+            isinstance(self.loop, ClientLoop)
+            # Without a loop in this thread, the public function raises.
+            and asyncio._get_running_loop() is None  # noqa: SLF001
+            and (threading.get_ident() != self._main_thread or self.interrupts.allows_loop())
+        )
 
     def lead(self, leader: "ThreadMailbox | None" = None) -> bool:
         """Run the loop in the calling thread until its caller is woken; without one, only what was submitted.
@@ -263,28 +266,31 @@ class IOThread:
         Raises:
             KeyboardInterrupt: If Ctrl-C was pressed meanwhile.
         """
-        if self._runner is not None or not self._can_run_here():
+        # This runs for each token: a function more costs one that comes alone 3 µs.
+        loop, me = self.loop, threading.get_ident()
+        if (
+            self._runner is not None or not isinstance(loop, ClientLoop) or asyncio._get_running_loop() is not None  # noqa: SLF001
+        ):
             return False
-        interrupts = self.interrupts
-        is_held = interrupts.hold()
-        if is_held is None:
+        if me != self._main_thread:
+            return self._lead(leader, loop, me)
+        if not self.interrupts.hold():
             return False
         try:
-            has_led = self._lead(leader)
+            has_led = self._lead(leader, loop, me)
         finally:
-            if is_held:
-                interrupts.release()
-        if is_held:
-            interrupts.raise_if_pressed()
+            self.interrupts.release()
+        if self.interrupts.was_pressed:
+            signal.default_int_handler(signal.SIGINT, None)
         return has_led
 
-    def _lead(self, leader: "ThreadMailbox | None") -> bool:
+    def _lead(self, leader: "ThreadMailbox | None", loop: ClientLoop, me: int) -> bool:
         """Run the loop, and let others do that from then on."""
-        is_needed, loop = True, self.loop
+        is_needed = True
         try:
-            if not self._turn.acquire(blocking=False) or self._ending or not isinstance(loop, ClientLoop):
+            if not self._turn.acquire(blocking=False) or self._ending:
                 return False
-            self._runner, self.leader = threading.get_ident(), leader
+            self._runner, self.leader = me, leader
             self._turns += 1
             errors = loop.errors = list[BaseException]()
             if self._inbox:
@@ -297,28 +303,20 @@ class IOThread:
                     loop.run_forever()
             if errors:
                 raise errors[0]  # noqa: TRY301 - it is treated as one that arrives otherwise
-            is_needed = leader is not None and (leader.done or not self._is_alone(self._runner))
+            is_needed = leader is not None and (leader.done or not self._is_alone(me))
         except BaseException:
             # Raised into this thread from outside, and perhaps in the middle of a step: nothing is lost in silence.
             if self.connections is not None:
                 self.submit(self.connections.drop)
             raise
         finally:
-            self._leave(is_needed=is_needed)
+            if self._runner == me:
+                self._runner = self.leader = loop.errors = None
+            with suppress(RuntimeError):  # another thread has it
+                self._turn.release()
+                if self._inbox or is_needed:
+                    self._needed.put(None)
         return True
-
-    def _leave(self, *, is_needed: bool) -> None:
-        """Give the turn back, if this thread has it."""
-        if self._runner == threading.get_ident():
-            self._runner = self.leader = None
-            if isinstance(self.loop, ClientLoop):
-                self.loop.errors = None
-        try:
-            self._turn.release()
-        except RuntimeError:  # another thread has it
-            return
-        if self._inbox or is_needed:
-            self._needed.put(None)
 
     def _is_alone(self, thread: int | None) -> bool:
         """Return whether all callers that the loop serves wait in one thread."""

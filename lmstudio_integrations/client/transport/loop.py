@@ -7,7 +7,6 @@ else happens in the loop.
 import asyncio
 import selectors
 import signal
-import threading
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from importlib import import_module
@@ -22,11 +21,6 @@ _signal: Any = import_module("_signal")
 """What `signal` wraps: its enumerations would cost 16 µs for each token of a stream, and 70 for each call."""
 
 _OTHER_SIGNALS = tuple(signal.valid_signals() - {signal.SIGINT})
-
-
-def is_main_thread() -> bool:
-    """Return whether the calling thread is the main one, in which handlers of signals run."""
-    return threading.get_ident() == threading.main_thread().ident
 
 
 class ClientLoop(asyncio.SelectorEventLoop):
@@ -91,7 +85,7 @@ class InterruptHolder:
 
     def __init__(self, stop: Callable[[], object]) -> None:
         self._stop = stop
-        self._was_pressed = False
+        self.was_pressed: bool = False
 
     @staticmethod
     def allows_loop() -> bool:
@@ -102,30 +96,23 @@ class InterruptHolder:
         others: Iterable[Any] = map(_signal.getsignal, _OTHER_SIGNALS)
         return _signal.getsignal(signal.SIGINT) is signal.default_int_handler and not any(map(callable, others))
 
-    def hold(self) -> bool | None:
-        """Hold it back until `release`; return whether that was necessary, `None` if the loop must not run here."""
-        if not is_main_thread():
-            return False
+    def hold(self) -> bool:
+        """Hold it back in the main thread until `release`; return whether the loop may run there."""
         if not self.allows_loop():
-            return None
-        self._was_pressed = False
+            return False
+        self.was_pressed = False
         _signal.signal(signal.SIGINT, self._note)
         return True
 
     def release(self) -> None:
-        """Let Ctrl-C raise its exception again, if it is held back: also in the child of a fork."""
+        """Let Ctrl-C raise its exception again."""
+        _signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def release_after_fork(self) -> None:
+        """Do the same in a forked child, if it was held back."""
         if _signal.getsignal(signal.SIGINT) == self._note:
-            _signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def raise_if_pressed(self) -> None:
-        """Raise the exception if Ctrl-C was pressed meanwhile.
-
-        Raises:
-            KeyboardInterrupt: If it was.
-        """
-        if self._was_pressed:
-            signal.default_int_handler(signal.SIGINT, None)
+            self.release()
 
     def _note(self, _number: int, _frame: object) -> None:
-        self._was_pressed = True
+        self.was_pressed = True
         self._stop()
