@@ -331,6 +331,7 @@ async def _messages(connection: Any) -> list[bytes]:
         await asyncio.sleep(0)
         if not reading.done():
             reading.cancel()
+            await asyncio.wait([reading])
             return read
         read.append(reading.result())
 
