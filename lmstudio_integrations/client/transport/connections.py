@@ -298,11 +298,8 @@ class Connections:
     @classmethod
     def of(cls, io: IOThread) -> "Connections":
         """Return the connections of an I/O thread, which closes them when the process exits."""
-        connections = _connections_of.get(io)
-        if connections is None:
-            connections = _connections_of.setdefault(io, cls())  # in one step: two threads may make the first call
-            io.connections = connections
-        return connections
+        # Made in one step: two threads may make the first call.
+        return io.connections or vars(io).setdefault("connections", cls())
 
     @on_io_thread
     def get(self, key: ConnectionKey, client_id: object, keep_idle: float) -> Connection:
@@ -360,7 +357,3 @@ class Connections:
         connection = self._connections.get(key)
         if connection is not None and connection.unused:
             del self._connections[key]
-
-
-_connections_of: dict[IOThread, Connections] = {}
-"""One for each I/O thread: after a fork, the child has another one."""

@@ -114,6 +114,9 @@ class IOThread:
     _from_parent: "list[IOThread]" = []  # noqa: RUF012 - one list for the process
     """The parent's thread, kept alive in a forked child: closing its loop would close file descriptors of both."""
 
+    connections: "Connections | None" = None
+    """What runs here, once a call was made."""
+
     def __init__(self) -> None:
         self.belongs_to_parent = False
         """Whether this thread runs in the parent of a fork, and not in this process."""
@@ -123,8 +126,6 @@ class IOThread:
         """Whether the process exits, although something may still run here."""
         self.shared: dict[Any, Any] = {}
         """Objects that all clients of one server share, see `ClientContext.shared`; empty again in a forked child."""
-        self.connections: Connections | None = None
-        """What runs here, once a call was made."""
         self.leader: ThreadMailbox | None = None
         """The caller who runs the loop."""
         self._pending_wakes: list[Callable[[], None]] | None = None

@@ -67,7 +67,7 @@ class ClientLoop(asyncio.SelectorEventLoop):
         """
         while self._has_work or self.time() >= self._turned_at + LATENESS:
             self.run_once()
-        while must_wait():
+        while must_wait() and not self.errors:
             ready = self._own_selector.select(LATENESS)
             if len(ready) != 1 or ready[0][1] != selectors.EVENT_READ:
                 return

@@ -244,7 +244,9 @@ class ThreadMailbox(Mailbox):
 
     def _has_led(self) -> bool:
         """Run the event loop until something arrives, and return true; or ask for that."""
-        io, self._owner = self._io, get_ident()
+        io, thread = self._io, get_ident()
+        if thread != self._owner:
+            self._owner, self._followed = thread, 0
         if io.lead(self):
             self._followed = 0
             return True
