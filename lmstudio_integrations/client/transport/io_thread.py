@@ -299,12 +299,12 @@ class IOThread:
             if leader is None:
                 loop.run_once()
             else:
-                loop.read_directly(leader.must_wait)
+                loop.read_directly(leader.is_empty)  # nothing wakes it meanwhile
                 if leader.must_wait() and not errors:
                     loop.run_forever()
             if errors:
                 raise errors[0]  # noqa: TRY301 - it is treated as one that arrives otherwise
-            is_needed = leader is not None and (leader.done or not self._is_alone(me))
+            is_needed = leader is not None and (leader.done or not (self._alone == me or self._is_alone(me)))
         except BaseException:
             # Raised into this thread from outside, and perhaps in the middle of a step: nothing is lost in silence.
             if self.connections is not None:

@@ -178,6 +178,10 @@ class Mailbox(ABC):
         """Whether waiting here blocks another caller: one in the event loop that this thread runs."""
         return self.loop is None and other.loop is not None and other.loop is running_loop()
 
+    def is_empty(self) -> bool:
+        """Return whether there is nothing to fetch yet."""
+        return not (self._items or self.done)
+
     def must_wait(self) -> bool:
         """Announce that the caller waits; return whether it must.
 
@@ -186,7 +190,7 @@ class Mailbox(ABC):
         on a deque lock their object, so they come before what the thread reads next.
         """
         self._waiting = True
-        return not (self._items or self.done)
+        return self.is_empty()
 
     def _wake_once(self) -> None:
         """Wake the caller, who waits; a caller that is busy checks again by itself."""
@@ -234,7 +238,7 @@ class ThreadMailbox(Mailbox):
         # Made late, because most calls of a batch get their response while the caller waits for another one.
         signal = self._signal = self._signal or self._io.make_signal()
         while batch is None:
-            if self.must_wait() and not (self._has_waited and self._has_led()):
+            if not (self._has_waited and self._has_led()) and self.must_wait():
                 with contextlib.suppress(queue.Empty):
                     signal.get(timeout=SLICE)
             self._waiting = False
