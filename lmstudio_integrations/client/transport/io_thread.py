@@ -42,8 +42,8 @@ EXIT_DEADLINE = 1.0
 YIELD = 0.001
 """Seconds for which `yield_to` waits at most."""
 
-REST = 0.1
-"""Seconds without a caller that leads after which the thread runs the loop again."""
+REST = 0.25
+"""Seconds without a caller that leads after which the thread runs the loop again: nobody waits for it until then."""
 
 _NAME = "lmstudio-io"
 
