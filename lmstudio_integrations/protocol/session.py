@@ -6,6 +6,7 @@ Used by the client's connections. `exchange.py` holds its rules about time.
 """
 
 import logging
+import math
 import re
 import reprlib
 from collections.abc import Callable, Mapping
@@ -106,6 +107,12 @@ class ClientSession:
         """The shortest interval, in seconds, at which the waiting callers have a silent server pinged."""
         intervals = [exchange.timeouts.get("keepalive") for exchange in self._exchanges() if exchange.has_caller]
         return min((interval for interval in intervals if interval is not None), default=None)
+
+    @property
+    def connect_timeout(self) -> float:
+        """The longest time, in seconds, that a waiting caller has for being accepted; without callers 0."""
+        limits = [exchange.timeouts.get("connect_timeout") for exchange in self._exchanges() if exchange.has_caller]
+        return max((math.inf if limit is None else limit for limit in limits), default=0)
 
     def _exchanges(self) -> list[Exchange]:
         """Return all open requests, sent or held back, and the calls on channels; a channel comes before its calls."""

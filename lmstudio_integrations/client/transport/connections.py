@@ -268,7 +268,13 @@ class Connection:
             self._start_check(current)
         if has_callers:
             self._idle_since = 0.0
-            self._arm()
+            if session.ready or now - current.opened_at < session.connect_timeout:
+                self._arm()
+                return
+            # It may wait for ever, and as long as somebody waits for it, nobody would try another one.
+            backlog = session.pop_backlog()
+            self.drop()
+            self.start(backlog)
             return
         self._idle_since = self._idle_since or now
         remaining = max(self.keep_idle_by_client.values(), default=LINGER) - (now - self._idle_since)

@@ -118,6 +118,8 @@ class SocketSession:
         """The ports that the applications' records named when the server was found."""
         self._namespace: Namespace = namespace
         self._socket: Socket | None = None
+        self.opened_at: float = time.monotonic()
+        """When it began to connect."""
         self.task: asyncio.Task[None] = asyncio.ensure_future(self._run())
 
     def quiet_for(self) -> float:

@@ -164,6 +164,47 @@ async def test_without_any_other_timeout_the_idle_timeout_limits_the_wait_for_a_
 
 
 @in_virtual_time
+async def test_a_socket_that_is_never_accepted_is_replaced_although_somebody_always_waits(server: Server) -> None:
+    opened: list[Socket] = []
+
+    async def behave(socket: Socket) -> None:
+        opened.append(socket)
+        if len(opened) > 1:
+            await server.behave(socket)
+
+    async with fake_server(behave) as address, lms.AsyncClient(address, connect_timeout=10) as client:
+        calls = []
+        for _ in range(6):
+            calls.append(asyncio.ensure_future(client.llm.list_loaded()))
+            await asyncio.sleep(4)
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(result) for result in results] == [lms.LMStudioTimeoutError, *[list] * 5]
+        assert len(opened) == 2
+
+
+@pytest.mark.parametrize("patience", [30, None])
+@in_virtual_time
+async def test_a_slow_socket_is_kept_as_long_as_a_caller_may_wait_for_it(server: Server, patience: float | None) -> None:
+    opened: list[Socket] = []
+
+    async def behave(socket: Socket) -> None:
+        opened.append(socket)
+        await asyncio.sleep(20)
+        await server.behave(socket)
+
+    async with (
+        fake_server(behave) as address,
+        lms.AsyncClient(address, connect_timeout=10) as hasty,
+        lms.AsyncClient(address, connect_timeout=patience) as patient,
+    ):
+        calls = [client.llm.list_loaded() for client in (hasty, patient)]
+        error, found = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(error, lms.LMStudioTimeoutError)
+        assert found == []
+        assert len(opened) == 1
+
+
+@in_virtual_time
 async def test_a_silent_socket_that_nobody_waits_on_is_closed(server: Server) -> None:
     async with fake_server(server.behave) as address, lms.AsyncClient(address, keepalive=5, keep_idle=1e6) as client:
         await client.llm.list_loaded()
