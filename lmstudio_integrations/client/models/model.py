@@ -205,6 +205,7 @@ class ModelOperation(Operation):
             return False
         logger.info("an attempt on model %r failed, and another one follows: %s", self.state.name, error)
         self.listener.on_retry(error)
+        self.resolve = self.resolve or self._is_unloaded  # that one is still gone, because its reload has failed
         self._delay, self._is_unloaded, self.is_running = delay, is_unloaded, False
         return True
 

@@ -128,6 +128,32 @@ async def test_a_model_that_is_always_evicted_is_reloaded_three_times() -> None:
     assert server.calls == 4
 
 
+@in_virtual_time
+async def test_after_a_reload_that_failed_the_model_is_loaded_and_not_used_as_if_it_were_there() -> None:
+    endpoints: list[str] = []
+    error = {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}}
+
+    async def behave(socket: Socket) -> None:
+        await authenticate(socket)
+        while True:
+            opened = await receive(socket)
+            endpoints.append(opened["endpoint"])
+            match endpoints:
+                case ["predict"]:
+                    await Fickle.respond(socket, opened, {"type": "channelError", "error": error})
+                case ["predict", "getOrLoad"]:
+                    await socket.close()
+                    return
+                case [*_, "getOrLoad"]:
+                    await Fickle.respond(socket, opened, packet({"type": "alreadyLoaded", "info": INFO}))
+                case _:
+                    await Fickle.respond(socket, opened, fragment("ok"), packet(END), {"type": "channelClose"})
+
+    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
+        assert (await loaded_handle(client).with_retries(2).respond("Hi")).content == "ok"
+    assert endpoints == ["predict", "getOrLoad", "getOrLoad", "predict"]
+
+
 @pytest.mark.parametrize("call", [lambda handle: handle.tokenize("Hi"), lambda handle: handle.get_info()])
 def test_the_error_of_an_operation_is_freed_with_its_last_reference(
     server: Emulator, call: Callable[[Any], Any]

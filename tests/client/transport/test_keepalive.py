@@ -184,7 +184,9 @@ async def test_a_socket_that_is_never_accepted_is_replaced_although_somebody_alw
 
 @pytest.mark.parametrize("patience", [30, None])
 @in_virtual_time
-async def test_a_slow_socket_is_kept_as_long_as_a_caller_may_wait_for_it(server: Server, patience: float | None) -> None:
+async def test_a_slow_socket_is_kept_as_long_as_a_caller_may_wait_for_it(
+    server: Server, patience: float | None
+) -> None:
     opened: list[Socket] = []
 
     async def behave(socket: Socket) -> None:
