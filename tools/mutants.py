@@ -1,10 +1,11 @@
-"""Mutants of the package: small faults, planted one at a time, that the tests should notice.
+"""Mutants of the trunk: small faults, planted one at a time, that the fast tests should notice.
 
-`record` runs the tests once and stores which test function runs which line. `judge` plants the same mutants of a seed,
-one at a time, in this working copy, and runs only the test functions that run the changed line, until one fails:
+`record` runs the fast tests once and stores which test function runs which line. `judge` plants the same mutants of a
+seed, one at a time, in this working copy, and runs only the test functions that run the changed line, until one fails.
+It ends with how many were noticed in each room, which is a package of the trunk:
 
     python -m tools.mutants record
-    python -m tools.mutants judge --count 100 --seed 27 --json mutants.json
+    python -m tools.mutants judge --count 600 --seed 27 --json mutants.json
 
 Run both in a clone of its own, with its own `.venv`: the tests start processes, and these import the changed file.
 """
@@ -16,11 +17,14 @@ import random
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from coverage.numbits import num_in_numbits
+
+from tools.leaves import is_of, leaves, module_name
 
 PACKAGE = Path("lmstudio_integrations")
 DATA = Path("build/mutants.coverage")
@@ -28,6 +32,8 @@ SECONDS = Path("build/mutants.seconds.json")
 """How long each test function took while it was recorded."""
 SLOW = 1.0
 """Seconds from which on a test function runs after the faster ones."""
+HANGS = 300.0
+"""Seconds after which a process of tests is ended. If it hangs because of a mutant, the mutant is noticed."""
 PORTIONS = (20, 100, 500)
 """How many test functions run in the first, second and third process. A mutant that all of them miss has survived: what
 runs a line of every call is not broader than that."""
@@ -133,9 +139,16 @@ def _changes_of(node: ast.expr | ast.stmt) -> Iterator[ast.expr | ast.stmt]:
 
 
 def choose(count: int, seed: int) -> list[Mutant]:
-    """Return the mutants of a seed, chosen among all of the package."""
-    everything = [mutant for path in sorted(PACKAGE.rglob("*.py")) for mutant in mutants_of(path)]
+    """Return the mutants of a seed, chosen among all of the trunk."""
+    of_leaves = [name for names in leaves().values() for name in names]
+    trunk = [path for path in sorted(PACKAGE.rglob("*.py")) if not is_of(module_name(path.absolute()), of_leaves)]
+    everything = [mutant for path in trunk for mutant in mutants_of(path)]
     return random.Random(seed).sample(everything, count)
+
+
+def room_of(file: str) -> str:
+    """Return the room of a file."""
+    return Path(file).parts[1].removesuffix(".py")
 
 
 def _other(value: bool | float | str) -> bool | float | str:
@@ -188,10 +201,10 @@ def judge(mutant: Mutant, tests: list[str]) -> str | None:
 
 
 def _failure(tests: list[str]) -> str | None:
-    chosen_tests = ["-m", "not live and not network and not ray", *tests]
+    chosen_tests = ["-m", "fast", *tests]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *chosen_tests]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS, check=False)
     except subprocess.TimeoutExpired:
         return "timeout"
     if done.returncode in {0, 5}:
@@ -208,7 +221,7 @@ def _record(arguments: list[str]) -> None:
         "context = ${RUNNING_TEST-}\n"
     )
     coverage = [sys.executable, "-m", "coverage"]
-    run = [f"--rcfile={settings}", f"--data-file={DATA}", "-m", "pytest", "-p", "tools.test_contexts"]
+    run = [f"--rcfile={settings}", f"--data-file={DATA}", "-m", "pytest", "-m", "fast", "-p", "tools.test_contexts"]
     subprocess.run([*coverage, "run", *run, *arguments], check=False)
     subprocess.run([*coverage, "combine", f"--rcfile={settings}", f"--data-file={DATA}"], check=True)
 
@@ -228,13 +241,16 @@ def main() -> None:
     results = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
     for mutant in choose(options.count, options.seed)[len(results) :]:
         tests = covering.tests(mutant.file, mutant.line)
-        noticed = judge(mutant, tests)
-        results.append({**asdict(mutant), "tests": len(tests), "noticed": noticed})
-        print(f"{mutant.file}:{mutant.line} {mutant.before!r} -> {mutant.after!r}: {noticed or 'SURVIVED'}", flush=True)
+        failure = judge(mutant, tests)
+        results.append({**asdict(mutant), "tests": len(tests), "noticed": failure})
+        print(f"{mutant.file}:{mutant.line} {mutant.before!r} -> {mutant.after!r}: {failure or 'SURVIVED'}", flush=True)
         if options.json:
             options.json.write_text(json.dumps(results, indent=1))
-    survivors = sum(not result["noticed"] for result in results)
-    print(f"{len(results) - survivors} of {len(results)} noticed")
+    planted = Counter(room_of(result["file"]) for result in results)
+    noticed = Counter(room_of(result["file"]) for result in results if result["noticed"])
+    for room, count in sorted(planted.items()):
+        print(f"{room}: {noticed[room]} of {count} noticed")
+    print(f"{noticed.total()} of {planted.total()} noticed")
 
 
 if __name__ == "__main__":
