@@ -282,7 +282,7 @@ class FailoverOperation(ModelOperation):
             return False
         self.listener.on_retry(error)
         self.release()
-        self._delay, self._is_unloaded = delay, False
+        self._delay, self._is_reload = delay, False
         self.is_running: bool = False
         return True
 

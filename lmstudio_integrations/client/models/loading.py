@@ -404,6 +404,7 @@ class Loader:
         if known is not None and known.reference is not None and known.reference == instance.reference:
             known.identifier, known.device = instance.identifier, instance.device  # the last report counts
             known.context_window = instance.context_window or known.context_window
+            known.is_gone = False
             return known  # with what was learned of it
         self.state.instance = instance
         return instance

@@ -111,7 +111,8 @@ class ModelOperation(Operation):
         self._reload = reload
         self.resolve: bool = False
         self.is_running: bool = False
-        self._is_unloaded = False
+        self._is_reload = False
+        """Whether the next attempt loads the model again, so that it shares the total timeout of the last one."""
         self._retries = Retries(context.max_retries)
         self._delay: float | None = None
         self._instance: Instance | None = None
@@ -130,7 +131,7 @@ class ModelOperation(Operation):
     def next_attempt(self) -> Flow[None]:
         """Begin the next attempt, after a pause if another one has failed."""
         delay, self._delay, self._instance, self.is_running = self._delay, None, None, True
-        if delay is not None and self._is_unloaded:
+        if delay is not None and self._is_reload:
             yield from self.pause(delay)
             return
         if delay:
@@ -140,11 +141,11 @@ class ModelOperation(Operation):
     def get_instance(self) -> Flow[Instance]:
         """Return the instance, which may have to be loaded."""
         state, server_models = self.state, self.context.shared(ServerModels)
-        instance, uses = state.instance, self._reload or state.instance is None
-        is_gone = self._is_unloaded or (server_models.is_evicted(state.reference) and state.reloadable)
-        if instance is None or self.resolve or (uses and is_gone):
+        instance, reloads = state.instance, self._reload and state.reloadable
+        is_gone = instance is None or instance.is_gone or server_models.is_evicted(instance.reference)
+        if instance is None or self.resolve or (reloads and is_gone):
             instance = yield from Loader(self, state).find_or_load()
-            self.resolve = self._is_unloaded = False
+            self.resolve = False
         self._instance = instance
         kept = state.kept_warm
         if self._reload and kept is not None and kept.reference != instance.reference:
@@ -199,14 +200,15 @@ class ModelOperation(Operation):
             seen: Whether the caller has received a part of the response, so that there must not be another attempt.
         """
         is_unloaded = isinstance(error, LMStudioModelUnloadedError)
+        if is_unloaded and self._instance is not None:
+            self._instance.is_gone = True
         may_retry = not seen and (not is_unloaded or (self._reload and self.state.reloadable))
         delay = self._retries.next_delay(error) if may_retry else None
         if delay is None:
             return False
         logger.info("an attempt on model %r failed, and another one follows: %s", self.state.name, error)
         self.listener.on_retry(error)
-        self.resolve = self.resolve or self._is_unloaded  # that one is still gone, because its reload has failed
-        self._delay, self._is_unloaded, self.is_running = delay, is_unloaded, False
+        self._delay, self._is_reload, self.is_running = delay, is_unloaded, False
         return True
 
     def record_success(self, result: PredictionResult) -> None:

@@ -87,6 +87,7 @@ class Instance:
     Attributes:
         identifier: Its identifier.
         reference: Its reference; each load has its own.
+        is_gone: Whether a call has found that it is not loaded any more.
         context_window: Its context window, once it is known.
         sees_images: Whether it has vision, if the server has reported it.
         dimensions: The length of its vectors, once one was received.
@@ -104,6 +105,7 @@ class Instance:
 
     identifier: str
     reference: str | None = None
+    is_gone: bool = False
     context_window: ContextWindow | None = None
     sees_images: bool | None = None
     dimensions: int | None = None
@@ -125,10 +127,15 @@ class Instance:
             TypeError: If it has no identifier.
         """
         length = info.get("contextLength")
-        window = ContextWindow(length, max_context_length(info)) if is_count(length) else None
         vision = info.get("vision")
-        sees_images = vision if isinstance(vision, bool) else None
-        return cls(identifier_of(info), reference_of(info), window, sees_images, device=device_of(info), info=info)
+        return cls(
+            identifier_of(info),
+            reference_of(info),
+            context_window=ContextWindow(length, max_context_length(info)) if is_count(length) else None,
+            sees_images=vision if isinstance(vision, bool) else None,
+            device=device_of(info),
+            info=info,
+        )
 
     @property
     def specifier(self) -> Specifier:

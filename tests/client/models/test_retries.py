@@ -9,6 +9,7 @@ from weakref import ref
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.api.base import handle_on_hosts
 from lmstudio_integrations.client.models.model import RELOAD_DELAYS, Retries
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import Socket, authenticate, fake_server, receive, send
@@ -128,8 +129,11 @@ async def test_a_model_that_is_always_evicted_is_reloaded_three_times() -> None:
     assert server.calls == 4
 
 
+@pytest.mark.parametrize("others", [[], pytest.param(["127.0.0.1:1"], marks=pytest.mark.leaf("hosts"))])
 @in_virtual_time
-async def test_after_a_reload_that_failed_the_model_is_loaded_and_not_used_as_if_it_were_there() -> None:
+async def test_after_a_reload_that_failed_the_model_is_loaded_and_not_used_as_if_it_were_there(
+    others: list[str],
+) -> None:
     endpoints: list[str] = []
     error = {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}}
 
@@ -137,6 +141,9 @@ async def test_after_a_reload_that_failed_the_model_is_loaded_and_not_used_as_if
         await authenticate(socket)
         while True:
             opened = await receive(socket)
+            if opened["type"] != "channelCreate":
+                await send(socket, {"type": "rpcResult", "callId": opened["callId"], "result": []})
+                continue
             endpoints.append(opened["endpoint"])
             match endpoints:
                 case ["predict"]:
@@ -150,7 +157,8 @@ async def test_after_a_reload_that_failed_the_model_is_loaded_and_not_used_as_if
                     await Fickle.respond(socket, opened, fragment("ok"), packet(END), {"type": "channelClose"})
 
     async with fake_server(behave) as address, lms.AsyncClient(address) as client:
-        assert (await loaded_handle(client).with_retries(2).respond("Hi")).content == "ok"
+        handles = [loaded_handle(client), *(lms.AsyncClient(other).llm.lazy_model("chatty") for other in others)]
+        assert (await handle_on_hosts(handles, 2).respond("Hi")).content == "ok"
     assert endpoints == ["predict", "getOrLoad", "getOrLoad", "predict"]
 
 
