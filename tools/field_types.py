@@ -22,7 +22,7 @@ from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.timeouts import ModelTimeouts
 from tools import ROOT
-from tools.public_fields import type_text
+from tools.public import type_text
 
 GROUPED = (ServerSettings, LlmPredictionConfig)
 """The bases of the classes whose settings stand in groups."""

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Annotated, Any, Literal, cast
 
 import pytest
@@ -13,8 +12,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.types._numbers import Count, OrOff, Seconds
 from tests.support.adapters import TOOLKITS, classes
-from tools.public_fields import PATH, plain_type, public_fields
-from tools.stub import NAME
+from tools.public import plain_type
 
 FEWEST_WORDS = 5
 SECONDS = {*TIMEOUTS, "ttl"}
@@ -22,30 +20,8 @@ STATES = ("default", "unset", "`None`")
 """A description says with one of these what holds if the field is not set."""
 
 
-PINNED = {
-    name: [line.strip() for line in lines]
-    for name, *lines in map(str.splitlines, PATH.read_text(encoding="utf-8").split("\n\n"))
-}
-"""What users may pass to each class, and the default."""
-
-
 def fields_in(make: Callable[..., Any]) -> set[str]:
     return set(inspect.signature(make).parameters)
-
-
-# What is public -------------------------------------------------------------------------------------------------------
-
-
-def test_the_fields_of_each_class_are_pinned_with_type_and_default() -> None:
-    found = public_fields()
-    assert "langchain.ChatLMStudio" in found
-    for name, fields in found.items():
-        assert fields == PINNED.get(name), f"{name}: if users may rely on this, run python -m tools.public_fields"
-    for name in PINNED:
-        package, _, public = name.rpartition(".")
-        assert public in import_module(f"{NAME}.{package}").__all__, (
-            f"{name} is gone: run python -m tools.public_fields"
-        )
 
 
 # Descriptions ---------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from tests.docs.snippets import ROOT
 from tests.support.adapters import ADAPTERS
 from tests.test_package import PUBLIC
 from tools.field_types import FieldTypes, groups_of
-from tools.public_fields import type_text
+from tools.public import type_text
 from tools.reference_sources import pages, with_sources
 
 pytestmark = pytest.mark.slow
