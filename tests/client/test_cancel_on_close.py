@@ -78,6 +78,27 @@ def ended(server: Emulator) -> str | None:
     return server.predictions[-1].stop_reason
 
 
+def check_stopped(server: Emulator, results: list[object]) -> None:
+    """Check that the server has stopped, and that the thread of the call has the error of its stream."""
+    assert ended(server) == "userStopped"
+    server.wait_for(lambda: bool(results))
+    assert isinstance(results[0], lms.LMStudioCancelledError)
+    assert "together with the stream" in str(results[0])
+
+
+def collect(is_there: "weakref.ref[Any]", by: Callable[[], object] = gc.collect) -> None:
+    """Collect until something has gone."""
+    while is_there():  # one call does nothing while another thread collects
+        by()
+
+
+def in_a_cycle(stream: Any) -> "weakref.ref[Any]":
+    """Let a cycle refer to a stream."""
+    cycle: dict[str, Any] = {"stream": stream}
+    cycle["itself"] = cycle
+    return weakref.ref(stream)
+
+
 def _break(stream: Any) -> None:
     for _ in stream:
         break
@@ -95,12 +116,9 @@ def _with(stream: Any) -> None:
 
 def _collect(stream: Any) -> None:
     next(stream)
-    cycle: dict[str, Any] = {"stream": stream}
-    cycle["itself"] = cycle
-    is_there = weakref.ref(stream)
-    del stream, cycle
-    while is_there():  # one call does nothing while another thread collects
-        gc.collect()
+    is_there = in_a_cycle(stream)
+    del stream
+    collect(is_there)
 
 
 def _fail(stream: Any) -> None:
@@ -133,9 +151,7 @@ def test_a_stream_that_is_collected_stops_its_models_before_what_it_reads_is_clo
         _collect(lms.cancel_on_close(in_threads(client, results)))
     finally:
         gc.enable()
-    assert ended(server) == "userStopped"
-    server.wait_for(lambda: bool(results))
-    assert isinstance(results[0], lms.LMStudioCancelledError)
+    check_stopped(server, results)
 
 
 @pytest.mark.parametrize("leave", [_break, _close, _with, _collect, _fail, _interrupt])
@@ -144,37 +160,10 @@ def test_whoever_stops_reading_a_stream_stops_what_its_threads_generate(
 ) -> None:
     results: list[object] = []
     leave(lms.cancel_on_close(in_threads(client, results)))
-    assert ended(server) == "userStopped"
-    server.wait_for(lambda: bool(results))
-    assert isinstance(results[0], lms.LMStudioCancelledError)
-    assert "together with the stream" in str(results[0])
+    check_stopped(server, results)
 
 
-def test_any_thread_may_close_a_stream_that_another_one_reads(client: lms.Client, server: Emulator) -> None:
-    reads = threading.Event()
-
-    def stream() -> Iterator[str]:
-        for item in in_threads(client, []):
-            yield item
-            reads.set()
-
-    reading = lms.cancel_on_close(stream)
-    next(reading)
-
-    def close() -> None:
-        reads.wait()
-        reading.close()
-
-    closer = threading.Thread(target=close)
-    closer.start()
-    with pytest.raises(lms.LMStudioCancelledError, match="together with the stream"):
-        next(reading)
-    closer.join()
-    assert ended(server) == "userStopped"
-    assert list(reading) == []
-
-
-def test_who_closes_a_stream_has_its_end_and_any_other_thread_that_reads_on_gets_an_error() -> None:
+def test_a_thread_that_reads_on_after_another_one_has_closed_a_stream_gets_an_error() -> None:
     reading = lms.cancel_on_close(iter(range(9)))
     next(reading)
     closer = threading.Thread(target=reading.close)
@@ -182,10 +171,6 @@ def test_who_closes_a_stream_has_its_end_and_any_other_thread_that_reads_on_gets
     closer.join()
     with pytest.raises(lms.LMStudioCancelledError, match="together with the stream"):
         next(reading)
-    assert list(reading) == []
-    reading = lms.cancel_on_close(iter(range(9)))
-    next(reading)
-    reading.close()
     assert list(reading) == []
 
 
@@ -279,7 +264,13 @@ def test_two_streams_of_which_one_reads_the_other_are_both_stopped(client: lms.C
     assert ended(server) == "userStopped"
 
 
-# A stream in a stream -------------------------------------------------------------------------------------------------
+# A stream, and one in another -----------------------------------------------------------------------------------------
+
+
+def _alone(stream: Callable[[], Iterator[str]]) -> Any:
+    outer = lms.cancel_on_close(stream)
+    next(outer)
+    return outer
 
 
 def _wrapped_twice(stream: Callable[[], Iterator[str]]) -> Any:
@@ -301,12 +292,12 @@ def _read_before_the_outer_one_was_made(stream: Callable[[], Iterator[str]]) -> 
 
 
 NESTED = pytest.mark.parametrize(
-    "nest", [_wrapped_twice, _wrapped_in_the_outer_one, _read_before_the_outer_one_was_made]
+    "nest", [_alone, _wrapped_twice, _wrapped_in_the_outer_one, _read_before_the_outer_one_was_made]
 )
 
 
 @NESTED
-def test_a_stream_that_another_one_reads_is_stopped_with_it(
+def test_any_thread_may_close_a_stream_that_another_one_reads(
     client: lms.Client, server: Emulator, nest: Callable[[Any], Any]
 ) -> None:
     reads = threading.Event()
@@ -328,20 +319,21 @@ def test_a_stream_that_another_one_reads_is_stopped_with_it(
         next(outer)
     closer.join()
     assert ended(server) == "userStopped"
+    assert list(outer) == []
 
 
 @NESTED
-def test_what_the_inner_of_two_streams_calls_may_close_the_outer_one(nest: Callable[[Any], Any]) -> None:
-    outer: list[Any] = []
-
+def test_a_tool_may_close_the_stream_that_calls_it(nest: Callable[[Any], Any]) -> None:
     def stream() -> Iterator[int]:
         yield 1
-        outer[0].close()
+        outer.close()
         yield 2
 
-    outer.append(nest(stream))
+    outer = nest(stream)
     with pytest.raises(lms.LMStudioCancelledError, match="together with the stream"):
-        next(outer[0])
+        next(outer)
+    outer.close()
+    assert list(outer) == []
 
 
 # What refers to its own stream ----------------------------------------------------------------------------------------
@@ -370,9 +362,9 @@ def _collect_on_the_io_thread() -> None:
     collected.wait()
 
 
-@pytest.mark.parametrize("collect", [gc.collect, _collect_on_the_io_thread])
+@pytest.mark.parametrize("by", [gc.collect, _collect_on_the_io_thread])
 def test_an_object_that_keeps_the_stream_of_its_method_is_collected_and_its_models_stop(
-    client: lms.Client, server: Emulator, collect: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+    client: lms.Client, server: Emulator, by: Callable[[], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The thread of the call must not collect: `in_threads` joins it.
     monkeypatch.setattr(IOThread, "can_lead", lambda _: False)
@@ -384,13 +376,10 @@ def test_an_object_that_keeps_the_stream_of_its_method_is_collected_and_its_mode
         next(chat.stream)
         is_there = weakref.ref(chat)
         del chat
-        while is_there():  # one call does nothing while another thread collects
-            collect()
+        collect(is_there, by)
     finally:
         gc.enable()
-    assert ended(server) == "userStopped"
-    server.wait_for(lambda: bool(results))
-    assert isinstance(results[0], lms.LMStudioCancelledError)
+    check_stopped(server, results)
     for own in set(threading.enumerate()) - others:
         own.join()
 
@@ -627,12 +616,9 @@ async def _cancel_scope(stream: Any) -> None:
 
 async def _collect_async(stream: Any) -> None:
     await anext(stream)
-    cycle: dict[str, Any] = {"stream": stream}
-    cycle["itself"] = cycle
-    is_there = weakref.ref(stream)
-    del stream, cycle
-    while is_there():  # one call does nothing while another thread collects
-        gc.collect()
+    is_there = in_a_cycle(stream)
+    del stream
+    collect(is_there)
 
 
 async def _close_while_another_task_reads(stream: Any) -> None:
@@ -644,10 +630,23 @@ async def _close_while_another_task_reads(stream: Any) -> None:
         await task
 
 
-@pytest.mark.parametrize(
-    "leave",
-    [_break_async, _aclose, _with_async, _cancel_task, _cancel_scope, _collect_async, _close_while_another_task_reads],
-)
+async def _close_one_that_reads_it(stream: Any) -> None:
+    await _close_while_another_task_reads(lms.cancel_on_close(stream))
+
+
+LEAVE_ASYNC: list[Callable[[Any], Any]] = [
+    _break_async,
+    _aclose,
+    _with_async,
+    _cancel_task,
+    _cancel_scope,
+    _collect_async,
+    _close_while_another_task_reads,
+    _close_one_that_reads_it,
+]
+
+
+@pytest.mark.parametrize("leave", LEAVE_ASYNC)
 async def test_whoever_stops_reading_an_async_stream_stops_what_its_tasks_generate(
     server: Emulator, leave: Callable[[Any], Any]
 ) -> None:
@@ -711,11 +710,6 @@ async def test_a_load_that_others_wait_for_is_theirs_if_its_caller_is_cancelled(
         await asyncio.wait([leader])
 
 
-async def test_an_async_stream_that_another_one_reads_is_stopped_with_it(server: Emulator) -> None:
-    await _close_while_another_task_reads(lms.cancel_on_close(lms.cancel_on_close(in_tasks(server))))
-    assert await asyncio.to_thread(ended, server) == "userStopped"
-
-
 async def test_an_object_that_keeps_the_async_stream_of_its_method_is_collected_and_its_models_stop(
     server: Emulator,
 ) -> None:
@@ -737,8 +731,7 @@ async def test_an_object_that_keeps_the_async_stream_of_its_method_is_collected_
         is_there = weakref.ref(chat)
         del chat
         await asyncio.sleep(0)  # the loop holds what it resumed the task with
-        while is_there():  # one call does nothing while another thread collects
-            gc.collect()
+        collect(is_there)
         assert await asyncio.to_thread(ended, server) == "userStopped"
     while others := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(others)
@@ -891,20 +884,6 @@ def test_nobody_waits_for_a_stream_whose_event_loop_does_not_run() -> None:
 
 
 # What is no stream ----------------------------------------------------------------------------------------------------
-
-
-def test_a_tool_may_close_the_stream_that_calls_it() -> None:
-    def items() -> Iterator[int]:
-        yield 1
-        reading.close()
-        yield 2
-
-    reading = lms.cancel_on_close(items())
-    assert next(reading) == 1
-    with pytest.raises(lms.LMStudioCancelledError, match="together with the stream"):
-        next(reading)
-    reading.close()
-    assert list(reading) == []
 
 
 def test_who_reads_a_stream_in_the_moment_in_which_it_is_closed_gets_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1063,7 +1042,7 @@ async def test_each_task_that_reads_an_async_stream_learns_that_it_was_closed() 
     assert [type(error) for error in errors] == [lms.LMStudioCancelledError] * 2
 
 
-async def test_who_closes_an_async_stream_has_its_end_and_any_other_task_that_reads_on_gets_an_error() -> None:
+async def test_a_task_that_reads_on_after_another_one_has_closed_an_async_stream_gets_an_error() -> None:
     async def items() -> AsyncIterator[int]:
         for number in range(9):
             yield number
@@ -1073,10 +1052,6 @@ async def test_who_closes_an_async_stream_has_its_end_and_any_other_task_that_re
     await asyncio.create_task(reading.aclose())
     with pytest.raises(lms.LMStudioCancelledError, match="together with the stream"):
         await anext(reading)
-    assert [item async for item in reading] == []
-    reading = lms.cancel_on_close(items())
-    await anext(reading)
-    await reading.aclose()
     assert [item async for item in reading] == []
 
 
@@ -1152,7 +1127,7 @@ def test_a_coroutine_must_be_awaited_first() -> None:
 # The page -------------------------------------------------------------------------------------------------------------
 
 ROWS: dict[str, Callable[..., object]] = {
-    "a stream in the stream": test_a_stream_that_another_one_reads_is_stopped_with_it,
+    "a stream in the stream": test_any_thread_may_close_a_stream_that_another_one_reads,
     "a sync tool": test_whoever_stops_reading_a_stream_stops_what_its_threads_generate,
     "a call in a pool of your own": test_a_pool_of_the_program_runs_in_the_stream_only_with_a_copy_of_its_context,
     "a thread that goes on": test_a_thread_that_outlives_a_closed_stream_is_rejected_with_the_name_of_the_stream,
