@@ -18,6 +18,7 @@ from tests.client.models.rendering import (
     BRACKETS,
     CONFIG,
     GEMMA,
+    RENDER,
     THREE,
     WHITE,
     WITHOUT,
@@ -31,25 +32,29 @@ from tests.support.template_functions import THINK, answers
 
 # What is asked --------------------------------------------------------------------------------------------------------
 
-ASKED: dict[str, tuple[Server, Sequence[dict[str, Any]], SendReasoning, list[str]]] = {
-    "all are sent": (Server(), THREE, "always", [CONFIG]),
-    "those of the turn are sent": (Server(), THREE, "turn", [CONFIG]),
+ALWAYS = pytest.param("always", [])
+MEASURED = pytest.param("auto", [RENDER], marks=pytest.mark.leaf("reasoning_replay"))
+"""How thoughts are sent, and what is asked for it besides the tags: `auto` asks what the template does."""
+
+ASKED: dict[str, tuple[Server, Sequence[dict[str, Any]], list[str]]] = {
+    "thoughts": (Server(), THREE, [CONFIG]),
     "two kinds of tags, of which the server says nothing": (
         Server(lacks=(CONFIG,)),
         [part("one"), part("two", BRACKETS)],
-        "always",
         [CONFIG],
     ),
-    "there is none": (Server(), [], "always", []),
-    "one that was left open": (Server(), [part("one", end="")], "always", [CONFIG]),
-    "none is sent": (Server(), THREE, False, []),
+    "a server without both": (Server(lacks=(CONFIG, RENDER)), THREE, [CONFIG]),
+    "there is none": (Server(), [], []),
+    "one that was left open": (Server(), [part("one", end="")], [CONFIG]),
 }
 
 
-@pytest.mark.parametrize(("server", "thoughts", "mode", "expected"), ASKED.values(), ids=ASKED)
-def test_each_instance_is_asked_once_for_its_tags(
-    server: Server, thoughts: Sequence[dict[str, Any]], mode: SendReasoning, expected: list[str]
+@pytest.mark.parametrize(("mode", "more"), [ALWAYS, pytest.param("turn", []), MEASURED])
+@pytest.mark.parametrize(("server", "thoughts", "tags"), ASKED.values(), ids=ASKED)
+def test_each_instance_is_asked_once(
+    server: Server, thoughts: Sequence[dict[str, Any]], tags: list[str], mode: SendReasoning, more: list[str]
 ) -> None:
+    expected = tags + more if thoughts else []
     for instance in (Instance("m"), Instance("m")):  # as after another load, or on another host
         server.calls.clear()
         first = sent(server, instance, conversation(*thoughts), mode)
@@ -58,18 +63,33 @@ def test_each_instance_is_asked_once_for_its_tags(
         assert server.calls == expected
 
 
-def test_the_tags_of_a_model_that_has_thought_are_known() -> None:
-    server, instance = Server(), Instance("m")
-    instance.reasoning.written[THINK] = None
-    assert sent(server, instance, conversation(*THREE), "always") == ALL
+def test_nothing_is_asked_if_none_is_sent() -> None:
+    server = Server()
+    sent(server, Instance("m"), conversation(*THREE), False)
     assert server.calls == []
 
 
-def test_an_error_that_concerns_the_whole_request_is_raised() -> None:
+@pytest.mark.parametrize(("mode", "asked"), [ALWAYS, MEASURED])
+def test_the_tags_of_a_model_that_has_thought_are_known(mode: SendReasoning, asked: list[str]) -> None:
+    server, instance = Server(), Instance("m")
+    instance.reasoning.written[THINK] = None
+    assert sent(server, instance, conversation(*THREE), mode) == ALL
+    assert server.calls == asked
+
+
+@pytest.mark.parametrize(
+    ("mode", "written"),
+    [
+        ("always", {}),
+        *(pytest.param("auto", each, marks=pytest.mark.leaf("reasoning_replay")) for each in ({}, {THINK: None})),
+    ],
+)
+def test_an_error_that_concerns_the_whole_request_is_raised(mode: SendReasoning, written: dict[Tags, None]) -> None:
     server, instance = Server(errors=[lms.LMStudioModelNotFoundError("gone")]), Instance("m")
+    instance.reasoning.written.update(written)
     with pytest.raises(lms.LMStudioModelNotFoundError):
-        sent(server, instance, conversation(*THREE), "always")
-    assert sent(server, instance, conversation(*THREE), "always") == ALL
+        sent(server, instance, conversation(*THREE), mode)
+    assert sent(server, instance, conversation(*THREE), mode) == ALL
 
 
 @pytest.mark.parametrize(

@@ -79,10 +79,6 @@ def text_of_calls_is_omitted(said: Said) -> str:
     return "" if said.is_call else template_functions.copied(said)
 
 
-def analysis_of_current_calls(said: Said, tags: Tags) -> str:
-    return "" if said.is_call and not said.is_current else template_functions.channels(said, tags)
-
-
 def everywhere(treatment: Treatment) -> lms.ReasoningReplay:
     return lms.ReasoningReplay(treatment, treatment, treatment)
 
@@ -119,18 +115,12 @@ ALIKE: dict[Treatment, dict[str, Template]] = {
 """Templates that do the same with each thought between `<think>` and `</think>`, by what that is."""
 
 OTHERS: dict[str, tuple[Template, Tags, lms.ReasoningReplay]] = {
-    "thoughts of the turn": (kept_in_turn, THINK, lms.ReasoningReplay("kept", "stripped", "stripped")),
     "answers behind a line break": (
         lambda said: said.text if said.is_call else f"\n{template_functions.stripped(said)}",
         THINK,
         lms.ReasoningReplay("copied", "copied", "stripped"),
     ),
     "no text beside calls": (text_of_calls_is_omitted, THINK, lms.ReasoningReplay("stripped", "stripped", "copied")),
-    "channels of the turn": (
-        partial(analysis_of_current_calls, tags=HARMONY),
-        HARMONY,
-        lms.ReasoningReplay("kept", "stripped", "copied", is_bare=True),
-    ),
     "channels": (
         partial(template_functions.channels, tags=HARMONY),
         HARMONY,
@@ -197,48 +187,6 @@ def test_a_thought_that_changes_nothing_about_calls_is_sent(assistant: str, rend
     server = with_calls(assistant)
     assert measured(server, THINK) == everywhere("stripped")
     assert server.calls == [RENDER] * renderings
-
-
-# What is asked --------------------------------------------------------------------------------------------------------
-
-
-ASKED: dict[str, tuple[Server, Sequence[dict[str, Any]], list[str]]] = {
-    "a thought": (Server(), THREE, [CONFIG, RENDER]),
-    "two kinds of tags, of which the server says nothing": (
-        Server(lacks=(CONFIG,)),
-        [part("one"), part("two", BRACKETS)],
-        [CONFIG, RENDER],
-    ),
-    "a server without both": (Server(lacks=(CONFIG, RENDER)), THREE, [CONFIG, RENDER]),
-    "none": (Server(), [], []),
-    "one that was left open": (Server(), [part("one", end="")], [CONFIG, RENDER]),
-}
-
-
-@pytest.mark.parametrize(("server", "thoughts", "expected"), ASKED.values(), ids=ASKED)
-def test_each_instance_is_asked_once(server: Server, thoughts: Sequence[dict[str, Any]], expected: list[str]) -> None:
-    for instance in (Instance("m"), Instance("m")):  # as after another load, or on another host
-        server.calls.clear()
-        first = sent(server, instance, conversation(*thoughts))
-        assert server.calls == expected
-        assert sent(server, instance, conversation(*thoughts)) == first
-        assert server.calls == expected
-
-
-def test_the_tags_of_a_model_that_has_thought_are_known() -> None:
-    server, instance = Server(), Instance("m")
-    instance.reasoning.written[THINK] = None
-    sent(server, instance, conversation(*THREE))
-    assert server.calls == [RENDER]
-
-
-@pytest.mark.parametrize("written", [{}, {THINK: None}])
-def test_an_error_that_concerns_the_whole_request_is_raised(written: dict[Tags, None]) -> None:
-    server, instance = Server(errors=[lms.LMStudioModelNotFoundError("gone")]), Instance("m")
-    instance.reasoning.written.update(written)
-    with pytest.raises(lms.LMStudioModelNotFoundError):
-        sent(server, instance, conversation(*THREE))
-    assert sent(server, instance, conversation(*THREE)) == ALL
 
 
 def test_another_failure_is_not_taken_for_what_the_template_does() -> None:
@@ -515,11 +463,6 @@ class Case(NamedTuple):
     source: str
     outcomes: chat_templates.Outcomes
 
-    def sends(self, place: str) -> bool:
-        """Whether thoughts are sent in a place."""
-        outcome = getattr(self.outcomes, place)
-        return outcome in {"kept", "stripped"} or (outcome == "copied" and place != "answer")
-
     def server(self) -> Server:
         """Return a server whose model has the template."""
         return Server(fields=self.template.prediction_fields, render=chat_templates.renderer(self.source))
@@ -537,8 +480,9 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_what_a_real_template_does_with_thoughts_is_found(case: Case) -> None:
-    found = measured(case.server()).sent_by_place
-    assert [*found.values()] == [case.sends(place) for place in ("running_call", "call", "answer")]
+    does: Any = case.outcomes
+    expected = lms.ReasoningReplay(does.running_call, does.call, does.answer, is_bare=case.template.bare is not None)
+    assert measured(case.server()) == expected
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
