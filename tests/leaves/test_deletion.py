@@ -26,7 +26,7 @@ what is beside it.
 PROTECT = {
     "tests/client/api/test_timeouts.py",
     "tests/client/transport/test_connections.py",
-    "tests/client/transport/test_recovery.py",
+    "tests/client/transport/test_keepalive.py",
     "tests/client/transport/test_sockets.py",
     "tests/faults/test_faults.py",
     "tests/simulation/test_simulation.py",

@@ -127,4 +127,4 @@ def test_a_helper_of_other_tests_that_imports_a_leaf_is_noticed(monkeypatch: pyt
         each._replace(imports=each.imports | {module} if each.name == helper else each.imports) for each in sources()
     ]
     monkeypatch.setattr(tool, "sources", lambda: changed)
-    assert ROOT / "tests/client/transport/test_recovery.py" in find_indirect("hosts")
+    assert ROOT / "tests/client/transport/test_keepalive.py" in find_indirect("hosts")

@@ -68,30 +68,6 @@ async def test_clients_with_the_same_credentials_share_their_sockets(server: Emu
 
 
 @in_virtual_time
-async def test_a_short_connect_timeout_of_one_caller_does_not_affect_another() -> None:
-    accepting = asyncio.Event()
-
-    async def behave(socket: Socket) -> None:
-        await accepting.wait()
-        await respond_to_calls(socket)
-
-    server = Server(behave)
-    async with (
-        fake_server(server) as address,
-        lms.AsyncClient(address, connect_timeout=2) as limited,
-        lms.AsyncClient(address) as by_default,
-    ):
-        first = asyncio.ensure_future(limited.llm.list_loaded())
-        await asyncio.sleep(1)
-        second = asyncio.ensure_future(by_default.llm.list_loaded())
-        with pytest.raises(lms.LMStudioTimeoutError):
-            await first
-        accepting.set()
-        assert await second == []
-    assert server.accepted == 1
-
-
-@in_virtual_time
 async def test_no_connection_is_kept_for_a_call_that_has_timed_out() -> None:
     server = Server(lambda socket: socket.wait_closed())
     async with fake_server(server) as address, lms.AsyncClient(address, connect_timeout=2) as client:

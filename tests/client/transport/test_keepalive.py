@@ -235,17 +235,25 @@ async def test_a_call_that_is_held_back_reports_that_nothing_listens_any_more(se
         server.sockets[0].transport.abort()
 
 
+@pytest.mark.parametrize("is_broken", [False, True])
 @in_virtual_time
-async def test_a_call_that_is_held_back_when_the_socket_breaks_goes_to_a_new_one(server: Server) -> None:
-    async with fake_server(server.behave) as address, lms.AsyncClient(address, keep_idle=1e6) as client:
-        await client.llm.list_loaded()
-        server.freeze()
+async def test_no_call_that_was_held_back_is_lost_with_its_socket(server: Server, *, is_broken: bool) -> None:
+    """Another socket takes the calls, because the first one is silent or broken, but for those that are cancelled."""
+    async with fake_server(server.behave) as address, lms.AsyncClient(address) as client:
+        assert await client.llm.list_loaded() == []
+        server.deafen(server.sockets[0])
         await asyncio.sleep(QUIET + 1)
-        listing = asyncio.ensure_future(client.llm.list_loaded())
-        await asyncio.sleep(PING_TIMEOUT / 2)
-        server.sockets[0].transport.abort()
-        server.awake.set()
-        assert await listing == []
+        if is_broken:
+            asyncio.get_running_loop().call_later(PING_TIMEOUT / 2, server.sockets[0].transport.abort)
+        calls = [asyncio.ensure_future(client.llm.list_loaded()) for _ in range(6)]
+        await asyncio.sleep(PING_TIMEOUT / 4)
+        for call in (calls[0], calls[3], calls[-1]):
+            call.cancel()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    cancelled = [isinstance(result, asyncio.CancelledError) for result in results]
+    assert cancelled == [True, False, False, True, False, True]
+    assert [result for result in results if isinstance(result, list)] == [[]] * 3
+    assert len(server.sockets) == 2
 
 
 @in_virtual_time
