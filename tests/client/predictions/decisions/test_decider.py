@@ -97,9 +97,7 @@ async def test_errors_name_the_kind_that_a_model_is_of(client: Any) -> None:
 @pytest.mark.parametrize(
     ("state", "questions", "text"),
     [
-        ("", QUESTIONS, "must be text, an object or a list"),
         (7, QUESTIONS, "must be text, an object or a list"),
-        ({"a": object()}, QUESTIONS, "must be text or JSON"),
         ("money", {}, "questions must be"),
         ("money", {"a": {"type": "score", "instructions": "?", "criteria": ["one"]}}, "questions.a: criteria"),
     ],
@@ -245,6 +243,26 @@ async def test_certificates_are_checked() -> None:
             await post(Target.of(host, None), TIMEOUTS, None, {})
 
 
+class Judge:
+    """A decision model whose server responds what a test says."""
+
+    def __init__(self, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._model = model
+        self._patch = monkeypatch
+
+    async def decide(self, response: Any, **questions: Any) -> Any:
+        async def respond(*_: object) -> Any:
+            return response
+
+        self._patch.setattr("lmstudio_integrations.client.predictions.decisions.systemone.post", respond)
+        return await self._model.decide("money", questions)
+
+
+@pytest.fixture
+async def judge(client: Any, monkeypatch: pytest.MonkeyPatch) -> Judge:
+    return Judge(await client.decision.model("judge"), monkeypatch)
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -254,17 +272,9 @@ async def test_certificates_are_checked() -> None:
         ({}, "it has no 'answers'"),
     ],
 )
-async def test_a_response_of_another_form_is_an_error(
-    server: Emulator, changes: Any, text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def respond(*_: object) -> Any:
-        return changes
-
-    monkeypatch.setattr("lmstudio_integrations.client.predictions.decisions.systemone.post", respond)
-    async with lms.AsyncClient(server.address) as client:
-        model = await client.decision.model("judge")
-        with pytest.raises(lms.LMStudioProtocolError, match=f"cannot be read.*{text}"):
-            await model.decide("money", {"a": QUESTIONS["a"]})
+async def test_a_response_of_another_form_is_an_error(judge: Judge, changes: Any, text: str) -> None:
+    with pytest.raises(lms.LMStudioProtocolError, match=f"cannot be read.*{text}"):
+        await judge.decide(changes, a=QUESTIONS["a"])
 
 
 SCORE = QUESTIONS["c"]
@@ -316,35 +326,20 @@ def scored(**changes: Any) -> dict[str, Any]:
     ],
 )  # fmt: skip
 async def test_an_answer_that_does_not_fit_its_question_is_an_error_that_names_it(
-    server: Emulator, question: Any, found: Any, text: str, monkeypatch: pytest.MonkeyPatch
+    judge: Judge, question: Any, found: Any, text: str
 ) -> None:
-    responses: list[Any] = [{"answers": {"it": found}}]
-
-    async def respond(*_: object) -> Any:
-        return responses[-1]
-
-    monkeypatch.setattr("lmstudio_integrations.client.predictions.decisions.systemone.post", respond)
-    async with lms.AsyncClient(server.address) as client:
-        model = await client.decision.model("judge")
-        with pytest.raises(lms.LMStudioProtocolError, match=re.escape(text)) as caught:
-            await model.decide("money", {"it": question})
-        assert "in the answer to the question 'it'" in str(caught.value)
+    with pytest.raises(lms.LMStudioProtocolError, match=re.escape(text)) as caught:
+        await judge.decide({"answers": {"it": found}}, it=question)
+    assert "in the answer to the question 'it'" in str(caught.value)
 
 
-async def test_labels_have_the_order_in_which_they_were_asked(
-    server: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_labels_have_the_order_in_which_they_were_asked(judge: Judge) -> None:
     """A server may list the most probable first, round, and report what this version does not know."""
     found = chosen(
         choice="sales", probabilities={"sales": 1.0000001, "support": -1e-9, "billing": 0}, spread=5, reason="?"
     )
-
-    async def respond(*_: object) -> Any:
-        return {"answers": {"it": found, "other": 1}, "usage": {"input_tokens": "many", "output_tokens": 2}}
-
-    monkeypatch.setattr("lmstudio_integrations.client.predictions.decisions.systemone.post", respond)
-    async with lms.AsyncClient(server.address) as client:
-        decision = await (await client.decision.model("judge")).decide("money", {"it": TEAM})
+    usage = {"input_tokens": "many", "output_tokens": 2}
+    decision = await judge.decide({"answers": {"it": found, "other": 1}, "usage": usage}, it=TEAM)
     answer = decision.answers["it"]
     assert isinstance(answer, lms.ChoiceAnswer)
     assert list(answer.probabilities.items()) == [("billing", 0), ("sales", 1), ("support", 0)]
