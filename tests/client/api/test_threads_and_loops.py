@@ -41,20 +41,6 @@ def test_one_async_client_works_in_successive_loops(server: Emulator) -> None:
     assert asyncio.run(request()) == asyncio.run(request())
 
 
-def test_a_loop_that_closes_under_a_stream_stops_the_server(server: Emulator) -> None:
-    client = lms.AsyncClient(server.address)
-
-    async def begin() -> lms.AsyncPredictionStream:
-        model = await client.llm.model("chatty")
-        stream = model.respond_stream("for ever")
-        await anext(stream)
-        return stream
-
-    kept = asyncio.run(begin())  # alive, but its loop is closed
-    server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
-    del kept
-
-
 @pytest.mark.parametrize("closed", [False, True])
 def test_a_stream_is_read_in_the_loop_in_which_it_was_begun(server: Emulator, closed: bool) -> None:
     async def begin() -> lms.AsyncPredictionStream:
@@ -212,16 +198,6 @@ async def test_coroutines_that_share_a_handle_share_its_failure_and_may_try_agai
         results = await asyncio.gather(*(handle.respond("hello") for _ in range(4)))
         assert len({result.content for result in results}) == 1
     assert [info.identifier for info in server.loaded()] == ["chatty"]
-
-
-async def test_a_cancelled_load_is_taken_over_by_the_next_caller(server: Emulator) -> None:
-    async with lms.AsyncClient(server.address) as client:
-        handle = client.llm.lazy_model("chatty", load_policy="new_instance")
-        first, second = (asyncio.ensure_future(handle.respond("hello")) for _ in range(2))
-        await asyncio.sleep(0)
-        first.cancel()
-        assert str(await asyncio.wait_for(second, 600))
-        assert first.cancelled()
 
 
 def test_clients_and_handles_are_copied_by_reference_and_explain_why_they_cannot_be_pickled(server: Emulator) -> None:
