@@ -82,10 +82,7 @@ def _later(lines: list[Line]) -> list[Line]:
     return [Line(by, {**frame, "channelId": frame["channelId"] + 10}) for by, frame in lines]
 
 
-# Servers that are old, or that close a channel too early --------------------------------------------------------------
-
-PREDICT = lines_of(LIST_LOAD_RESPOND_UNLOAD)[7:13]
-"""The frames of one prediction."""
+# Old servers, and loads that are cancelled ----------------------------------------------------------------------------
 
 CANCEL = """
 > {"type":"channelSend","channelId":1,"message":{"type":"cancel"}}
@@ -95,19 +92,6 @@ CANCEL = """
 def test_a_server_without_raw_completion_gets_the_old_request() -> None:
     with reading([*LOADED, *lines_of(COMPLETE_ON_AN_OLD_SERVER)]) as host, lms.Client(host) as client:
         assert client.llm.model("m1").complete("once upon").content == "Hello"
-
-
-def test_a_prediction_that_closes_without_its_last_packet_is_an_error() -> None:
-    with reading([*LOADED, *PREDICT[:-2], PREDICT[-1]]) as host, lms.Client(host) as client:
-        model = client.llm.model("m1")
-        with pytest.raises(lms.LMStudioChannelClosedError, match="Chat response: the server closed the channel"):
-            model.respond("hi")
-
-
-def test_a_load_that_closes_without_its_last_packet_is_an_error() -> None:
-    closed = pytest.raises(lms.LMStudioChannelClosedError, match="Model get/load: the server closed the channel")
-    with reading([*LOADED[:-2], LOADED[-1]]) as host, lms.Client(host) as client, closed:
-        client.llm.model("m1")
 
 
 def test_a_load_whose_caller_fails_is_cancelled_on_the_server() -> None:

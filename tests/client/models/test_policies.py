@@ -176,12 +176,6 @@ async def test_an_explicit_load_stays_for_an_hour_by_default(
     assert [info.ttl_ms for info in server.loaded()] == [ttl_ms]
 
 
-@pytest.mark.parametrize("policy", ["get_or_load", "require_loaded"])
-async def test_an_infinite_time_to_live_needs_a_policy_that_can_send_it(client: Any, policy: Any) -> None:
-    with pytest.raises(lms.LMStudioValueError, match=r"ttl=inf .* load_policy='explicit'"):
-        await client.llm.model("chatty", ttl=math.inf, load_policy=policy)
-
-
 async def test_progress_and_mismatches_are_reported_as_with_get_or_load(client: Any) -> None:
     seen: list[float] = []
     explicit: dict[str, Any] = {"load_policy": "explicit", "on_load_progress": seen.append}

@@ -53,12 +53,6 @@ def test_an_unloaded_model_is_reloaded_three_times_without_any_retries() -> None
         assert mean / 2 <= pause <= mean * 1.5
 
 
-@pytest.mark.parametrize("count", [-1, True, None])
-async def test_an_invalid_number_of_retries_is_rejected(client: Any, count: Any) -> None:
-    with pytest.raises(lms.LMStudioValueError, match="max_retries must be 0 or more"):
-        client.llm.lazy_model("chatty").with_retries(count)
-
-
 class Fickle:
     """A server that ends the first predictions in another way than the next ones."""
 
@@ -105,17 +99,6 @@ async def test_a_lost_connection_is_retried_while_the_caller_has_seen_nothing(cu
                 await model.respond("Hi")
         assert 1.5 < time.monotonic() - began < 3
     assert server.calls == 3
-
-
-@in_virtual_time
-async def test_a_lost_connection_is_not_retried_once_a_fragment_was_read() -> None:
-    server = Fickle(1, fragment("seen"))
-    async with fake_server(server) as address, lms.AsyncClient(address) as client:
-        stream = loaded_handle(client).with_retries(2).respond_stream("Hi")
-        assert (await anext(stream)).content == "seen"
-        with pytest.raises(lms.LMStudioConnectionLostError):
-            await anext(stream)
-    assert server.calls == 1
 
 
 @in_virtual_time

@@ -193,20 +193,6 @@ async def test_a_response_without_the_required_call_is_logged_once(
 # What is rejected -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prompt", ["  \n", [], lms.Chat("")])
-async def test_an_empty_prompt_is_rejected_before_sending(model: Any, prompt: Any, server: Emulator) -> None:
-    with pytest.raises(lms.LMStudioValueError, match="empty"):
-        await model.respond(prompt)
-    assert server.predictions == ()
-
-
-async def test_an_unknown_setting_and_an_unknown_argument_are_rejected(model: Any) -> None:
-    with pytest.raises(lms.LMStudioValueError, match="did you mean 'max_tokens'"):
-        await model.respond("hello", config={"maxToken": 1})
-    with pytest.raises(lms.LMStudioValueError, match="did you mean 'config'"):
-        await model.respond("hello", confg={})
-
-
 @pytest.mark.parametrize("value", [{"a": object()}, CIRCULAR])
 async def test_a_value_without_a_json_form_is_rejected(model: Any, value: object) -> None:
     with pytest.raises(lms.LMStudioValueError, match="JSON"):

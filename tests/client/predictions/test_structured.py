@@ -99,12 +99,6 @@ async def test_the_setting_does_the_same_as_the_argument(model: Any) -> None:
         await model.respond("good", response_format=City, config={"structured": wire})
 
 
-@pytest.mark.parametrize("structured", [{}, {"type": "yaml"}])
-async def test_a_setting_of_no_known_type_is_rejected(model: Any, structured: dict[str, Any]) -> None:
-    with pytest.raises(lms.LMStudioValueError, match="structured needs a type of gbnf, json, none; got"):
-        await model.respond("good", config={"structured": structured})
-
-
 @pytest.mark.parametrize(
     "parameters", [{"config": {"structured": {"type": "none"}}}, {"response_format": {"type": "text"}}]
 )

@@ -1,6 +1,7 @@
 """Invalid arguments: each is rejected with its name and its value before anything is sent."""
 
 import io
+import math
 from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 from functools import partial
@@ -20,6 +21,8 @@ from tests.support.embedding import embed_texts
 from tools.leaves import has_leaf
 
 HANDLE = lms.FileHandle(name="a.txt", identifier="1", size_bytes=1, file_type="text/plain")
+
+NOT_EXPLICIT = ".* load_policy='explicit'"
 
 HUGE = 10**400
 """Larger than a `float` can be."""
@@ -56,6 +59,20 @@ CALLS: list[tuple[str, Callable[[Any], Any]]] = [
     ("context_length=1000.* must be an integer", lambda client: client.llm.model(config={"context_length": HUGE})),
     ("limit must be between .* got 1000", lambda client: client.files.retrieve("x", [HANDLE], limit=HUGE)),
     ("ttl .* '5'", lambda client: client.llm.model("chatty", ttl="5")),
+    ("ttl .* 0", lambda client: client.llm.model("chatty", ttl=0)),
+    ("ttl .* nan", lambda client: client.llm.model("chatty", ttl=float("nan"))),
+    ("ttl .* True", lambda client: client.llm.model("chatty", ttl=True)),
+    (f"ttl=inf {NOT_EXPLICIT}", lambda client: client.llm.model("chatty", ttl=math.inf)),
+    (
+        f"ttl=inf {NOT_EXPLICIT}",
+        lambda client: client.llm.model("chatty", ttl=math.inf, load_policy="require_loaded"),
+    ),
+    ("load_policy .* 'sometimes'", lambda client: client.llm.model("chatty", load_policy="sometimes")),
+    ("on_config_mismatch .* 'shout'", lambda client: client.llm.model("chatty", on_config_mismatch="shout")),
+    (
+        "show_progress must be True, False or 'auto'; got 1",
+        lambda client: client.llm.model("chatty", show_progress=1),
+    ),
     ("on_load_progress .* 5", lambda client: client.llm.model("chatty", on_load_progress=5)),
     ("on_load_progress or on_progress", lambda client: client.llm.model(on_load_progress=print, on_progress=print)),
     ("config .* 3", lambda client: client.llm.model("chatty", config=3)),
@@ -70,7 +87,14 @@ CALLS: list[tuple[str, Callable[[Any], Any]]] = [
     ("query .* 5", lambda client: client.files.retrieve(5, [HANDLE])),
     ("files .* 5", lambda client: client.files.retrieve("x", 5)),
     ("must be prepared first.* 'a.txt'", lambda client: client.files.retrieve("x", ["a.txt"])),
+    ("query is empty", lambda client: client.files.retrieve(" ", [HANDLE])),
+    ("at least one file", lambda client: client.files.retrieve("x", [])),
     ("limit .* 'x'", lambda client: client.files.retrieve("x", [HANDLE], limit="x")),
+    ("did you mean 'limit'", lambda client: client.files.retrieve("x", [HANDLE], limt=1)),
+    ("limit .* 26", lambda client: client.repository.search_models(limit=26)),
+    ("input must be .*, got 5", lambda client: client.embedding.lazy_model("vectors").embed(5)),
+    ("input must be .*, got b'ab'", lambda client: client.embedding.lazy_model("vectors").embed(b"ab")),
+    ("input must be .*, got None", lambda client: client.embedding.lazy_model("vectors").embed(["a", None])),
     ("search_term .* 5", lambda client: client.repository.search_models(5)),
     ("max_concurrency .* 0", lambda client: embed_texts(client.embedding.lazy_model(), EMBED, max_concurrency=0)),
     ("compatibility_types .* 5", lambda client: client.repository.search_models(compatibility_types=[5])),
@@ -88,9 +112,14 @@ if has_leaf("tool_loop"):
     SWITCHES.append((lambda model, **given: model.act("Hi", [_tool], **given), ActParameters))
 """Calls with switches, and their parameters."""
 
+OF_STRUCTURED = "structured needs a type of gbnf, json, none; got"
+
 ON_A_MODEL: list[tuple[str, Callable[[Any], Any]]] = [
     ("prompt .* 5", lambda model: model.complete(5)),
     ("history .* None", lambda model: model.respond(None)),
+    ("empty", lambda model: model.respond("  \n")),
+    ("empty", lambda model: model.respond([])),
+    ("empty", lambda model: model.respond(lms.Chat(""))),
     ("preset .* 5", lambda model: model.respond("Hi", preset=5)),
     ("on_message .* 5", lambda model: model.respond("Hi", on_message=5)),
     ("input must be a string or a list of strings, got 5", lambda model: model.tokenize(5)),
@@ -100,11 +129,19 @@ ON_A_MODEL: list[tuple[str, Callable[[Any], Any]]] = [
     ("tools .* 5", lambda model: model.apply_prompt_template("Hi", tools=[5])),
     ("tools .* 5", lambda model: model.act("Hi", 5)),
     ("max_retries .* -1000", lambda model: model.with_retries(-HUGE)),
+    ("max_retries must be 0 or more", lambda model: model.with_retries(-1)),
+    ("max_retries must be 0 or more", lambda model: model.with_retries(True)),
+    ("max_retries must be 0 or more", lambda model: model.with_retries(None)),
+    ("waiting_time", lambda model: model.with_timeouts(waiting_time=5)),
     ("seed=1000.* must be an integer", lambda model: model.respond("Hi", config={"seed": HUGE})),
     ("seed=Decimal.* must be an integer", lambda model: model.respond("Hi", config={"seed": Decimal("1e999")})),
     ("temperature=Decimal.* finite", lambda model: model.respond("Hi", config={"temperature": Decimal("1e999")})),
     ("max_prediction_rounds .* 'a'", lambda model: model.act("Hi", [_tool], max_prediction_rounds="a")),
     ("config .* 3", lambda model: model.respond("Hi", config=3)),
+    ("did you mean 'config'", lambda model: model.respond("Hi", confg={})),
+    ("did you mean 'max_tokens'", lambda model: model.respond("Hi", config={"maxToken": 1})),
+    (OF_STRUCTURED, lambda model: model.respond("Hi", config={"structured": {}})),
+    (OF_STRUCTURED, lambda model: model.respond("Hi", config={"structured": {"type": "yaml"}})),
     ("config .* 3", lambda model: model.act("Hi", [_tool], config=3)),
     ("reasoning_parsing is nested more", lambda model: model.respond("Hi", config={"reasoning_parsing": _deep()})),
     ("nested too deeply", lambda model: model.respond("Hi", response_format={"properties": _deep()})),

@@ -245,11 +245,6 @@ def test_a_line_fits_into_the_terminal(passing: list[float], drawn: Drawn, monke
         assert drawn() == "\ra long na"
 
 
-async def test_another_value_is_an_error(client: Any) -> None:
-    with pytest.raises(lms.LMStudioValueError, match="show_progress must be True, False or 'auto'; got 1"):
-        await client.llm.model("chatty", show_progress=1)
-
-
 def test_without_tqdm_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tqdm", None)
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)

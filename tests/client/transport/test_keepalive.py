@@ -141,18 +141,6 @@ async def test_a_frozen_server_ends_new_calls_only_and_continues_when_it_wakes(s
 
 
 @in_virtual_time
-async def test_keepalive_reveals_a_dead_socket_to_a_stream_and_keeps_one_that_is_only_slow(server: Server) -> None:
-    async with fake_server(server.behave) as address, lms.AsyncClient(address, keepalive=2, **LONG) as client:
-        waiting = await server.serving(client)
-        await asyncio.sleep(60)
-        assert not waiting.done()
-        server.deafen(server.sockets[0])
-        with pytest.raises(lms.LMStudioConnectionLostError):
-            await waiting
-    assert len(server.sockets) == 2
-
-
-@in_virtual_time
 async def test_without_any_other_timeout_the_idle_timeout_limits_the_wait_for_a_frozen_server(server: Server) -> None:
     limits: dict[str, Any] = {"queue_timeout": None, "idle_timeout": 9.0, "keepalive": 2.0}
     async with fake_server(server.behave) as address, lms.AsyncClient(address, **limits) as client:
