@@ -179,27 +179,6 @@ async def test_a_call_that_repeats_itself_ends_the_loop_with_that_reason() -> No
     assert [(each.stats.stop_reason, each.tool_call_requests) for each in results] == [("repetition", ())]
 
 
-@pytest.mark.parametrize(
-    ("tools", "parameters", "expected"),
-    [
-        ([add, add], {}, "duplicate"),
-        ([5], {}, "must be a function"),
-        ([add], {"max_prediction_rounds": 0}, "max_prediction_rounds"),
-        ([add], {"max_parallel_tool_calls": 0}, "max_parallel_tool_calls"),
-        ([add], {"max_repeated_tool_calls": 1}, "max_repeated_tool_calls"),
-        ([add], {"on_mesage": None}, "on_mesage"),
-        ([add], {"config": {"structured": {"type": "json"}}}, "no structured output"),
-    ],
-)
-async def test_invalid_parameters_are_rejected_before_sending(
-    model: Any, server: Emulator, tools: Any, parameters: dict[str, Any], expected: str
-) -> None:
-    before = len(server.predictions)
-    with pytest.raises(lms.LMStudioValueError, match=expected):
-        await model.act("add", tools, **parameters)
-    assert len(server.predictions) == before
-
-
 # How tools run --------------------------------------------------------------------------------------------------------
 
 

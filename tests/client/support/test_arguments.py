@@ -128,6 +128,13 @@ ON_A_MODEL: list[tuple[str, Callable[[Any], Any]]] = [
     ("tools .* 5", lambda model: model.apply_prompt_template("Hi", tools=5)),
     ("tools .* 5", lambda model: model.apply_prompt_template("Hi", tools=[5])),
     ("tools .* 5", lambda model: model.act("Hi", 5)),
+    ("must be a function", lambda model: model.act("Hi", [5])),
+    ("duplicate", lambda model: model.act("Hi", [_tool, _tool])),
+    ("max_prediction_rounds", lambda model: model.act("Hi", [_tool], max_prediction_rounds=0)),
+    ("max_parallel_tool_calls", lambda model: model.act("Hi", [_tool], max_parallel_tool_calls=0)),
+    ("max_repeated_tool_calls", lambda model: model.act("Hi", [_tool], max_repeated_tool_calls=1)),
+    ("on_mesage", lambda model: model.act("Hi", [_tool], on_mesage=None)),
+    ("no structured output", lambda model: model.act("Hi", [_tool], config={"structured": {"type": "json"}})),
     ("max_retries .* -1000", lambda model: model.with_retries(-HUGE)),
     ("max_retries must be 0 or more", lambda model: model.with_retries(-1)),
     ("max_retries must be 0 or more", lambda model: model.with_retries(True)),
@@ -153,6 +160,18 @@ ON_A_MODEL: list[tuple[str, Callable[[Any], Any]]] = [
         for name, annotation in parameters.__annotations__.items()
         if annotation is bool
     ),
+    ("query must be a string; got 5", lambda model: model.rerank(5, ["a"])),
+    ("query is empty", lambda model: model.rerank(" ", ["a"])),
+    ("texts must be a list", lambda model: model.rerank("Hi", "a")),
+    ("text 1 must be a string; got 5", lambda model: model.rerank("Hi", ["a", 5])),
+    ("top_n must be at least 1, or None; got 0", lambda model: model.rerank("Hi", ["a"], top_n=0)),
+    ("max_concurrency must be at least 1", lambda model: model.rerank("Hi", ["a"], max_concurrency=0.5)),
+    ("instruction is empty", lambda model: model.rerank("Hi", ["a"], instruction="")),
+    ("must be a RerankTemplate or a prompt; got 5", lambda model: model.rerank("Hi", ["a"], template=5)),
+    ("template is empty", lambda model: model.rerank("Hi", ["a"], template=" ")),
+    ("errors must be 'raise' or 'mark'; got 'ignore'", lambda model: model.rerank("Hi", ["a"], errors="ignore")),
+    ("unknown argument 'top_k'", lambda model: model.rerank("Hi", ["a"], top_k=3)),
+    ("on_progress must be a function, or None", lambda model: model.rerank("Hi", ["a"], on_progress=5)),
     ("handle_invalid_tool_request .* 5", lambda model: model.act("Hi", [_tool], handle_invalid_tool_request=5)),
 ]
 

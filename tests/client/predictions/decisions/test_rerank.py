@@ -1,7 +1,6 @@
 """`rerank` on scripted models: the order, failures, limits, and what models cannot do."""
 
 import asyncio
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -179,28 +178,3 @@ async def test_a_server_without_log_probabilities_is_an_error(
         lms.LMStudioUnsupportedError, match=r"no log-probabilities for the response '(yes|no)' of 'chat'"
     ):
         await model.rerank(QUERY, ["pool"], errors="mark")
-
-
-@pytest.mark.parametrize(
-    ("given", "problem"),
-    [
-        ({"query": 5}, "query must be a string; got 5"),
-        ({"query": " "}, "query is empty"),
-        ({"texts": "pool"}, "texts must be a list"),
-        ({"texts": ["pool", 5]}, "text 1 must be a string; got 5"),
-        ({"top_n": 0}, "top_n must be at least 1, or None; got 0"),
-        ({"max_concurrency": 0.5}, "max_concurrency must be at least 1"),
-        ({"instruction": ""}, "instruction is empty"),
-        ({"template": 5}, "template must be a RerankTemplate or a prompt; got 5"),
-        ({"template": " "}, "template is empty"),
-        ({"errors": "ignore"}, "errors must be 'raise' or 'mark'; got 'ignore'"),
-        ({"top_k": 3}, "unknown argument 'top_k'"),
-        ({"on_progress": 5}, "on_progress must be a function, or None"),
-    ],
-)
-async def test_invalid_arguments_are_rejected_before_anything_is_sent(
-    model: Any, server: Emulator, given: dict[str, Any], problem: str
-) -> None:
-    with pytest.raises(lms.LMStudioValueError, match=re.escape(problem)):
-        await model.rerank(**{"query": QUERY, "texts": ["pool"], **given})
-    assert not server.predictions
