@@ -1,6 +1,5 @@
 """The transcripts of docs/protocol.md (#transcripts), held by the whole client over a socket."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -101,15 +100,3 @@ def test_a_load_whose_caller_fails_is_cancelled_on_the_server() -> None:
     failed = pytest.raises(ZeroDivisionError)
     with reading([*LOADED[:-3], *lines_of(CANCEL)]) as host, lms.Client(host) as client, failed:
         client.llm.model("m1", on_load_progress=fail)
-
-
-async def test_a_load_whose_task_is_cancelled_is_cancelled_on_the_server() -> None:
-    with reading([*LOADED[:-3], *lines_of(CANCEL)]) as host:
-        async with lms.AsyncClient(host) as client:
-            begun = asyncio.Event()
-            load = asyncio.create_task(client.llm.model("m1", on_load_progress=lambda _progress: begun.set()))
-            async with asyncio.timeout(600):
-                await begun.wait()
-            load.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await load

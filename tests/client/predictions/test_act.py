@@ -111,10 +111,6 @@ async def test_the_model_gets_what_the_tool_returned(model: Any) -> None:
     assert messages[2].content[0].text == "I heard: 3"
 
 
-async def test_replies_come_in_the_order_of_the_requests(model: Any) -> None:
-    assert await results_of(model, "both", [add, shout], max_parallel_tool_calls=2) == ['"SLOW"', "7"]
-
-
 async def test_the_last_round_has_no_tools_and_requires_none(model: Any) -> None:
     results: list[Any] = []
     parameters: Any = {

@@ -170,34 +170,59 @@ async def test_a_stream_that_is_cancelled_before_the_client_is_accepted_ends() -
         await _ends_without_a_result(reader, stream)
 
 
-@pytest.mark.parametrize(
-    ("method", "endpoint", "code"),
-    [
-        ("complete_stream", "completeRawText", "generic.engineDoesNotSupportFeature"),
-        ("respond_stream", "predict", "generic.noModelMatchingQuery"),
-    ],
-)
-async def test_a_cancelled_stream_is_not_requested_again(method: str, endpoint: str, code: str) -> None:
+def _load(client: Any, policy: Any) -> Any:
+    return client.llm.lazy_model("chatty", load_policy=policy).respond_stream("Hi")
+
+
+STOPS: dict[str, tuple[str, Callable[[Any], Any], str, str | None]] = {
+    # The server rejects the request after the cancel. Without the cancel, the stream would try the next request, or
+    # load the model.
+    "a text": (
+        "cancel",
+        lambda client: loaded_handle(client).complete_stream("Hi"),
+        "completeRawText",
+        "generic.engineDoesNotSupportFeature",
+    ),
+    "a response": (
+        "cancel",
+        lambda client: loaded_handle(client).respond_stream("Hi"),
+        "predict",
+        "generic.noModelMatchingQuery",
+    ),
+    "a load": ("cancel", lambda client: _load(client, "get_or_load"), "getOrLoad", None),
+    "a load, closed": ("aclose", lambda client: _load(client, "get_or_load"), "getOrLoad", None),
+    "a load of a new instance, closed": ("aclose", lambda client: _load(client, "new_instance"), "loadModel", None),
+}
+
+
+@pytest.mark.parametrize(("stop", "begin", "endpoint", "rejection"), STOPS.values(), ids=STOPS)
+async def test_a_stream_that_is_stopped_cancels_its_request_and_makes_no_other(
+    stop: str, begin: Callable[[Any], Any], endpoint: str, rejection: str | None
+) -> None:
     frames: list[str] = []
     requested = asyncio.Event()
-    rejected = {"title": "no", "displayData": {"code": code}}
 
     async def behave(socket: Socket) -> None:
         await authenticate(socket)
         frames.append((await receive(socket))["endpoint"])
         requested.set()
         frames.append((await receive(socket))["message"]["type"])
-        await send(socket, {"type": "channelError", "channelId": 1, "error": rejected})
+        if rejection is not None:
+            error = {"title": "no", "displayData": {"code": rejection}}
+            await send(socket, {"type": "channelError", "channelId": 1, "error": error})
         frames.extend([str(text) async for text in socket])
 
     async with fake_server(behave) as address, lms.AsyncClient(address) as client:
-        stream = getattr(loaded_handle(client), method)("Once")
+        stream = begin(client)
         reader = asyncio.ensure_future(joined(stream))
         await asyncio.wait_for(requested.wait(), 600)
-        # The server rejects the request after the cancel. Without the cancel, the stream would try the next request, or
-        # load the model.
-        stream.cancel()
-        await _ends_without_a_result(reader, stream)
+        if stop == "cancel":
+            stream.cancel()
+            await _ends_without_a_result(reader, stream)
+        else:
+            await stream.aclose()
+            with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
+                await asyncio.wait_for(reader, 600)
     assert frames == [endpoint, "cancel"]
 
 
@@ -245,38 +270,6 @@ def test_a_stream_that_is_stopped_just_as_its_request_is_sent_stops_the_server(
 
 
 # While the model loads
-
-
-@pytest.mark.parametrize(
-    ("stop", "policy", "endpoint"),
-    [
-        ("aclose", "get_or_load", "getOrLoad"),
-        ("aclose", "new_instance", "loadModel"),
-        ("cancel", "get_or_load", "getOrLoad"),
-    ],
-)
-async def test_stopping_a_stream_stops_the_loading_of_its_model(stop: str, policy: Any, endpoint: str) -> None:
-    frames: list[str] = []
-    loading = asyncio.Event()
-
-    async def never_load(socket: Socket) -> None:
-        await authenticate(socket)
-        frames.append((await receive(socket))["endpoint"])
-        loading.set()
-        frames.append((await receive(socket))["message"]["type"])
-
-    async with fake_server(never_load) as address, lms.AsyncClient(address) as client:
-        stream = client.llm.lazy_model("chatty", load_policy=policy).respond_stream("Hi")
-        reader = asyncio.ensure_future(joined(stream))
-        await asyncio.wait_for(loading.wait(), 600)
-        if stop == "cancel":
-            stream.cancel()
-            await _ends_without_a_result(reader, stream)
-        else:
-            await stream.aclose()
-            with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
-                await asyncio.wait_for(reader, 600)
-    assert frames == [endpoint, "cancel"]
 
 
 @pytest.mark.parametrize(("stop", "reason"), [("cancel", CANCELLED), ("close", CLOSED)])

@@ -18,7 +18,7 @@ from tests.faults.faults import FaultProxy
 from tests.support.adapters import ADAPTERS
 from tests.support.tqdm_bars import Drawn
 
-Call = Callable[[Any, Path], Awaitable[Any]]
+Call = Callable[..., Awaitable[Any]]
 
 
 @pytest.fixture
@@ -28,31 +28,34 @@ def server() -> Iterator[Emulator]:
         yield running
 
 
-async def load(client: Any, _: Path) -> None:
-    await client.llm.model("chatty", show_progress=True)
+async def load(client: Any, _: Path, **settings: Any) -> None:
+    await client.llm.model("chatty", **settings)
 
 
-async def load_new_instance(client: Any, _: Path) -> None:
-    await client.embedding.load_new_instance("vectors", show_progress=True)
+async def load_new_instance(client: Any, _: Path, **settings: Any) -> None:
+    await client.embedding.load_new_instance("vectors", **settings)
 
 
-async def embed(client: Any, _: Path) -> None:
+async def download(client: Any, _: Path, **settings: Any) -> None:
+    callback = {"on_progress": settings["on_load_progress"]} if "on_load_progress" in settings else {}
+    given = {name: each for name, each in settings.items() if name == "show_progress"} | callback
+    (found,) = await client.repository.search_models("elsewhere")
+    await (await found.get_download_options())[0].download(**given)
+
+
+async def embed(client: Any, _: Path, **settings: Any) -> None:
     model = await client.embedding.model("vectors")
     texts = [f"text {n}" for n in range(150)]
-    assert await model.embed(texts, show_progress=True) == await model.embed(texts)
+    assert await model.embed(texts, **settings) == await model.embed(texts)
 
 
-async def parse(client: Any, folder: Path) -> None:
-    await client.files.parse_document(await document(client, folder), show_progress=True)
+async def parse(client: Any, folder: Path, **settings: Any) -> None:
+    await client.files.parse_document(await document(client, folder), **settings)
 
 
-async def retrieve(client: Any, folder: Path) -> None:
+async def retrieve(client: Any, folder: Path, **settings: Any) -> None:
     await client.embedding.model("vectors")
-    await client.files.retrieve("moon", [await document(client, folder)], show_progress=True)
-
-
-async def download(client: Any, _: Path) -> None:
-    await auto_download(client, show_progress=True)
+    await client.files.retrieve("moon", [await document(client, folder)], **settings)
 
 
 async def document(client: Any, folder: Path) -> Any:
@@ -61,11 +64,16 @@ async def document(client: Any, folder: Path) -> Any:
     return await client.files.prepare_file(path)
 
 
-CALLS: dict[str, tuple[Call, str]] = {
+AUTO: dict[str, tuple[Call, str]] = {
     "load": (load, "Loading chatty"),
     "new instance": (load_new_instance, "Loading vectors"),
-    "embed": (embed, "Embedding 150 texts"),
     "download": (download, "Downloading "),
+}
+"""What shows a line by default, and its label."""
+
+CALLS: dict[str, tuple[Call, str]] = {
+    **AUTO,
+    "embed": (embed, "Embedding 150 texts"),
     "parse": (parse, "Parsing facts.md"),
     "retrieve": (retrieve, "Embedding facts.md"),
 }
@@ -76,7 +84,7 @@ CALLS: dict[str, tuple[Call, str]] = {
 async def test_a_terminal_shows_a_bar_up_to_its_end(
     client: Any, call: Call, label: str, tmp_path: Path, drawn: Drawn
 ) -> None:
-    await call(client, tmp_path)
+    await call(client, tmp_path, show_progress=True)
     text = drawn()
     assert label in text
     assert "100%|" in text
@@ -99,7 +107,7 @@ async def test_a_name_cannot_control_the_terminal(drawn: Drawn) -> None:
 
 async def test_a_loaded_model_has_no_bar(client: Any, tmp_path: Path, drawn: Drawn) -> None:
     await client.llm.model("chatty")
-    await load(client, tmp_path)
+    await load(client, tmp_path, show_progress=True)
     assert drawn() == ""
 
 
@@ -140,35 +148,13 @@ def passing(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-async def auto_load(client: Any, **settings: Any) -> None:
-    await client.llm.model("chatty", **settings)
-
-
-async def auto_load_new_instance(client: Any, **settings: Any) -> None:
-    await client.embedding.load_new_instance("vectors", **settings)
-
-
-async def auto_download(client: Any, **settings: Any) -> None:
-    callback = {"on_progress": settings["on_load_progress"]} if "on_load_progress" in settings else {}
-    given = {name: each for name, each in settings.items() if name == "show_progress"} | callback
-    (found,) = await client.repository.search_models("elsewhere")
-    await (await found.get_download_options())[0].download(**given)
-
-
-AUTO: dict[str, tuple[Any, str]] = {
-    "load": (auto_load, "Loading chatty"),
-    "new instance": (auto_load_new_instance, "Loading vectors"),
-    "download": (auto_download, "Downloading "),
-}
-
-
 @pytest.mark.leaf
 @pytest.mark.usefixtures("passing")
 @pytest.mark.parametrize(("call", "label"), AUTO.values(), ids=AUTO)
 async def test_what_takes_long_shows_a_line_on_a_terminal_that_disappears(
-    client: Any, call: Any, label: str, drawn: Drawn
+    client: Any, call: Call, label: str, tmp_path: Path, drawn: Drawn
 ) -> None:
-    await call(client)
+    await call(client, tmp_path)
     text = drawn()
     assert f"\r{label}" in text
     assert text.endswith("\r")
@@ -176,8 +162,8 @@ async def test_what_takes_long_shows_a_line_on_a_terminal_that_disappears(
     assert "\n" not in text
 
 
-async def test_what_is_fast_shows_none(client: Any, drawn: Drawn) -> None:
-    await auto_load(client)
+async def test_what_is_fast_shows_none(client: Any, tmp_path: Path, drawn: Drawn) -> None:
+    await load(client, tmp_path)
     assert drawn() == ""
 
 
@@ -188,9 +174,9 @@ async def test_what_is_fast_shows_none(client: Any, drawn: Drawn) -> None:
 )
 @pytest.mark.parametrize("call", [call for call, _ in AUTO.values()], ids=AUTO)
 async def test_a_program_that_shows_it_itself_or_wants_none_has_no_line(
-    client: Any, call: Any, settings: dict[str, Any], drawn: Drawn
+    client: Any, call: Call, settings: dict[str, Any], tmp_path: Path, drawn: Drawn
 ) -> None:
-    await call(client, **settings)
+    await call(client, tmp_path, **settings)
     assert drawn() == ""
 
 
