@@ -131,17 +131,16 @@ async def test_ending_the_loop_early_stops_the_server_and_the_stream_has_no_end(
 async def test_leaving_a_stream_reaches_the_server_before_an_error_is_made(
     model: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream = model.respond_stream("for ever")
-    await anext(stream)
-    request = stream._prediction._ask.request
     made: list[bool] = []
 
     def make(message: str) -> lms.LMStudioCancelledError:
         made.append(request.server_is_done)  # the first error of a process compiles the pattern of secrets
         return lms.LMStudioCancelledError(message)
 
-    monkeypatch.setattr(prediction, "LMStudioCancelledError", make)
-    await stream.aclose()
+    async with model.respond_stream("for ever") as stream:
+        await anext(stream)
+        request = stream._prediction._ask.request
+        monkeypatch.setattr(prediction, "LMStudioCancelledError", make)
     assert made == [True]
     await until_stopped(server)
 
