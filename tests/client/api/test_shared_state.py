@@ -224,6 +224,22 @@ def test_what_is_read_of_the_log_is_a_copy() -> None:
     together(THREADS, write_or_read)
 
 
+@pytest.mark.leaf("planning")
+def test_what_is_read_of_evictions_is_a_copy() -> None:
+    from lmstudio_integrations.client.models.seen_memory import SeenMemory
+
+    seen = SeenMemory()
+
+    def write_or_read(number: int) -> None:
+        for _ in range(TIMES):
+            if number == 0:
+                seen.evictions.append(lms.Eviction(identifier="a", model_key="a", evicted_for="b", at=0.0))
+            else:
+                assert len(seen.evictions.copy()) <= TIMES
+
+    together(THREADS, write_or_read)
+
+
 def test_the_values_of_a_cache_are_made_once() -> None:
     cache: BoundedCache[int, object] = BoundedCache(8)
 

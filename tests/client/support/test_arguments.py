@@ -31,6 +31,7 @@ EMBED = EmbeddingRequest(["Hi"], "pass", "chunk_size")
 
 CONSTRUCTING: list[tuple[str, dict[str, Any]]] = [
     ("host .* 5", {"api_host": 5}),
+    ("host .* \\[\\]", {"api_host": []}),
     ("host 'h:0'", {"api_host": "h:0"}),
     ("api_token .* int", {"api_token": 5}),
     ("headers .* str", {"headers": "X-Key: 1"}),

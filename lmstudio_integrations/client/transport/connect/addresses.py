@@ -319,10 +319,10 @@ class Target:
         Raises:
             LMStudioValueError: If the host is not an address.
         """
-        named, host = host, host or host_from_environment()
+        named, host = host, host_from_environment() if host in (None, "") else host
         if token is not None and not isinstance(token, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise LMStudioValueError(f"api_token must be a string; got {type(token).__name__}")
-        address = Address.parse(host) if host else None
+        address = None if host in (None, "") else Address.parse(host)
         servers = servers_of_environment()
         is_for_it = not named or servers is None or (address is not None and address.server in servers)
         given = list(filter(None, (token, *(map(os.environ.get, TOKEN_VARIABLES) if is_for_it else ()))))
