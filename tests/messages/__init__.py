@@ -1,1 +1,1 @@
-"""Common mistakes, the messages about them on every interface, and the page that explains them."""
+"""Common mistakes, what the messages about them name on every interface, and the page that explains them."""
