@@ -100,15 +100,6 @@ async def test_slots_are_granted_in_turn_and_never_to_who_has_cancelled() -> Non
     assert instance.state() == {"status": "idle", "queued": 0}
 
 
-def test_a_crash_unloads_the_model_and_the_next_use_loads_it_again(server: Emulator, me: Wire) -> None:
-    me.get(CHAT.key)
-    last = me.stream("predict", prediction_request(CHAT.key, "Crash"))[-1]
-    assert "crashed" in last["error"]["title"]
-    assert server.predictions[0].stop_reason == "error"
-    server.wait_for(lambda: not server.loaded(), TIMEOUT)
-    assert me.get(CHAT.key)[-1]["type"] == "loadSuccess"
-
-
 def test_requests_that_wait_for_a_crashed_model_fail_with_the_crash() -> None:
     go_on = threading.Event()
 

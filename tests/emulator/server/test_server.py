@@ -16,8 +16,6 @@ from tests.emulator.bare_client import TIMEOUT, Wire, bare, wire
 from tests.emulator.stalling_model import MODEL
 from tests.faults.faults import FaultProxy
 
-NAMESPACES = ("llm", "embedding", "system", "files", "repository", "diagnostics", "runtime", "plugins")
-
 
 def get(server: Emulator, path: str, data: bytes | None = None, **headers: str) -> tuple[int, str, str]:
     """Return status, content type and body of a plain GET, or of a POST of data."""
@@ -130,12 +128,6 @@ def test_what_is_no_request_closes_the_connection(raw_address: tuple[str, int]) 
         with socket.create_connection(raw_address, timeout=TIMEOUT) as opened:
             opened.sendall(f"{head}\r\n\r\n".encode("latin-1"))
             assert opened.recv(4096) == b""
-
-
-def test_a_namespace_accepts_a_client(server: Emulator) -> None:
-    for namespace in NAMESPACES:
-        with wire(server, namespace):
-            assert (namespace, "guest:me") in [(each.namespace, each.client) for each in server.connections]
 
 
 def test_binary_frames_are_read_as_text_and_replies_are_text(me: Wire) -> None:

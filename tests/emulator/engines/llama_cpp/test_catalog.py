@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.llama_cpp import weights
 from lmstudio_integrations.emulator.models.catalog import BUNDLED, load, parse_model
 from lmstudio_integrations.errors import LMStudioValueError
@@ -103,12 +103,6 @@ def test_the_header_of_a_file_decides_its_kind(tmp_path: Path) -> None:
 def test_a_folder_without_models_is_no_catalog(tmp_path: Path) -> None:
     with pytest.raises(LMStudioValueError, match="no GGUF files"):
         load(tmp_path)
-
-
-def test_a_text_names_weights_as_well_as_a_table_does() -> None:
-    assert ModelEntry.model_validate(f"a={CHAT}").weights == CHAT
-    (model,) = Emulator([{"key": "a", "weights": "/no/such.gguf", "downloaded": False}]).catalog.models
-    assert model.engine == "llama_cpp", "weights that are still to be downloaded need not be there"
 
 
 def test_a_file_that_may_not_be_read_has_the_kind_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,6 @@ from tests.emulator.server.handlers.models import ABSENT, BLIND, CHAT, VECTORS
 
 pytestmark = pytest.mark.leaf
 
-COMMIT = {"type": "commit"}
-
 
 @pytest.fixture
 def server() -> Iterator[Emulator]:
@@ -28,11 +26,6 @@ def server() -> Iterator[Emulator]:
 def shop(server: Emulator) -> Iterator[Wire]:
     with wire(server, "repository") as opened:
         yield opened
-
-
-def reported_bytes(packets: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    updates = [packet["update"] for packet in packets if packet["type"] == "downloadProgress"]
-    return [(update["downloadedBytes"], update["totalBytes"]) for update in updates]
 
 
 def test_the_catalog_is_searched(shop: Wire) -> None:

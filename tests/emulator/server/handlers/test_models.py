@@ -11,15 +11,6 @@ from lmstudio_integrations.types.config import ModelKind
 from tests.emulator.bare_client import STACK, TIMEOUT, Wire, named, prediction_request, wire
 
 
-def test_downloaded_models_are_listed(server: Emulator) -> None:
-    with wire(server, "system") as me:
-        infos = {info["modelKey"]: info for info in me.result("listDownloadedModels")}
-    assert infos.keys() == {"chat", "blind", "vectors"}
-    assert infos["blind"]["quantization"] == {"name": "Q4_K_M", "bits": 4}
-    assert infos["chat"]["architecture"] == "scripted"
-    assert infos["chat"]["path"] == "scripted/chat"
-
-
 class SlowHeaders(ScriptedEngine):
     """An engine that reads metadata when the test lets it."""
 

@@ -277,14 +277,6 @@ def test_packets_about_unknown_and_running_calls_are_ignored(session: Session, s
     assert states(server) == ["ended", "ended"]
 
 
-def test_the_calls_of_a_client_that_vanishes_are_aborted(server: Emulator, tools: Tools) -> None:
-    with wire(server, "plugins") as me:
-        Session(me).start(0, "wait_async")
-        assert tools.entered.wait(TIMEOUT)
-    assert tools.ended.wait(TIMEOUT)
-    server.wait_for(lambda: states(server) == ["aborted"], TIMEOUT)
-
-
 def test_a_server_that_stops_waits_for_no_function(server: Emulator, session: Session, tools: Tools) -> None:
     session.start(0, "wait")
     assert tools.entered.wait(TIMEOUT)
@@ -416,13 +408,6 @@ def test_a_generator_is_cancelled_with_success(server: Emulator, me: Wire) -> No
     assert list(packets) == [{"type": "success"}]
     (record,) = server.predictions
     assert (record.text, record.stop_reason) == ("One", "userStopped")
-
-
-def test_the_record_of_a_client_that_vanishes_says_so(server: Emulator) -> None:
-    with wire(server, "plugins") as me:
-        me.open("generateWithGenerator", generate("Wait"))
-        server.wait_for(lambda: any(each.fragments for each in server.predictions), TIMEOUT)
-    server.wait_for(lambda: [each.stop_reason for each in server.predictions] == ["disconnected"], TIMEOUT)
 
 
 @pytest.mark.parametrize(("packet", "event"), PACKETS, ids=lambda value: str(value)[:40])
