@@ -14,9 +14,9 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations.cli import _demo
-from lmstudio_integrations.cli._demo import DOCUMENTS, QUESTION, SIZE_LIMIT, Choice, choose
+from lmstudio_integrations.cli._demo import DOCUMENTS, QUESTION, SIZE_LIMIT, Choice
 from lmstudio_integrations.cli._main import INTERRUPTED
-from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.engines.scripted.engine import ScriptedEngine
 from tests.cli.managed import Piped, Run
@@ -210,40 +210,20 @@ def test_a_terminal_shows_bars_until_ctrl_c_and_a_pipe_no_control_codes(server: 
     assert "Traceback" not in terminal.text
 
 
-def downloaded(key: str, size: int) -> lms.LlmInfo:
-    return lms.LlmInfo(
-        type="llm",
-        model_key=key,
-        format="gguf",
-        display_name=key,
-        path=f"somebody/{key}",
-        size_bytes=size,
-        max_context_length=4096,
-    )
-
-
-def loaded(identifier: str, *, size: int = 100, used: float | None = None) -> lms.LlmInstanceInfo:
-    return lms.LlmInstanceInfo(
-        **downloaded("some-key", size).model_dump(),
-        identifier=identifier,
-        instance_reference=f"reference of {identifier}",
-        context_length=2048,
-        last_used_time=used,
-    )
-
-
 @pytest.mark.parametrize(
-    ("instances", "models", "choice"),
+    ("sizes", "loaded", "choice"),
     [
-        ([loaded("mine", size=10 * SIZE_LIMIT)], [downloaded("small", 1)], Choice("mine", loaded=True)),
-        ([loaded("never"), loaded("early", used=1.0), loaded("late", used=2.0)], [], Choice("late", loaded=True)),
-        ([], [downloaded("b", 30), downloaded("a", 10), downloaded("c", 20)], Choice("a", loaded=False)),
-        ([], [downloaded("large", SIZE_LIMIT)], None),
-        ([], [], None),
+        ({"mine": 10 * SIZE_LIMIT, "small": 1}, ["mine"], Choice("mine", loaded=True)),
+        ({"never": 1, "early": 1, "late": 1}, ["never", "late", "early"], Choice("early", loaded=True)),
+        ({"b": 30, "a": 10, "c": 20}, [], Choice("a", loaded=False)),
     ],
-    ids=["loaded, however large", "the last used", "the smallest", "a large one is not loaded unasked", "nothing"],
+    ids=["loaded, however large", "the last used", "the smallest"],
 )
-def test_a_loaded_model_is_taken_else_a_small_one(
-    instances: list[lms.LlmInstanceInfo], models: list[lms.LlmInfo], choice: Choice | None
-) -> None:
-    assert choose(instances, models) == choice
+def test_a_loaded_model_is_taken_else_a_small_one(sizes: dict[str, int], loaded: list[str], choice: Choice) -> None:
+    clock = ManualClock(unix_ms=1000)
+    entries = [ModelEntry(key=key, size_bytes=size) for key, size in sizes.items()]
+    with demo_server(*entries, EMBEDDER, clock=clock, load=loaded) as server, lms.Client(server.address) as client:
+        for key in loaded[1:]:  # the first is never used
+            clock.advance(1)
+            client.llm.lazy_model(key, load_policy="require_loaded").respond("Hi")
+        assert _demo.survey(client, "It") == (choice, Choice("embedder", loaded=False))

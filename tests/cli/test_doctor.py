@@ -2,10 +2,7 @@
 
 import json
 import re
-import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,7 +12,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations import __version__
 from lmstudio_integrations.cli import _doctor
-from lmstudio_integrations.cli._doctor import Check, Subject, check_loaded, check_models, check_server, check_token
+from lmstudio_integrations.cli._doctor import Subject, check_server, check_token
 from lmstudio_integrations.client.api.sync import SystemNamespace
 from lmstudio_integrations.client.transport.connect import discovery
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
@@ -24,6 +21,7 @@ from lmstudio_integrations.client.transport.connect.probe import ServerStatus
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.types.models import ServerVersion
 from tests.cli.managed import OnScreen, Piped, Run
+from tests.client.transport.connect.test_tls_and_redirects import listening
 from tests.faults.faults import FaultProxy
 from tests.support.leaks import TOKEN, shows_token
 
@@ -190,24 +188,10 @@ def test_without_an_address_all_ports_of_this_machine_are_tried(
 
 
 def test_a_server_that_is_not_lm_studio_is_a_problem(checks: Checks) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            with suppress(OSError):  # the test closes it
-                while True:
-                    connection, _ = server.accept()
-                    with connection:
-                        connection.recv(1024)
-                        connection.sendall(b"HTTP/1.1 404 Not Found\r\n\r\n")
-
-        threading.Thread(target=serve, daemon=True).start()
-        status, found = checks("--host", f"127.0.0.1:{server.getsockname()[1]}")
-        with suppress(OSError):  # not every system knows it for a socket that listens
-            server.shutdown(socket.SHUT_RDWR)
-    assert (status, found.pop("server")["found"].partition(": ")[2]) == (
-        1,
-        "something else listens there, not LM Studio",
-    )
+    with listening(b"HTTP/1.1 404 Not Found\r\n\r\n") as address:
+        status, found = checks("--host", address)
+    text = found.pop("server")["found"].partition(": ")[2]
+    assert (status, text) == (1, "something else listens there, not LM Studio")
     assert {each["verdict"] for name, each in found.items() if name != "package"} == {"skipped"}
 
 
@@ -254,25 +238,15 @@ SILENT = lms.LMStudioTimeoutError(
 )
 
 
-def subject(
-    version: ServerVersion | lms.LMStudioError = VERSION,
-    *,
-    token: str | None = None,
-    downloaded: list[lms.ModelInfo] | None = None,
-    loaded: list[lms.ModelInstanceInfo] | None = None,
-) -> Subject:
-    """Return a server on another machine, with its models, and what it says to a client, or why it says nothing."""
+def subject(version: ServerVersion | lms.LMStudioError = VERSION, *, token: str | None = None) -> Subject:
+    """Return a server on another machine, and what it says to a client, or why it says nothing."""
 
     def get_version() -> ServerVersion:
         if isinstance(version, lms.LMStudioError):
             raise version
         return version
 
-    client = SimpleNamespace(
-        system=SimpleNamespace(get_version=get_version),
-        list_downloaded_models=lambda _kind: [SimpleNamespace(info=info) for info in downloaded or ()],
-        list_loaded_models=lambda _kind: [SimpleNamespace(get_info=lambda info=info: info) for info in loaded or ()],
-    )
+    client = SimpleNamespace(system=SimpleNamespace(get_version=get_version))
     return Subject(cast("lms.Client", client), Target.of("a:1", token))
 
 
@@ -355,54 +329,32 @@ def test_the_verdict_on_the_token_is_what_the_server_did(
 # Models ---------------------------------------------------------------------------------------------------------------
 
 
-def llm(key: str = "chat", **changes: Any) -> lms.LlmInfo:
-    info = lms.LlmInfo(
-        model_key=key,
-        format="gguf",
-        display_name=key,
-        path=f"vendor/{key}.gguf",
-        size_bytes=2_000_000_000,
-        max_context_length=131072,
-        trained_for_tool_use=True,
-        vision=False,
-    )
-    return info.model_copy(update=changes)
+def llm(key: str = "chat", **changes: Any) -> ModelEntry:
+    return ModelEntry(key=key, size_bytes=2_000_000_000, max_context_length=131072, **changes)
 
 
-EMBEDDER = lms.EmbeddingModelInfo(
-    model_key="embedder", format="gguf", display_name="", path="a/b", size_bytes=100, max_context_length=512
-)
+def decider(key: str) -> ModelEntry:
+    return ModelEntry(key=key, kind="decision")
 
 
-def decider(key: str) -> lms.DecisionModelInfo:
-    return lms.DecisionModelInfo(
-        model_key=key, format="gguf", display_name="", path=key, size_bytes=100, max_context_length=512
-    )
+EMBEDDER = ModelEntry(key="embedder", kind="embedding", size_bytes=100, max_context_length=512)
 
 
-def loaded_llm(identifier: str, ttl_ms: int | None = None) -> lms.LlmInstanceInfo:
-    info = llm().model_dump()
-    return lms.LlmInstanceInfo(
-        **info, identifier=identifier, instance_reference="1", context_length=4096, ttl_ms=ttl_ms
-    )
-
-
-def test_models_of_all_kinds_are_counted_and_described() -> None:
-    models: list[lms.ModelInfo] = [llm(vision=True), llm("plain", trained_for_tool_use=False), llm("tools"), EMBEDDER]
-    check = check_models(subject(downloaded=models))
-    assert (check.verdict, check.found) == ("ok", "3 language models and 1 embedding model downloaded")
-    assert check.details == (
+def test_models_of_all_kinds_are_counted_and_described(checks: Checks) -> None:
+    with Emulator([llm(vision=True), llm("plain", tools=False), llm("tools"), EMBEDDER]) as server:
+        check = checks("--host", server.address)[1]["models"]
+    assert (check["verdict"], check["found"]) == ("ok", "3 language models and 1 embedding model downloaded")
+    assert check["details"] == [
         "chat: chat, tool use, vision; 2.00 GB, context window up to 131,072 tokens",
         "embedder: embeddings; 100 B, context window up to 512 tokens",
         "plain: chat; 2.00 GB, context window up to 131,072 tokens",
         "tools: chat, tool use; 2.00 GB, context window up to 131,072 tokens",
-    )
-    check = check_models(subject(downloaded=[llm(), decider("judge"), decider("other"), EMBEDDER]))
-    assert (check.verdict, check.found) == (
-        "ok",
-        "1 language model, 1 embedding model and 2 decision models downloaded",
-    )
-    assert [each.split("; ")[0] for each in check.details[2:]] == ["judge: decisions", "other: decisions"]
+    ]
+    with Emulator([llm(), decider("judge"), decider("other"), EMBEDDER]) as server:
+        check = checks("--host", server.address)[1]["models"]
+    counts = "1 language model, 1 embedding model and 2 decision models downloaded"
+    assert (check["verdict"], check["found"]) == ("ok", counts)
+    assert [each.split("; ")[0] for each in check["details"][2:]] == ["judge: decisions", "other: decisions"]
 
 
 @pytest.mark.parametrize(
@@ -415,26 +367,29 @@ def test_models_of_all_kinds_are_counted_and_described() -> None:
     ],
 )
 def test_without_models_of_a_kind_it_says_what_to_download(
-    models: list[lms.ModelInfo], verdict: str, missing: str
+    checks: Checks, models: list[ModelEntry], verdict: str, missing: str
 ) -> None:
-    check = check_models(subject(downloaded=models))
-    assert (check.verdict, check.fix) == (verdict, f"download {missing} with `lms get`")
+    with Emulator(models) as server:
+        check = checks("--host", server.address)[1]["models"]
+    assert (check["verdict"], check["fix"]) == (verdict, f"download {missing} with `lms get`")
 
 
-def test_loaded_models_are_listed_with_context_window_and_time_to_live() -> None:
-    embedder = lms.EmbeddingModelInstanceInfo(
-        **EMBEDDER.model_dump(), identifier="embedder", instance_reference="2", context_length=512, ttl_ms=90_000
-    )
-    check = check_loaded(subject(loaded=[loaded_llm("mine"), loaded_llm("chat", ttl_ms=3_600_000), embedder]))
-    assert (check.verdict, check.found) == ("ok", "3 models loaded")
-    assert check.details == (
+def test_loaded_models_are_listed_with_context_window_and_time_to_live(checks: Checks) -> None:
+    with Emulator([llm(), EMBEDDER]) as server:
+        nothing = checks("--host", server.address)[1]["loaded"]
+        server.load("chat", identifier="mine")
+        server.load("chat", ttl=3600)
+        server.load("embedder", ttl=90)
+        check = checks("--host", server.address)[1]["loaded"]
+    assert (check["verdict"], check["found"]) == ("ok", "3 models loaded")
+    assert check["details"] == [
         "chat: chat, tool use; context window 4,096 of 131,072 tokens; unloaded after 1h without use",
         "embedder: embeddings; context window 512 of 512 tokens; unloaded after 1m 30s without use",
         "mine (chat): chat, tool use; context window 4,096 of 131,072 tokens; stays loaded",
-    )
-    assert [each["ttl_seconds"] for each in check.data["instances"]] == [3600, 90, None]
-    nothing = Check("ok", "no model is loaded; a call that names one loads it", data={"instances": []})
-    assert check_loaded(subject()) == nothing
+    ]
+    assert [each["ttl_seconds"] for each in check["instances"]] == [3600, 90, None]
+    assert (nothing["verdict"], nothing["found"]) == ("ok", "no model is loaded; a call that names one loads it")
+    assert (nothing["details"], nothing["instances"]) == ([], [])
 
 
 @pytest.mark.parametrize(
