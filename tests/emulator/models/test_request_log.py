@@ -11,7 +11,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Catalog, Emulator, Limits, ModelEntry, PredictionRecord, Preset
-from tests.emulator.bare_client import TIMEOUT, Wire, named, prediction_request, stack, wire
+from tests.emulator.bare_client import TIMEOUT, Wire, prediction_request, wire
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 PNG = b"\x89PNG\r\n\x1a\n and more"
@@ -88,18 +88,6 @@ def test_settings_are_those_of_the_request_and_its_preset(server: Emulator, me: 
         "minPSampling": False,
         "raw": {"llm.prediction.unheardOf": [1]},
     }
-
-
-def test_a_text_to_continue_is_the_prompt(server: Emulator, me: Wire) -> None:
-    parameter = {
-        "modelSpecifier": named("chat"),
-        "predictionConfigStack": stack({"maxPredictedTokens": {"checked": True, "value": 5}}),
-    }
-    me.stream("completeRawText", parameter | {"rawPrompt": "Once upon"})
-    record = only(server)
-    assert (record.prompt, record.raw, record.messages) == ("Once upon", True, [])
-    assert record.config == {"maxTokens": 5}
-    assert record.stop_reason == "maxPredictedTokensReached"
 
 
 def test_tools_their_calls_and_their_results_are_there(server: Emulator, me: Wire) -> None:

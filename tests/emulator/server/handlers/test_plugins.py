@@ -410,6 +410,13 @@ def test_a_generator_is_cancelled_with_success(server: Emulator, me: Wire) -> No
     assert (record.text, record.stop_reason) == ("One", "userStopped")
 
 
+def test_the_record_of_a_client_that_vanishes_says_so(server: Emulator) -> None:
+    with wire(server, "plugins") as me:
+        me.open("generateWithGenerator", generate("Wait"))
+        server.wait_for(lambda: any(each.fragments for each in server.predictions), TIMEOUT)
+    server.wait_for(lambda: [each.stop_reason for each in server.predictions] == ["disconnected"], TIMEOUT)
+
+
 @pytest.mark.parametrize(("packet", "event"), PACKETS, ids=lambda value: str(value)[:40])
 def test_packets_of_a_generator_have_neither_stats_nor_errors_nor_raw_content(
     packet: dict[str, Any], event: PredictionEvent

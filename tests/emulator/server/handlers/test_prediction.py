@@ -125,7 +125,8 @@ def test_raw_text_is_completed_for_older_clients_by_a_layer(server: Emulator, me
     of_older = prediction_request("chat", "Once upon") | {"predictionConfigStack": layers}
     for endpoint, parameter in (("completeRawText", raw), ("predict", of_older)):
         assert me.stream(endpoint, parameter)[-1]["stats"]["promptTokensCount"] == 2
-        assert server.predictions[-1].raw
+        record = server.predictions[-1]
+        assert (record.prompt, record.raw, record.messages) == ("Once upon", True, [])
 
 
 # Stats
