@@ -299,6 +299,7 @@ def test_fields_of_an_entry_override_the_metadata_of_its_weights() -> None:
     metadata = ModelMetadata(architecture="llama", params="1B", size_bytes=7, quantization=("Q4_1", 4), vision=True)
     info = describe(ModelEntry(key="a", params="2B", size_bytes=9, vision=False), metadata)
     assert (info["paramsString"], info["sizeBytes"], info["architecture"]) == ("2B", 9, "llama")
+    assert info["path"] == "scripted/a"
     assert (info["vision"], info["trainedForToolUse"]) == (False, False)
     assert info["quantization"] == {"name": "Q4_1", "bits": 4}
     assert "paramsString" not in describe(ModelEntry(key="a"), ModelMetadata())
