@@ -187,6 +187,7 @@ class Answer(BaseModel):
 WRITTEN: dict[str, tuple[Any, Callable[[Any, dict[str, Any]], Any]]] = {
     "bind": (ChatLMStudio, lambda llm, given: llm.bind(**given)),
     "bind again": (ChatLMStudio, lambda llm, given: llm.bind_tools([lookup]).bind(**given)),
+    "bind after a config": (ChatLMStudio, lambda llm, given: llm.with_config().bind(**given)),
     "bind after a retry": (ChatLMStudio, lambda llm, given: llm.bind(seed=1).with_retry().bind(**given)),
     "bind_tools": (ChatLMStudio, lambda llm, given: llm.bind_tools([lookup], **given)),
     "with_structured_output": (ChatLMStudio, lambda llm, given: llm.with_structured_output(Answer, **given)),
