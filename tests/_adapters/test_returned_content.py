@@ -49,59 +49,42 @@ def data_url(content: bytes, media_type: str) -> str:
 
 Form = tuple[dict[str, Any], Callable[[], Any]]
 
+
+def image(content: bytes, media_type: str = "image/png") -> Form:
+    block = {"type": "image", "base64": in_base64(content), "mime_type": media_type}
+    return block, lambda: ImageBlock(image=content, image_mimetype=media_type)
+
+
+def on_the_web(url: str) -> Form:
+    return {"type": "image_url", "image_url": {"url": url}}, lambda: ImageBlock(url=url)
+
+
+GOOD = image(PIXEL)
 NO_IMAGE = "it is not a JPEG, PNG or WebP image"
+SECRET = "https://h/a.png?key=hunter2"
+PDF, RIFF, MP4 = b"%PDF\xff", b"RIFF\xff\xffWAVE", b"\xff\xffftyp"
 FORMS: dict[str, tuple[Form, str]] = {
-    "a URL": (
-        (
-            {"type": "image", "url": "https://h/a.png?key=hunter2"},
-            lambda: ImageBlock(url="https://h/a.png?key=hunter2"),
-        ),
-        "the image https://h/a.png is on the web",
-    ),
-    "a URL in the form of OpenAI": (
-        ({"type": "image_url", "image_url": {"url": "https://h/a.png"}}, lambda: ImageBlock(url="https://h/a.png")),
-        "the image https://h/a.png is on the web",
-    ),
-    "a GIF": (
-        ({"type": "image", "base64": in_base64(GIF), "mime_type": "image/gif"}, lambda: ImageBlock(image=GIF)),
-        NO_IMAGE,
-    ),
-    "an SVG": (
-        (
-            {"type": "image", "base64": in_base64(SVG), "mime_type": "image/svg+xml"},
-            lambda: ImageBlock(image=SVG, image_mimetype="image/svg+xml"),
-        ),
-        NO_IMAGE,
-    ),
+    "a URL": (({"type": "image", "url": SECRET}, lambda: ImageBlock(url=SECRET)), "the image https://h/a.png is on"),
+    "a URL in the form of OpenAI": (on_the_web("https://h/a.png"), "the image https://h/a.png is on the web"),
+    "a GIF": (image(GIF, "image/gif"), NO_IMAGE),
+    "an SVG": (image(SVG, "image/svg+xml"), NO_IMAGE),
     "bytes of no image": (({"type": "image", "data": b"PK"}, lambda: ImageBlock(image=b"PK")), NO_IMAGE),
     "a cut PNG": (
-        (
-            {"type": "image", "base64": in_base64(PIXEL)[:9], "mime_type": "image/png"},
-            lambda: ImageBlock(image=PIXEL[:6]),
-        ),
+        ({**GOOD[0], "base64": in_base64(PIXEL)[:9]}, lambda: ImageBlock(image=PIXEL[:6])),
         "because",
     ),
-    "the data URL of a GIF": (
-        (
-            {"type": "image_url", "image_url": {"url": data_url(GIF, "image/gif")}},
-            lambda: ImageBlock(url=data_url(GIF, "image/gif")),
-        ),
-        NO_IMAGE,
-    ),
+    "the data URL of a GIF": (on_the_web(data_url(GIF, "image/gif")), NO_IMAGE),
     "the URL of a file": (
         ({"type": "image", "url": "file:///etc/passwd"}, lambda: ImageBlock(url="file:///etc/passwd")),
         "an image's URL must begin with data:, http:// or https://",
     ),
     "nothing": (({"type": "image"}, ImageBlock), "image"),
-    "audio": (
-        ({"type": "audio", "data": b"RIFF\xff\xffWAVE"}, lambda: AudioBlock(audio=b"RIFF\xff\xffWAVE")),
-        "not shown",
-    ),
-    "video": (({"type": "video", "data": b"\xff\xffftyp"}, lambda: VideoBlock(video=b"\xff\xffftyp")), "not shown"),
+    "audio": (({"type": "audio", "data": RIFF}, lambda: AudioBlock(audio=RIFF)), "not shown"),
+    "video": (({"type": "video", "data": MP4}, lambda: VideoBlock(video=MP4)), "not shown"),
     "a file that is no text": (
         (
-            {"type": "file", "data": b"%PDF\xff", "mime_type": "application/pdf"},
-            lambda: DocumentBlock(data=b"%PDF\xff", document_mimetype="application/pdf"),
+            {"type": "file", "data": PDF, "mime_type": "application/pdf"},
+            lambda: DocumentBlock(data=PDF, document_mimetype="application/pdf"),
         ),
         "not shown, because it is not text",
     ),
@@ -182,10 +165,6 @@ def server() -> Iterator[Server]:
         yield running
 
 
-GOOD: Form = (
-    {"type": "image", "base64": in_base64(PIXEL), "mime_type": "image/png"},
-    lambda: ImageBlock(image=PIXEL),
-)
 IMAGES = [name for name in FORMS if name not in {"an identifier of no file", "types of other kinds"}]
 
 
@@ -384,10 +363,6 @@ def web() -> Iterator[Web]:
     with web_server() as running:
         running.pages["/gone"] = lambda request: request.head(404)
         yield running
-
-
-def on_the_web(url: str) -> Form:
-    return {"type": "image_url", "image_url": {"url": url}}, lambda: ImageBlock(url=url)
 
 
 @pytest.mark.leaf
