@@ -5,7 +5,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -14,12 +14,7 @@ from tests._adapters.ways import METHODS, Turns, messages_of, metadata_of, whole
 from tests.support.served import served
 
 RULES = "You are a guide for travelers, and you keep to the point. " * 5
-SCRIPT: tuple[dict[str, Any], ...] = (
-    {"when": {"last": "^Look"}, "then": [{"tool": "weather", "arguments": {"city": "Oslo"}}]},
-    {"when": {"last": "^Glance"}, "then": [{"tool": "weather"}]},
-    {"when": {"last": "^Say"}, "then": [{"text": "I would rather talk about the weather, and for a long time."}]},
-    {"when": {"last": "^Name"}, "then": [{"text": '{"name": "Oslo"}'}]},
-)
+SCRIPT: tuple[dict[str, Any], ...] = ({"when": {"last": "^Name"}, "then": [{"text": '{"name": "Oslo"}'}]},)
 
 server = served([ModelEntry(key="m", rules=SCRIPT)], scope="function")
 
@@ -72,33 +67,6 @@ def test_the_cached_tokens_say_whether_the_beginning_has_changed(server: Emulato
         assert cached < tokens
     assert found[0] == 0
     assert found[1:] == [0] * 3 if has_clock else 0 < found[1] < found[2] < found[3]
-
-
-def weather(city: str) -> str:
-    """Return the weather of a city."""
-    return f"Rain in {city}, and more of it in the evening."
-
-
-@pytest.mark.leaf
-async def test_a_tool_loop_may_end_without_tools(server: Emulator) -> None:
-    chat = lms.Chat(RULES)
-    for number in range(3):
-        chat.add_user_message(f"Look out of the window for the weather, number {number}.")
-        async with lms.AsyncClient(server.address) as client:
-            model = await client.llm.model("m")
-            await model.act(chat, [weather], max_prediction_rounds=2, on_message=chat.append)
-    assert [bool(each.tools) for each in server.predictions] == [True, False] * 3
-
-
-@pytest.mark.leaf
-def test_a_call_by_grammar_is_no_turn_of_its_own(server: Emulator) -> None:
-    model = ChatLMStudio(model="m", host=server.address).bind_tools([weather], tool_choice="any")
-    messages: list[Any] = [SystemMessage(RULES)]
-    for number in range(5):
-        messages.append(HumanMessage(f"Say what the weather is in city {number}. Think about it for a while."))
-        response = model.invoke(messages)
-        messages += [response, *(ToolMessage(weather("Oslo"), tool_call_id=each["id"]) for each in response.tool_calls)]
-    assert [bool(each.tools) for each in server.predictions][:2] == [True, False]
 
 
 def test_a_correction_is_a_turn(server: Emulator) -> None:
