@@ -98,29 +98,20 @@ def ask(name: str, llm: Any, **given: Any) -> None:
 
 @pytest.mark.parametrize("is_field", [True, False])
 @pytest.mark.parametrize(("name", "case"), covering(METHODS, NOT_ALLOWED))
-def test_an_effort_that_is_not_allowed_is_one_warning(
+def test_an_effort_that_is_not_allowed_is_one_warning_before_the_request(
     server: Emulator, name: str, case: tuple[str, str], is_field: bool
 ) -> None:
     (make, _), (model, effort) = METHODS[name], case
-    setting = {"reasoning_effort": effort}
+    before, setting = len(server.predictions), {"reasoning_effort": effort}
     llm = make(model=model, host=server.address, **(setting if is_field else {}))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(2):
             ask(name, llm, **({} if is_field else setting))
     assert [(each.category, str(each.message)) for each in caught] == [(LMStudioConfigWarning, NOT_ALLOWED[case])]
-
-
-@pytest.mark.parametrize(("name", "case"), covering(SOME, NOT_ALLOWED))
-def test_the_warning_comes_before_the_request(server: Emulator, name: str, case: tuple[str, str]) -> None:
-    (make, _), (model, effort) = METHODS[name], case
-    before = len(server.predictions)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", LMStudioConfigWarning)
-        with pytest.raises(LMStudioConfigWarning) as caught:
-            ask(name, make(model=model, host=server.address, reasoning_effort=effort))
-    assert str(caught.value) == NOT_ALLOWED[case]
-    assert len(server.predictions) == before
+    with warnings.catch_warnings(action="error"), pytest.raises(LMStudioConfigWarning):
+        ask(name, make(model=model, host=server.address), **setting)
+    assert len(server.predictions) == before + 2
 
 
 @pytest.mark.parametrize(("name", "case"), covering(SOME, IS_ALLOWED))

@@ -15,14 +15,13 @@ from lmstudio_integrations._adapters.request_effort import reasoning_profile
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from tests._adapters.ways import METHODS, messages_of
-from tests.support.adapters import ADAPTERS, classes, covering
+from tests.support.adapters import ADAPTERS, covering
 from tests.support.requested import chosen
 
 GPT_OSS, QWEN_38, QWEN_35 = "openai/gpt-oss-20b", "qwen/qwen3.8-27b", "qwen/qwen3.5-9b"
 NEMOTRON, UNKNOWN, PLAIN = "nvidia/nemotron-3-nano-omni", "acme/deep-thought-2.5-42b", "qwen3-4b"
 MODELS = (GPT_OSS, QWEN_38, QWEN_35, NEMOTRON, UNKNOWN, PLAIN)
 
-CHAT_MODELS = classes(kind="chat")
 SOME = ("invoke", "astream", "chat", "astream_chat")
 on_some_ways = pytest.mark.parametrize("name", ["astream", "chat"])
 
@@ -195,12 +194,6 @@ def test_an_effort_that_cannot_be_is_rejected_before_anything_is_sent(
         ask(name, METHODS[name][0](model=GPT_OSS, host=server.address), **given)
     assert text in str(caught.value)
     assert len(server.predictions) == before
-
-
-@pytest.mark.parametrize("make", CHAT_MODELS)
-def test_a_field_takes_the_efforts_of_the_frameworks_alone(make: Any) -> None:
-    with pytest.raises(LMStudioValueError, match="'none', 'minimal', 'low', 'medium', 'high' or 'xhigh'"):
-        make(reasoning_effort="extreme")
 
 
 @pytest.mark.parametrize("adapter", [each for each in ADAPTERS.values() if each.kind != "chat"])
