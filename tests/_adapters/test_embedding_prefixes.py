@@ -14,6 +14,7 @@ from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioContextO
 from lmstudio_integrations.langchain import LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudioEmbedding
 from lmstudio_integrations.types.embedding_prefixes import prefixes_of_family
+from tests.client.both import sync_client
 from tests.support.served import served
 
 QUERY, DOCUMENT = "search_query: ", "search_document: "
@@ -141,37 +142,18 @@ def test_the_prefixes_of_a_family_are_used_unless_they_are_switched_off(
     assert line.startswith(f"{NOMIC!r}: queries get the prefix {QUERY!r} and documents {DOCUMENT!r}")
 
 
-@pytest.mark.parametrize(
-    ("method", "of_framework", "purpose"),
-    [
-        ("embed_query", LMStudioEmbeddings, "query"),
-        ("embed_documents", LMStudioEmbeddings, "document"),
-        ("get_query_embedding", LMStudioEmbedding, "query"),
-        ("get_text_embedding_batch", LMStudioEmbedding, "document"),
-    ],
-)
-def test_the_native_client_makes_the_same_vectors_for_a_purpose(
-    embed: Callable[..., Any], method: str, of_framework: Any, purpose: Any
-) -> None:
-    many = method in {"embed_documents", "get_text_embedding_batch"}
-    given: Any = ["sun", "rain"] if many else "sun"
-
-    async def embed_natively(host: str) -> Any:
-        async with lms.AsyncClient(host) as client:
-            return await (await client.embedding.model(NOMIC)).embed(given, purpose=purpose)
-
+@pytest.mark.parametrize(("purpose", "prefix"), [("query", QUERY), ("document", DOCUMENT), (None, "")])
+@pytest.mark.parametrize("make_client", [sync_client, lms.AsyncClient])
+@pytest.mark.parametrize("given", ["sun", ["sun"]], ids=["text", "texts"])
+async def test_the_native_client_takes_a_purpose(make_client: Any, purpose: Any, prefix: str, given: Any) -> None:
+    """Without one, it sends what the official SDK sends."""
     with Emulator([ModelEntry(key=NOMIC, kind="embedding")]) as server:
-        expected = embed(of_framework(model=NOMIC, host=server.address), method, given)
-        assert asyncio.run(embed_natively(server.address)) == expected
-        with lms.Client(server.address) as client:
-            model = client.embedding.model(NOMIC)
-            assert model.embed(given, purpose=purpose) == expected
-            assert model.embed(given) != expected, "without a purpose, as the official SDK"
-            wrong: Any = "passage"
-            with pytest.raises(
-                LMStudioValueError, match="purpose must be 'query' or 'document', or None; got 'passage'"
-            ):
-                model.embed(given, purpose=wrong)
+        async with make_client(server.address) as client:
+            model = await client.embedding.model(NOMIC)
+            await model.embed(given, purpose=purpose)
+            with pytest.raises(LMStudioValueError, match="purpose must be 'query' or 'document', or None; got 'passa"):
+                await model.embed(given, purpose="passage")
+        assert [record.text for record in server.embedded_texts] == [f"{prefix}sun"]
 
 
 # Dimensions -----------------------------------------------------------------------------------------------------------

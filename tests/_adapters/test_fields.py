@@ -1,8 +1,8 @@
 """What editors show of the adapters: a description of every field, and every field in the signature of its class."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, cast
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from llama_index.core.workflow import StartEvent
@@ -10,7 +10,6 @@ from pydantic import BaseModel
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
-from lmstudio_integrations.types._numbers import Count, OrOff, Seconds
 from tests.support.adapters import TOOLKITS, classes
 from tools.public import plain_type
 
@@ -77,18 +76,3 @@ def test_a_client_shows_its_timeouts(make: Callable[..., Any]) -> None:
         assert parameters[name].annotation == float | None
         assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
     assert not [each for each in parameters.values() if each.kind is each.VAR_KEYWORD]
-
-
-@pytest.mark.parametrize(
-    ("annotation", "plain"),
-    [
-        (Seconds | None, float | None),
-        (cast("Any", OrOff)[Count] | None, int | Literal[False] | None),
-        (Callable[[Seconds], Any], Callable[[float], Any]),
-        (Mapping[str, Annotated[int, 1] | None], Mapping[str, int | None]),
-        (Literal["a", "b"], Literal["a", "b"]),
-        (Any, Any),
-    ],
-)
-def test_metadata_is_removed_wherever_it_is_in_a_type(annotation: Any, plain: Any) -> None:
-    assert plain_type(annotation) == cast("Any", plain)

@@ -68,14 +68,9 @@ WAYS = [
     _llama_index_cached,
     _llama_index_at_once,
 ]
-in_every_way = pytest.mark.parametrize("way", WAYS)
 
 
-def model_of(*rules: Any) -> dict[str, Any]:
-    return {"key": "vectors", "kind": "embedding", "rule": rules}
-
-
-@in_every_way
+@pytest.mark.parametrize("way", WAYS)
 def test_a_number_that_is_none_is_an_error_that_names_its_text_and_nothing_is_shifted(
     way: Callable[[str], Embed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,7 +80,7 @@ def test_a_number_that_is_none_is_an_error_that_names_its_text_and_nothing_is_sh
     def wrong(text: str, length: int) -> list[float]:
         return [math.nan if text == WRONG else number for number in right(text, length)]
 
-    with Emulator([model_of()]) as server:
+    with Emulator([{"key": "vectors", "kind": "embedding"}]) as server:
         embed = way(server.address)
         with monkeypatch.context() as patch:
             patch.setattr(words, "embed", wrong)
@@ -93,18 +88,3 @@ def test_a_number_that_is_none_is_an_error_that_names_its_text_and_nothing_is_sh
                 embed(TEXTS)
         vectors = embed([*TEXTS[:30], *TEXTS[:2]])
     assert vectors == [pytest.approx(right(text, len(vectors[0]))) for text in (*TEXTS[:30], *TEXTS[:2])]
-
-
-@in_every_way
-def test_a_crash_amid_many_texts_is_one_error_after_which_the_next_call_loads_the_model_again(
-    way: Callable[[str], Embed],
-) -> None:
-    crash = {"when": {"last": f"^{WRONG}$", "times": 1}, "then": [{"fault": "crash"}]}
-    with Emulator([model_of(crash)]) as server:
-        embed = way(server.address)
-        with pytest.raises(lms.LMStudioModelCrashedError, match="Exit code: 139"):
-            embed(TEXTS)
-        assert len(server.loads) == 1
-        assert len(embed(TEXTS)) == len(TEXTS)
-        assert len(server.loads) == 2
-        assert [record.text for record in server.embedded_texts].count(WRONG) == 2
