@@ -157,16 +157,6 @@ async def test_a_model_whose_engine_has_died_is_asked_for_again_where_nothing_wa
     assert isinstance(caught.value, ModelAPIError) is (make is not LMStudio)
 
 
-def test_a_stream_whose_engine_has_died_is_not_repeated() -> None:
-    steps = [{"text": "so "}, {"error": "terminated"}]
-    with Emulator([ModelEntry(key="chatty", rules=({"then": steps},))]) as server:
-        seen: list[str] = []
-        with pytest.raises(LMStudioEngineLostError):
-            seen.extend(chunk.text for chunk in ChatLMStudio(model="chatty", host=server.address).stream("Hi"))
-        assert "".join(seen) == "so "
-        assert len(server.predictions) == 1
-
-
 POLICIES = ["explicit", "get_or_load", "new_instance"]
 
 
