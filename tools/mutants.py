@@ -1,13 +1,11 @@
 """Mutants of the trunk: small faults, planted one at a time, that the fast tests should notice.
 
 `record` runs the fast tests once and stores which test function runs which line. `judge` plants the same mutants of a
-seed, one at a time, in this working copy, and runs only the test functions that run the changed line, until one fails.
-It ends with how many were noticed in each room, which is a package of the trunk:
+seed, one at a time, in a copy, and runs only the test functions that run the changed line, until one fails. It ends
+with how many were noticed in each room, which is a package of the trunk:
 
     python -m tools.mutants record
     python -m tools.mutants judge --count 600 --seed 27 --json mutants.json
-
-Run both in a clone of its own, with its own `.venv`: the tests start processes, and these import the changed file.
 """
 
 import argparse
@@ -18,12 +16,14 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from coverage.numbits import num_in_numbits
 
+from tools.copies import copy_clone, run_in
 from tools.leaves import is_of, leaves, module_name
 
 PACKAGE = Path("lmstudio_integrations")
@@ -32,11 +32,13 @@ SECONDS = Path("build/mutants.seconds.json")
 """How long each test function took while it was recorded."""
 SLOW = 1.0
 """Seconds from which on a test function runs after the faster ones."""
-HANGS = 300.0
-"""Seconds after which a process of tests is ended. If it hangs because of a mutant, the mutant is noticed."""
-PORTIONS = (20, 100, 500)
-"""How many test functions run in the first, second and third process. A mutant that all of them miss has survived: what
-runs a line of every call is not broader than that."""
+HANGS = 120.0
+"""Seconds, besides many times what its tests take, after which a process is ended: it hangs because of a mutant."""
+PORTIONS = (20, 100, 500, None)
+"""How many test functions run in the first, second and third process; the rest run in the last."""
+
+_USAGE = 4
+"""The status with which pytest ends if a test does not exist."""
 
 _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq,
@@ -167,48 +169,55 @@ class Covering:
             self._database.execute("select context_id, sum(length(numbits)) from line_bits group by context_id")
         )
 
-    def tests(self, file: str, line: int) -> list[str]:
-        """Return the test functions that run a line, narrowest first; if only an import runs it, those of its file."""
+    def tests(self, file: str, lines: Collection[int]) -> list[str]:
+        """Return the test functions that run some lines, narrowest first; if only imports do, those of its file."""
         rows = self._database.execute(
             "select context.context, context.id, numbits from line_bits join context on context.id = context_id"
             " join file on file.id = file_id where file.path like ?",
             [f"%/{file}"],
         ).fetchall()
         in_tests = [(name, number, bits) for name, number, bits in rows if "::" in name]
-        covering = [row for row in in_tests if num_in_numbits(line, row[2])] or in_tests
+        covering = [row for row in in_tests if any(num_in_numbits(line, row[2]) for line in lines)] or in_tests
         narrowest: dict[str, int] = {}
         for name, number, _ in covering:
             test = name.removesuffix("|")
             narrowest[test] = min(self._breadth[number], narrowest.get(test, sys.maxsize))
         return sorted(narrowest, key=lambda test: (self._seconds.get(test, 0) > SLOW, narrowest[test], test))
 
+    def failure(self, folder: Path, file: str, lines: Collection[int]) -> str | None:
+        """Return which test function fails first, of those that run some lines, in a copy; `None` if none does."""
+        pytest = ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", "-m", "fast"]
+        tests, start = self.tests(file, lines), 0
+        for size in PORTIONS:
+            portion = tests[start:][:size]
+            start += len(portion)
+            seconds = HANGS + 5 * sum(self._seconds.get(test, 0) for test in portion)
+            if portion and (failure := failure_of(folder, *pytest, *portion, seconds=seconds)):
+                return failure
+        return None
 
-def judge(mutant: Mutant, tests: list[str]) -> str | None:
-    """Plant a mutant, and return the tests that noticed it; `None` if none did."""
-    path = Path(mutant.file)
+
+def judge(folder: Path, mutant: Mutant, covering: Covering) -> str | None:
+    """Plant a mutant in a copy, and return the test that noticed it; `None` if none did."""
+    path = folder / mutant.file
     source = path.read_bytes()
     path.write_bytes(source[: mutant.start] + mutant.after.encode() + source[mutant.end :])
     try:
-        start = 0
-        for size in PORTIONS:
-            portion = tests[start : start + size]
-            start += size
-            if portion and (noticed := _failure(portion)):
-                return noticed
-        return None
+        return covering.failure(folder, mutant.file, [mutant.line])
     finally:
         path.write_bytes(source)
 
 
-def _failure(tests: list[str]) -> str | None:
-    chosen_tests = ["-m", "fast", *tests]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *chosen_tests]
+def failure_of(folder: Path, *arguments: str, seconds: float | None = None) -> str | None:
+    """Return how a run of Python fails in a copy, also because it does not end; `None` if it does not fail."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS, check=False)
+        done = run_in(folder, *arguments, seconds=seconds)
     except subprocess.TimeoutExpired:
         return "timeout"
-    if done.returncode in {0, 5}:
+    if done.returncode in {0, 5}:  # pytest has run none of the tests
         return None
+    if done.returncode == _USAGE:
+        raise SystemExit(f"{done.stdout}{done.stderr}\nThe tests have changed; run `python -m tools.mutants record`")
     lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return lines[0] if lines else (done.stdout + done.stderr)[-300:]
 
@@ -239,13 +248,15 @@ def main() -> None:
         return
     covering = Covering(DATA)
     results = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
-    for mutant in choose(options.count, options.seed)[len(results) :]:
-        tests = covering.tests(mutant.file, mutant.line)
-        failure = judge(mutant, tests)
-        results.append({**asdict(mutant), "tests": len(tests), "noticed": failure})
-        print(f"{mutant.file}:{mutant.line} {mutant.before!r} -> {mutant.after!r}: {failure or 'SURVIVED'}", flush=True)
-        if options.json:
-            options.json.write_text(json.dumps(results, indent=1))
+    with TemporaryDirectory() as folder:
+        copy_clone(Path(folder))
+        for mutant in choose(options.count, options.seed)[len(results) :]:
+            failure = judge(Path(folder), mutant, covering)
+            results.append({**asdict(mutant), "noticed": failure})
+            change = f"{mutant.before!r} -> {mutant.after!r}"
+            print(f"{mutant.file}:{mutant.line} {change}: {failure or 'SURVIVED'}", flush=True)
+            if options.json:
+                options.json.write_text(json.dumps(results, indent=1))
     planted = Counter(room_of(result["file"]) for result in results)
     noticed = Counter(room_of(result["file"]) for result in results if result["noticed"])
     for room, count in sorted(planted.items()):

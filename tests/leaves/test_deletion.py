@@ -1,16 +1,13 @@
 """Each leaf can be deleted without another edit: the rest works, and whoever uses it gets one sentence."""
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tools import ROOT
-from tools.leaves import PACKAGE, find_tests, leaves, modules_of
+from tools.copies import copy_clone, run_in
+from tools.leaves import find_tests, leaves, modules_of
 
 OF_THE_TRUNK = {
     "fast": (
@@ -55,8 +52,8 @@ FAILS: dict[str, str] = {
 
 
 def copy_without(names: list[str], folder: Path) -> Path:
-    """Copy the package without some of its leaves."""
-    shutil.copytree(ROOT / PACKAGE, folder / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+    """Copy the clone without some leaves of the package."""
+    copy_clone(folder)
     for leaf in names:
         for module in modules_of(leaf):
             path = folder / module.relative_to(ROOT)
@@ -66,46 +63,28 @@ def copy_without(names: list[str], folder: Path) -> Path:
     return folder
 
 
-def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run Python with the copy of the package; tests are those of the clone, unless the copy has some."""
-    path = os.pathsep.join(map(str, (folder, ROOT)))
-    return subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("leaf", leaves())
 def test_without_a_leaf_the_rest_works(leaf: str, tmp_path: Path) -> None:
     folder = copy_without([leaf], tmp_path)
-    done = run(folder, "-m", "tests.leaves.programs")
+    done = run_in(folder, "-m", "tests.leaves.programs")
     assert done.returncode == 0, done.stderr
     if leaf in FAILS:
         program = "import lmstudio_integrations as lms; from lmstudio_integrations.langchain import *"
         program += f"; from lmstudio_integrations.emulator import *\n{FAILS[leaf]}"
-        failed = run(folder, "-c", program)
+        failed = run_in(folder, "-c", program)
         assert "MissingLeafError: This copy of " in failed.stderr.splitlines()[-1], failed.stderr
 
 
 @pytest.mark.exhaustive
 def test_without_any_leaf_the_trunk_passes_its_tests(tmp_path: Path) -> None:
     folder = copy_without(list(leaves()), tmp_path)
-    ignore = shutil.ignore_patterns("__pycache__")
-    for name in ("tests", "tools", "docs", "cookbook"):
-        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    for name in ("conftest.py", "pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, folder)
     for path in find_tests(*leaves()):
         (folder / path.relative_to(ROOT)).unlink()
     passed = set[str]()
     for marker, names in OF_THE_TRUNK.items():
         which = ("-m", f"{marker} and not leaf and not exhaustive", *(f"tests/{name}" for name in names))
-        done = run(folder, "-m", "pytest", "-v", "-n", "auto", "--dist", "loadfile", *which)
+        done = run_in(folder, "-m", "pytest", "-v", "-n", "auto", "--dist", "loadfile", *which)
         assert done.returncode == 0, done.stdout[-20_000:]
         passed |= set(re.findall(r"PASSED (tests/\S+?\.py)::", done.stdout))
     assert passed >= PROTECT
