@@ -227,7 +227,7 @@ def recorded(interaction: Interaction, before_record: BeforeRecord | None = None
         if found is None:
             return None
         parameter, events = found
-    divide()
+    divide([event.body for event in events])
     if interaction.endpoint == "tokenize" and parameter != interaction.parameter:
         # The numbers of the tokens are the text in another form.
         for event in events:

@@ -64,8 +64,8 @@ def use_cassette(
         before_record: Called with each request before it is written, without its secrets; it returns what is written,
             or `None` to leave the request out. A request is a dict with `namespace`, `endpoint`, `body`, and the
             `events` after it, each with its kind as `event`, and its `body`; a streamed text stands whole in its first
-            fragment. Where the cassette is replayed, it is called with each request before that is compared with those
-            in the cassette; its `events` are empty then.
+            fragment, and reasoning is a text of its own. Where the cassette is replayed, it is called with each request
+            before that is compared with those in the cassette; its `events` are empty then.
 
     Raises:
         LMStudioOSError: If the cassette cannot be read or written.

@@ -3,9 +3,10 @@
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from lmstudio_integrations._support.secrets import (
     HIDDEN,
@@ -36,6 +37,9 @@ _LISTS_OF_NAMES = {"required", "enum"}
 
 _LABELS = {"type", "key"}
 """Members of a plugin's settings that say what a value is, and hold none themselves."""
+
+_ARGUMENTS = "toolCallGenerationArgumentFragmentGenerated"
+"""The type of a packet with a piece of the arguments of a tool call."""
 
 
 def redact(value: Any) -> Any:
@@ -111,39 +115,88 @@ def _redact_text_once(text: str) -> str:
     return re.sub(_HOMES + own, HOME, redact_received(text))
 
 
-def redact_packets(packets: Iterable[Any]) -> tuple[list[Any], Callable[[], None]]:
-    """Return the packets of a channel without secrets, and what to call once nothing else of them changes.
+class _Piece(NamedTuple):
+    """A piece of a text that arrives in several packets.
 
-    A text that arrives in several packets is one text, and stands whole in its first fragment. The call divides it
-    again if it is still what arrived.
+    Attributes:
+        number: That of its packet.
+        text: What arrived.
+        kind: Whether it is reasoning, a tag, or neither.
     """
-    # What a prediction writes, and by their number the arguments of each tool call.
-    streams = defaultdict[int, list[tuple[str, dict[str, Any]]]](list)
-    hidden, calls = list[Any](), 0
-    for packet in packets:
-        hidden.append(redact(packet))
-        if not is_object(packet):
-            continue
-        calls += packet.get("type") == "toolCallGenerationStart"
-        is_argument = packet.get("type") == "toolCallGenerationArgumentFragmentGenerated"
-        before, after = (packet, hidden[-1]) if is_argument else (packet.get("fragment"), hidden[-1].get("fragment"))
-        if is_object(before) and isinstance(before.get("content"), str):
-            streams[calls if is_argument else 0].append((before["content"], after))
-    texts = ["".join(content for content, _ in fragments) for fragments in streams.values()]
-    for text, fragments in zip(texts, streams.values(), strict=True):
-        for index, (_, fragment) in enumerate(fragments):
-            fragment["content"] = "" if index else _redact_text(text)
 
-    def divide() -> None:
-        for text, fragments in zip(texts, streams.values(), strict=True):
-            is_same = fragments[0][1].get("content") == text
-            for content, fragment in fragments:
-                if is_same:
-                    fragment["content"] = content
-                else:
-                    fragment.pop("tokens", None)  # the text in another form
+    number: int
+    text: str
+    kind: tuple[Any, Any]
+
+
+def redact_packets(packets: Iterable[Any]) -> tuple[list[Any], Callable[[Sequence[Any]], None]]:
+    """Return the packets of a channel without secrets, and what to call with them once nothing else of them changes.
+
+    A text that arrives in several packets is one text, and stands whole in its first fragment, without its tokens,
+    which are the text in another form. The call divides it again if it is still what arrived.
+    """
+    hidden = list(map(redact, packets := list(packets)))
+    texts = [text for pieces in _streams(packets) for text in _texts(pieces)]
+    tokens = dict[int, Any]()
+    for pieces, text in texts:
+        for index, piece in enumerate(pieces):
+            holder, name = _holder(hidden[piece.number])
+            holder[name] = "" if index else text
+            if "tokens" in holder:
+                tokens[piece.number] = holder.pop("tokens")
+
+    def divide(written: Sequence[Any]) -> None:
+        for pieces, _ in texts:
+            holders = [_holder(written[piece.number]) for piece in pieces if piece.number < len(written)]
+            stand = [holder.get(name) for holder, name in holders]
+            if stand != ["".join(piece.text for piece in pieces), *[""] * (len(pieces) - 1)]:
+                continue
+            for piece, (holder, name) in zip(pieces, holders, strict=True):
+                holder[name] = piece.text
+                if piece.number in tokens:
+                    holder["tokens"] = tokens[piece.number]
 
     return hidden, divide
+
+
+def _streams(packets: Iterable[Any]) -> Iterable[list[_Piece]]:
+    """Return the pieces of what a prediction writes, and by their number of the arguments of each tool call."""
+    streams, calls = defaultdict[int, list[_Piece]](list), 0
+    for number, packet in enumerate(packets):
+        calls += is_object(packet) and packet.get("type") == "toolCallGenerationStart"
+        holder, name = _holder(packet)
+        if holder:
+            kind = holder.get("reasoningType"), holder.get("isStructural")
+            stream = calls if holder.get("type") == _ARGUMENTS else 0
+            streams[stream].append(_Piece(number, holder[name], kind))
+    return streams.values()
+
+
+def _holder(packet: Any) -> tuple[dict[str, Any], str]:
+    """Return the object that has the piece of a text of a packet, empty if there is none, and the member's name."""
+    holder, name = packet, "content"
+    if is_object(packet) and packet.get("type") != _ARGUMENTS:
+        holder = packet.get("fragment")
+        if isinstance(holder, str):  # of a server of 2024
+            holder, name = packet, "fragment"
+    return (holder, name) if is_object(holder) and isinstance(holder.get(name), str) else ({}, name)
+
+
+def _texts(pieces: Sequence[_Piece]) -> Iterator[tuple[list[_Piece], str]]:
+    """Return the texts of a stream without secrets, each with its pieces: reasoning is not the text of the response."""
+    runs = [list(run) for _, run in groupby(pieces, key=lambda piece: piece.kind)]
+    texts = [_redact_text("".join(piece.text for piece in run)) for run in runs]
+    # A secret may begin in one and end in another. Then these get what is left between those before and after them.
+    whole = _redact_text("".join(piece.text for piece in pieces))
+    (start, end), (at, to) = (0, len(texts)), (0, len(whole))
+    while end - start > 1 and whole.startswith(texts[start], at, to):
+        at += len(texts[start])
+        start += 1
+    while end - start > 1 and whole.endswith(texts[end - 1], at, to):
+        end -= 1
+        to -= len(texts[end])
+    texts[start:end] = [whole[at:to], *[""] * (end - start - 1)]
+    return zip(runs, texts, strict=True)
 
 
 def _hash_of(content: str) -> str:

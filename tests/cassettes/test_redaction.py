@@ -165,7 +165,7 @@ def packets_of(interaction: Interaction) -> list[dict[str, Any]]:
     return list(found.packets())
 
 
-@pytest.mark.parametrize("kind", ["text", "arguments"])
+@pytest.mark.parametrize("kind", ["text", "text of 2024", "arguments"])
 @pytest.mark.parametrize("cut", range(0, 48, 5))
 def test_a_secret_in_several_packets_is_hidden(cut: int, kind: str) -> None:
     arguments = {"n": "é", "password": 'x"\\y', "pin": {"secret": 5}}
@@ -174,6 +174,8 @@ def test_a_secret_in_several_packets_is_hidden(cut: int, kind: str) -> None:
     if kind == "text":
         tokens = [{"text": "x", "id": 1}]
         packets = [{"type": "fragment", "fragment": {"content": part, "tokens": tokens}} for part in parts]
+    elif kind == "text of 2024":
+        packets = [{"type": "fragment", "fragment": part} for part in parts]
     else:
         part_of_call = "toolCallGenerationArgumentFragmentGenerated"
         packets = [{"type": part_of_call, "content": part} for part in parts]
@@ -181,8 +183,67 @@ def test_a_secret_in_several_packets_is_hidden(cut: int, kind: str) -> None:
     assert start == {"type": "toolCallGenerationStart"}
     fragments = [packet if kind == "arguments" else packet["fragment"] for packet in streamed]
     assert len(fragments) == 3
-    assert json.loads("".join(each["content"] for each in fragments)) == redact({"arguments": arguments})["arguments"]
+    written = [each if isinstance(each, str) else each["content"] for each in fragments]
+    assert json.loads("".join(written)) == redact({"arguments": arguments})["arguments"]
     assert not any("tokens" in each for each in fragments)
+
+
+def spoken(*parts: tuple[str, str]) -> list[dict[str, Any]]:
+    """Return fragments, each by its kind of reasoning and its text."""
+    return [
+        {"type": "fragment", "fragment": {"content": text, "reasoningType": kind, "tokens": [{"text": text}]}}
+        for kind, text in parts
+    ]
+
+
+KINDS = ("reasoning", "reasoning", "tag", "none", "none", "reasoning")
+
+
+@pytest.mark.parametrize(
+    ("parts", "hidden"),
+    [
+        (("It is ", "sk-abcdefgh", "\n", "No", "!", "So"), (f"It is {HIDDEN_TEXT}", "", "\n", "No", "!", "So")),
+        (("It is", " so", "\n", "pwd=", "hunter2", "\nSo"), ("It is", " so", "\n", f"pwd={HIDDEN_TEXT}", "", "\nSo")),
+        (("It ", "is", "\n", "pwd=", "hun", "ter2"), ("It ", "is", "\n", f"pwd={HIDDEN_TEXT}", "", "")),
+        (("A pwd", "=hun", "ter", "2", " or", " so"), (f"A pwd={HIDDEN_TEXT}", "", " or", "", "", " so")),
+    ],
+    ids=["reasoning", "response", "over a border", "over two borders"],
+)
+def test_reasoning_and_response_stay_apart_where_a_secret_is_hidden(
+    parts: Sequence[str], hidden: Sequence[str]
+) -> None:
+    packets = packets_of(prediction(*spoken(*zip(KINDS, parts, strict=True))))
+    assert tuple(packet["fragment"]["content"] for packet in packets) == hidden
+
+
+def test_the_arguments_of_each_call_are_a_text_of_their_own() -> None:
+    start, part = {"type": "toolCallGenerationStart"}, "toolCallGenerationArgumentFragmentGenerated"
+    calls = [[{"type": part, "content": text} for text in texts] for texts in (['{"a":', "1}"], ['{"pwd":', '"x"}'])]
+    _, *first, _, hidden, rest = packets_of(prediction(start, *calls[0], start, *calls[1]))
+    assert first == calls[0]
+    assert (hidden["content"], rest["content"]) == (f'{{"pwd":"{HIDDEN_TEXT}"}}', "")
+
+
+def copied(request: dict[str, Any]) -> Any:
+    return json.loads(json.dumps(request).replace("Ann Lee", "<name>"))
+
+
+@pytest.mark.parametrize("parts", [("password=", "hun", "ter2"), ("I am ", "Ann", " Lee")])
+def test_what_is_hidden_before_or_by_a_function_that_copies_the_request_has_no_tokens(parts: Sequence[str]) -> None:
+    found = recorded(prediction(*spoken(*(("none", part) for part in parts))), copied)
+    assert found is not None
+    assert not re.search("hun|ter2|Ann|Lee", str(found.events))
+
+
+def test_a_function_that_copies_a_request_keeps_fragments_and_tokens() -> None:
+    said = spoken(("reasoning", "I "), ("reasoning", "am"), ("none", "It "), ("none", "is"))
+    interaction = prediction(*said)
+    found = recorded(interaction, copied)
+    assert found is not None
+    assert list(found.packets()) == said
+    found = recorded(interaction, lambda request: {**request, "events": request["events"][:2]})
+    assert found is not None
+    assert [packet["fragment"]["content"] for packet in found.packets()] == ["I ", "am"]
 
 
 @pytest.mark.parametrize("parts", ["ab", ["a ta", "sk-list-of-things"]])
