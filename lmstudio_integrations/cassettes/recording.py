@@ -114,13 +114,13 @@ class Recording:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._finish()
-        with _lock:
-            _recordings.remove(self)
-            recorders.pop()
-            if not _recordings:
-                _threads.close()
-        self.report = save(self._file, self._interactions, self._before_record)
+        try:
+            self._end()
+            self.report = save(self._file, self._interactions, self._before_record)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._file.unlink(missing_ok=True)  # it has nothing, or a part
+            raise
         others = f"; clients in this process also used {', '.join(sorted(self._others))}" if self._others else ""
         if self._interactions:
             logger.info("recorded %s: %s%s", self.path, self.report, others)
@@ -167,6 +167,17 @@ class Recording:
                 raise LMStudioOSError(f"the cassette {str(self.path)!r} exists; delete it, or choose another name")
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._file.touch(exist_ok=False)
+
+    def _end(self) -> None:
+        """Record nothing more, also if Ctrl-C ends the wait for open requests."""
+        try:
+            self._finish()
+        finally:
+            with _lock:
+                _recordings.remove(self)
+                recorders.pop()
+                if not _recordings:
+                    _threads.close()
 
     def _finish(self) -> None:
         """Let open requests end, and record those that do not as far as they came."""

@@ -17,6 +17,7 @@ from lmstudio_integrations.cassettes import Recording, use_cassette
 from lmstudio_integrations.cassettes import recording as recording_module
 from lmstudio_integrations.cassettes.cassette import read, save
 from lmstudio_integrations.cassettes.modes import Mode, cassette_name
+from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioServerError, LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio
@@ -198,6 +199,23 @@ def test_a_disk_that_is_full_is_an_error_after_the_recording(
         Recording(tmp_path / "x.lms.jsonl", server.address) as recording,
     ):
         say(recording.address, "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_while_a_recording_ends_leaves_no_file_and_records_nothing_more(
+    server: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: Recording) -> None:
+        raise KeyboardInterrupt
+
+    before = IOThread.current()
+    monkeypatch.setattr(Recording, "_finish", interrupt)
+    with pytest.raises(KeyboardInterrupt), Recording(tmp_path / "x.lms.jsonl", server.address) as recording:
+        pass
+    say(recording.address, "a")
+    assert recording.requests == 0
+    assert IOThread.current() is before
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_replayed_is_forwarded_but_not_recorded(
