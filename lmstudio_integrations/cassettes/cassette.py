@@ -134,7 +134,7 @@ def read(path: Path) -> list[Interaction]:
     """
     with file_errors(path, "read"):
         lines = regular(path).read_bytes().splitlines()
-    head = _object(lines[0]) if lines else {}
+    head = (parse(lines[0])[0] if lines else None) or {}
     if "cassette" not in head:
         raise LMStudioValueError(f"{str(path)!r} is not a cassette; record one with `use_cassette`")
     if head["cassette"] != VERSION:
@@ -153,7 +153,10 @@ def read(path: Path) -> list[Interaction]:
 
 
 def _object(line: bytes) -> dict[str, Any]:
-    return parse(line)[0] or {}
+    value, _ = parse(line)
+    if value is None:
+        raise ValueError("it is not a JSON object")
+    return value
 
 
 def _add(interactions: list[Interaction], line: dict[str, Any]) -> None:

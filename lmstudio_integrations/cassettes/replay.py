@@ -19,6 +19,7 @@ from lmstudio_integrations.emulator.server.connection_handler import ConnectionH
 from lmstudio_integrations.emulator.server.context import USER_STOPPED, OpenChannel, ServerState
 from lmstudio_integrations.emulator.server.handlers import SERVED
 from lmstudio_integrations.emulator.server.sockets import Socket
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Endpoint, Namespace, Rpc
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened
 
@@ -44,7 +45,12 @@ class Replay(Emulator):
 
     def __init__(self, cassette: str | Path, *, before_record: BeforeRecord | None = None, **settings: Any) -> None:
         super().__init__((), **settings)
-        self._matcher = Matcher(read(Path(cassette)), before_record)
+        try:
+            self._matcher = Matcher(read(Path(cassette)), before_record)
+        except RecursionError:
+            raise LMStudioValueError(
+                f"the cassette {str(cassette)!r} cannot be read: a request is nested too deeply; record it again"
+            ) from None
 
     @property
     def unmatched(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """What a replayed server sends, frame by frame: also where the client does otherwise than in the recording."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from lmstudio_integrations.cassettes import Replay
 from lmstudio_integrations.cassettes import replay as replay_module
 from lmstudio_integrations.cassettes.cassette import ABSENT, Event, Interaction, Kind, save
+from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.bare_client import Wire, wire
 
 LONG = 600.0
@@ -55,6 +57,15 @@ def replay(tmp_path: Path) -> Start:
             yield opened
 
     return start
+
+
+def test_a_file_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    call = {"event": "call", "namespace": "llm", "endpoint": "x", "body": []}
+    deep = json.dumps(call).replace("[]", "[" * 900 + "]" * 900)
+    path.write_text(f'{{"cassette":2}}\n{deep}\n', encoding="utf-8")
+    with pytest.raises(LMStudioValueError, match=r"session\.lms\.jsonl' cannot be read: .* nested too deeply"):
+        Replay(path)
 
 
 def test_a_channel_waits_for_the_cancel_of_the_recording(replay: Start) -> None:
