@@ -94,8 +94,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = [each for reports in terminalreporter.stats.values() for each in reports]
     recorded = [text for each in reports if (text := getattr(each, "lmstudio_recorded", ""))]
     if recorded:
+        from lmstudio_integrations._support.text import printable  # noqa: PLC0415 - see the docstring of the module
+
         terminalreporter.section("recorded cassettes")
-        terminalreporter.write_line("\n".join(recorded))
+        terminalreporter.write_line(printable("\n".join(recorded)))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from typing import Any, TypeAlias
 
-from lmstudio_integrations._support.text import counted
+from lmstudio_integrations._support.text import counted, printable
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.cassettes.cassette import ABSENT, BeforeRecord, Interaction, reviewed
 from lmstudio_integrations.cassettes.redaction import redact
@@ -100,6 +100,7 @@ class Matcher:
         )
 
     def _missing(self, name: str, cause: str) -> WireError:
+        cause = printable(cause)  # pytest prints it as it is
         self.unmatched.append(f"{name}: {cause}")
         logger.warning("not in the cassette: %s", self.unmatched[-1])
         return WireError(

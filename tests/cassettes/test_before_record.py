@@ -3,11 +3,13 @@
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations import pytest_plugin
 from lmstudio_integrations.cassettes import Recording, Replay, use_cassette
 from lmstudio_integrations.cassettes.cassette import read
 from lmstudio_integrations.emulator import Emulator
@@ -160,6 +162,14 @@ def test_a_recording_says_how_many_values_were_removed_and_where_texts_remain(
     assert "  llm.predict history.messages.content.text (2)" in places
     assert any(re.fullmatch(r"  llm.predict fragment\.content \(\d+\)", each) for each in places)
     assert caplog.messages[-1] == f"recorded {tmp_path / 'x'}: {recorded.report}"
+
+
+def test_names_that_a_model_made_up_cannot_control_the_terminal_of_a_test_run() -> None:
+    lines: list[str] = []
+    report = SimpleNamespace(lmstudio_recorded="x: texts remain in:\n  arguments.\x1b[2J\u202e (1)")
+    reporter: Any = SimpleNamespace(stats={"": [report]}, section=lines.append, write_line=lines.append)
+    pytest_plugin.pytest_terminal_summary(reporter)
+    assert lines == ["recorded cassettes", "x: texts remain in:\n  arguments.\\x1b[2J\\u202e (1)"]
 
 
 PLUGIN_TEST = """

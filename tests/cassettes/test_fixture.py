@@ -42,10 +42,13 @@ def test_a_test_is_recorded_once_and_replayed_without_a_server(run: Run, pyteste
     result.stdout.fnmatch_lines(["there is no cassette '*a-b-d*'; record it with --lmstudio-record=once"])
     result.stdout.no_fnmatch_line("*lmstudio_integrations*.py*")
     # A program that handles the error passes, and its test must fail.
-    result = run(CASSETTE_TEST.replace("EXTRA", '"!"'))
+    result = run(CASSETTE_TEST.replace("EXTRA", r'"!\u202e"'))
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(
-        ["*have all requests; record it again with --lmstudio-record=rewrite:", '*recorded "a b/c", sent "a b/c!"*']
+        [
+            "*have all requests; record it again with --lmstudio-record=rewrite:",
+            r'*recorded "a b/c", sent "a b/c!\u202e"*',
+        ]
     )
 
 
