@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+from langchain_core.runnables import Runnable
 from langchain_core.runnables.utils import gather_with_concurrency
 from pydantic import ConfigDict
 
@@ -134,8 +135,26 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
             results = await gather_with_concurrency(limit, *responses)
             return self._result([[_generation(result)] for result in results])
 
-    if not TYPE_CHECKING:  # core's method, whose types are those of runnables
+    if not TYPE_CHECKING:  # core's methods, whose types are those of runnables
         batch_as_completed = _batches.batch_as_completed
+
+        # Core's own would put one error in the place of all responses.
+
+        def batch(
+            self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+        ) -> list[Any]:
+            """Continue several texts; see `Runnable.batch`."""
+            if return_exceptions:
+                return _batches.batch(self, inputs, config, return_exceptions=True, **kwargs)
+            return super().batch(inputs, config, **kwargs)
+
+        async def abatch(
+            self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+        ) -> list[Any]:
+            """Continue several texts; see `Runnable.abatch`."""
+            if return_exceptions:
+                return await Runnable.abatch(self, inputs, config, return_exceptions=True, **kwargs)
+            return await super().abatch(inputs, config, **kwargs)
 
     def _result(self, completions: list[list[GenerationChunk]]) -> LLMResult:
         """Return completions, each of which is given by its chunks."""

@@ -54,11 +54,14 @@ def test_a_batch_runs_at_least_one_call_at_once(server: Server, batch: Batch, in
     assert not server.predictions
 
 
-def test_errors_that_are_kept_stop_nothing(server: Server) -> None:
-    llm = server.chat()
-    first, second, third = llm.batch(["count", "break", "think"], return_exceptions=True)
+@pytest.mark.parametrize("make", [Server.chat, Server.llm])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_errors_that_are_kept_stop_nothing(server: Server, make: Callable[[Server], Any], asynchronous: bool) -> None:
+    llm, inputs = make(server) | StrOutputParser(), ["count", "break", "silent"]
+    runs = llm.abatch(inputs, return_exceptions=True) if asynchronous else llm.batch(inputs, return_exceptions=True)
+    first, second, third = asyncio.run(runs) if asynchronous else runs
     assert isinstance(second, ModelError)
-    assert (first.text[:3], third.text) == ("0 1", "Done.")
+    assert (first[:3], third) == ("0 1", "I will not.")
     found = dict(llm.batch_as_completed(["count", "break"], return_exceptions=True))
     assert isinstance(found[1], ModelError)
 
