@@ -185,3 +185,22 @@ def test_a_break_stops_the_rest_of_a_batch(server: Server, make: Callable[[Serve
     with closing(responses):
         assert next(responses)[0] == 1
     server.wait_for(lambda: sorted(map(str, _states(server))) == ["eosFound", "userStopped"])
+
+
+async def test_core_goes_on_with_an_async_batch_of_which_one_fails_and_a_task_group_does_not(server: Server) -> None:
+    """As the page on stopping says."""
+    inputs = ["break", "for ever"]
+
+    async def together() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for each in inputs:
+                tasks.create_task(server.chat().ainvoke(each))
+
+    with pytest.raises(ModelError):
+        await server.chat().abatch(inputs)
+    await asyncio.to_thread(server.wait_for, lambda: sorted(map(str, _states(server))) == ["None", "error"])
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    with pytest.raises(ExceptionGroup):
+        await together()
+    await asyncio.to_thread(server.wait_for, lambda: None not in _states(server))
