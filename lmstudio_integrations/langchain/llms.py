@@ -1,7 +1,8 @@
 """`LMStudioLLM`: raw completion, without a chat template, over LM Studio's native protocol."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -9,7 +10,6 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackMana
 from langchain_core.language_models import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables import Runnable
-from langchain_core.runnables.utils import gather_with_concurrency
 from pydantic import ConfigDict
 
 from lmstudio_integrations._adapters.request import CallArguments
@@ -131,8 +131,18 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
             if call.values["streaming"] and run_manager is not None and len(prompts) == 1:
                 return self._result([[chunk async for chunk in self._astream(prompts[0], stop, run_manager, **kwargs)]])
             limit = _batches.concurrency(call.used, call.calling, call.values)
-            responses = (call.arespond(None, prompt) for prompt in prompts)
-            results = await gather_with_concurrency(limit, *responses)
+            slots = nullcontext() if limit is None else asyncio.Semaphore(limit)
+
+            async def respond(prompt: str) -> PredictionResult:
+                async with slots:
+                    return await call.arespond(None, prompt)
+
+            tasks = [asyncio.create_task(respond(prompt)) for prompt in prompts]
+            try:
+                results = await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:  # that still run if one has failed
+                    task.cancel()
             return self._result([[_generation(result)] for result in results])
 
     if not TYPE_CHECKING:  # core's methods, whose types are those of runnables

@@ -1,6 +1,7 @@
 """Batches of `ChatLMStudio`: what is rejected, how many run at once, what reaches each call."""
 
 import asyncio
+import gc
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -204,3 +205,18 @@ async def test_core_goes_on_with_an_async_batch_of_which_one_fails_and_a_task_gr
     with pytest.raises(ExceptionGroup):
         await together()
     await asyncio.to_thread(server.wait_for, lambda: None not in _states(server))
+
+
+async def test_the_other_completions_of_a_call_end_if_one_fails(server: Server) -> None:
+    with pytest.raises(ModelError):
+        await server.llm().agenerate(["for ever", "break", *["for ever"] * 9])
+    await asyncio.to_thread(server.wait_for, lambda: None not in _states(server))
+
+
+async def test_completions_that_are_cancelled_before_they_begin_leave_no_coroutine(server: Server) -> None:
+    call = asyncio.create_task(server.llm().agenerate(["for ever"] * 9))
+    await asyncio.to_thread(server.wait_for, lambda: len(_states(server)) > 0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    gc.collect()  # pytest fails for a coroutine that nobody awaited
