@@ -16,6 +16,7 @@ from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import LoadPolicy
 from lmstudio_integrations.types.config_dicts import TimeoutParameters
+from tests.simulation.session import ViolationError, WatchedSession
 from tests.simulation.world import DIMENSIONS, FAULTS, World, response_to, simulation
 from tests.support.embedding import embed_texts
 from tools.leaves import has_leaf
@@ -48,10 +49,6 @@ KINDS = (
     *("together", "langchain", "llama_index", "vectors"),
 )
 _LEAF_OF = {"act": "tool_loop", "rerank": "decisions"}
-
-
-class ViolationError(AssertionError):
-    """Something that must never happen."""
 
 
 @dataclass
@@ -330,10 +327,12 @@ async def _play(world: World) -> int:
         await asyncio.sleep(60)
         for player in players:
             await player.call("respond", must_work=True)
+        await asyncio.sleep(60)
+        left = world.unfinished()
         for player in players:
             await player.close()
         await asyncio.sleep(60)
-        left = world.remains()
+        left += world.remains() + WatchedSession.found
         if left:
             raise ViolationError(f"there remain {left}")
     return sum(lengths)

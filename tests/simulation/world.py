@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
-from lmstudio_integrations.client.transport import io_thread
+from lmstudio_integrations.client.transport import io_thread, socket_session
 from lmstudio_integrations.client.transport.connections import Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry, SystemClock
@@ -19,6 +19,7 @@ from lmstudio_integrations.emulator.engines.scripted.engine import ScriptedEngin
 from lmstudio_integrations.emulator.models.clock import Timer
 from tests.simulation.loop import SimulatedLoop, virtual_time
 from tests.simulation.network import Connection
+from tests.simulation.session import WatchedSession
 
 SLOTS = 2
 FAULTS = ("cut", "cut later", "stall", "half close", "disappear", "restart", "freeze", "freeze", "unload")
@@ -222,6 +223,12 @@ class World:
         """Return how many instances of some models have ended since a time."""
         return sum(at >= since and port in ports and key in keys for at, port, key in self.ends)
 
+    def unfinished(self) -> list[str]:
+        """Return what is left of the calls, a while after the last one."""
+        connections = Connections.of(IOThread.current())._connections
+        sockets = {key[1]: each._current for key, each in connections.items() if each._current is not None}
+        return [f"a request to {namespace}" for namespace, each in sockets.items() if not each.session.idle]
+
     def remains(self) -> list[str]:
         """Return what is left of the calls, once all clients are closed."""
         io = IOThread.current()
@@ -267,6 +274,8 @@ def simulation(seed: int = 0) -> Generator[SimulatedLoop]:
             virtual_time(loop),
             patch.object(io_thread.IOThread, "start_loop", lambda _: (loop, threading.current_thread())),
             patch.object(IOThread, "_current", None),
+            patch.object(socket_session, "ClientSession", WatchedSession),
+            patch.object(WatchedSession, "found", [], create=True),
         ):
             IOThread._current = io = IOThread()
             io._runner = threading.get_ident()
