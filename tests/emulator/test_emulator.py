@@ -16,10 +16,11 @@ from websockets.sync.client import connect
 from lmstudio_integrations import Client, LMStudioServerError
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
+from lmstudio_integrations.emulator.server import server as listening
 from lmstudio_integrations.emulator.server.tcp import netloc
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioTimeoutError
 from tests.emulator.bare_client import TIMEOUT, Wire, prediction_request, wire
-from tests.emulator.server.hostile import lazy
+from tests.emulator.server.hostile import CLOSE, frame, lazy, raw_websocket
 from tests.emulator.stalling_model import LONG, MODEL, credentials, stalling
 from tests.support.signals import ctrl_c
 
@@ -45,6 +46,14 @@ def test_the_server_stops_though_a_client_does_not_read() -> None:
     with Emulator([LONG]) as server, lazy(server) as other:
         other.open("predict", prediction_request(MODEL))
         server.wait_for(lambda: [each.state for each in server.predictions] == ["ended"], TIMEOUT)
+        server.stop()
+
+
+def test_the_server_stops_though_a_client_has_closed_its_websocket_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "_PING_INTERVAL", None)  # else that ends the connection, half a minute later
+    with Emulator([MODEL]) as server, raw_websocket(server) as line:
+        line.sendall(frame(b"", opcode=CLOSE))
+        assert line.recv(4096) == bytes([0x80 | CLOSE, 0])
         server.stop()
 
 

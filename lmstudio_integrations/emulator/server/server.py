@@ -105,8 +105,8 @@ class Server:
         environment.disallow(self.host, self.port)
         await stop_accepting(self._listener.server)
         for socket in self._sockets:
-            # Closing it would wait for its HTTP request, or for a client that does not read.
-            if socket.protocol.state is State.CONNECTING or socket.is_half_closed or socket.paused:
+            # Closing it would wait for its HTTP request, or for a client that does not read or does not hang up.
+            if socket.protocol.state is not State.OPEN or socket.is_half_closed or socket.paused:
                 socket.transport.abort()
         self._listener.close()
         await self._listener.wait_closed()

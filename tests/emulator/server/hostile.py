@@ -13,7 +13,7 @@ UPGRADE = (
     b"GET /%s HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
-TEXT = 1
+TEXT, CLOSE, PING = 1, 8, 9
 
 
 def frame(payload: bytes, *, opcode: int = TEXT, final: bool = True) -> bytes:
