@@ -61,11 +61,8 @@ class Socket(ServerConnection):
 
     def write(self, frames: list[str]) -> None:
         """Send frames in one write, unless too much earlier output is still unread."""
+        self._drop_if_unread()
         if not self.writable:
-            return
-        if self.transport.get_write_buffer_size() > self._state.limits.backlog_bytes:
-            logger.warning("closed the connection of %s: it does not read its output", self.remote_address)
-            self.transport.abort()
             return
         for frame in frames:
             self.protocol.send_text(frame.encode())
@@ -88,6 +85,7 @@ class Socket(ServerConnection):
             self.end_with(response(*unexpected(method, path)))
         else:
             super().data_received(data)
+            self._drop_if_unread()  # the library replies to pings
 
     def end_with(self, last: bytes) -> None:
         """Send a response, and close the connection."""
@@ -104,6 +102,11 @@ class Socket(ServerConnection):
         if self._post is not None:
             self._post.cancel()
         super().connection_lost(exc)
+
+    def _drop_if_unread(self) -> None:
+        if self.transport.get_write_buffer_size() > self._state.limits.backlog_bytes:
+            logger.warning("closed the connection of %s: it does not read its output", self.remote_address)
+            self.transport.abort()
 
     def _abort_if_silent(self) -> None:
         if self.protocol.state is State.CONNECTING:

@@ -12,7 +12,7 @@ from lmstudio_integrations.emulator.server import server as listening
 from lmstudio_integrations.emulator.server.context import MIB
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.bare_client import TIMEOUT, Wire, prediction_request, wire
-from tests.emulator.server.hostile import lazy, memory_at_most, raw_websocket
+from tests.emulator.server.hostile import PING, frame, lazy, memory_at_most, raw_websocket
 from tests.emulator.stalling_model import LONG, MODEL
 
 
@@ -56,6 +56,16 @@ def test_a_client_that_does_not_read_is_disconnected_and_blocks_nobody(caplog: p
         server.wait_for(lambda: all(each.state == "ended" for each in server.predictions), TIMEOUT)
     assert "does not read" in caplog.text
     assert ": the client disconnected" in caplog.text
+
+
+@pytest.mark.slow
+def test_replies_to_pings_that_nobody_reads_do_not_pile_up(caplog: pytest.LogCaptureFixture) -> None:
+    pings = frame(b"x" * 125, opcode=PING) * 300_000
+    with limited(backlog_bytes=MIB) as server, wire(server, client="guest:other") as other:
+        with raw_websocket(server) as line, pytest.raises(ConnectionError):
+            line.sendall(pings)
+        assert still_serves(other)
+    assert "does not read" in caplog.text
 
 
 @pytest.mark.leaf
