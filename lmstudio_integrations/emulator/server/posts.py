@@ -83,7 +83,9 @@ class RequestReader:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._data = b""
+        self._data = bytearray()
+        self._head: tuple[str, Mapping[str, str], int] | None = None
+        """The path, the headers and the size of the body, once they have arrived; the body follows."""
 
     def feed(self, data: bytes) -> HttpRequest | None:
         """Receive bytes; return the request once it is complete.
@@ -92,23 +94,27 @@ class RequestReader:
             HttpError: If it cannot be read.
         """
         self._data += data
-        head, end, body = self._data.partition(b"\r\n\r\n")
-        if not end or len(head) > _MOST_HEAD_BYTES:
+        if self._head is None:
+            head, end, body = self._data.partition(b"\r\n\r\n")
             if len(head) > _MOST_HEAD_BYTES:
                 raise bad_request("the headers are too large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-            return None
+            if not end:
+                return None
+            self._head, self._data = self._read(bytes(head)), body
+        path, headers, size = self._head
+        return None if len(self._data) < size else HttpRequest(path, headers, bytes(self._data[:size]))
+
+    def _read(self, head: bytes) -> tuple[str, Mapping[str, str], int]:
         first, _, lines = head.partition(b"\r\n")
         try:
             path = first.split()[1].decode("ascii").partition("?")[0]
-            headers = http.client.parse_headers(io.BytesIO(lines + end))
+            headers = http.client.parse_headers(io.BytesIO(lines + b"\r\n\r\n"))
             size = int(headers["Content-Length"])
         except (http.client.HTTPException, ValueError, IndexError, TypeError):
             raise bad_request("the request needs a Content-Length", HTTPStatus.LENGTH_REQUIRED) from None
         if size > self._max_bytes:
             raise bad_request(f"the body is larger than {self._max_bytes} bytes", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        if len(body) < size:
-            return None
-        return HttpRequest(path, {name.lower(): value for name, value in headers.items()}, body[:size])
+        return path, {name.lower(): value for name, value in headers.items()}, size
 
 
 class Post:

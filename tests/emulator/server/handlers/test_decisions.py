@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.server.posts import RequestReader
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.bare_client import STACK, named, wire
 from tests.emulator.server.test_server import get
@@ -133,6 +134,17 @@ def test_images_are_in_the_request_and_for_models_that_see_them(server: Emulator
 def test_a_body_that_is_not_json_is_an_error(server: Emulator) -> None:
     status, _, body = get(server, "/v1/systemone", b"[" * 100_000)
     assert (status, json.loads(body)["error"]["type"]) == (400, "invalid_request_error")
+
+
+def test_a_body_in_many_pieces_takes_time_in_proportion_to_its_size() -> None:
+    piece, pieces = b"x" * 256, 100_000  # in quadratic time, it would not end
+    reader = RequestReader(max_bytes=len(piece) * pieces)
+    assert reader.feed(b"POST /a?b HTTP/1.1\r\nA: b\r\nContent-Length: %d\r\n" % (len(piece) * pieces)) is None
+    assert reader.feed(b"\r\n") is None
+    *earlier, last = (reader.feed(piece) for _ in range(pieces))
+    assert not any(earlier)
+    assert last is not None
+    assert (last.path, last.headers["a"], last.body == piece * pieces) == ("/a", "b", True)
 
 
 def test_a_server_with_tokens_wants_one_of_them() -> None:
