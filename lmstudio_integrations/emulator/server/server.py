@@ -180,7 +180,7 @@ class Server:
         return None if origin is None or origin in self._origins else f"the origin {origin} is not allowed"
 
     def _http_error(self, request: Request, path: str) -> tuple[http.HTTPStatus, str] | None:
-        for name in ("Host", "Origin"):
+        for name in ("Host", "Origin", "Authorization"):
             if len(request.headers.get_all(name)) > 1:
                 return http.HTTPStatus.BAD_REQUEST, f"there are several headers {name}"
         if error := self.origin_error(request.headers.get("Origin")):

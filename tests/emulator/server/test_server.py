@@ -116,6 +116,15 @@ def test_browsers_are_rejected_unless_their_origin_is_allowed() -> None:
             assert me.result("listLoaded") == []
 
 
+@pytest.mark.parametrize("name", ["Host", "Origin", "Authorization"])
+def test_a_header_that_says_who_asks_comes_once(server: Emulator, name: str) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT) as opened:
+        opened.sendall(f"GET /api/v1/models HTTP/1.1\r\n{name}: a\r\n{name}: b\r\n\r\n".encode())
+        response = opened.makefile("rb").read()
+    assert response.startswith(b"HTTP/1.1 400 "), response
+    assert f"several headers {name}".encode() in response
+
+
 @pytest.fixture(params=["directly", "through a proxy"])
 def raw_address(server: Emulator, request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
     with FaultProxy(server.address) as proxy:
