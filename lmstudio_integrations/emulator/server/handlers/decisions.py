@@ -42,7 +42,8 @@ async def systemone(state: ServerState, body: Any) -> Json:
     request = {**body, "questions": {name: each.model_dump() for name, each in questions.items()}}
     try:
         instance = state.registry.find("decision", specifier)
-        images = [*_images(body["state"]), *(body.get("images") or ())]
+        given: object = body.get("images") or []
+        images = [*_images(body["state"]), *(given if is_list(given) else [None])]
         _check_images(images, sees=bool(instance.describe().get("hasVisionAdapter")))
         record = DecisionRecord(model=instance.identifier, state=body["state"], questions=body["questions"])
         entry = state.request_log.decisions.add(record)
@@ -92,7 +93,7 @@ async def decisions(state: ServerState, body: Any) -> Json:
     if not is_list(asked) or not asked:
         raise bad_request("questions must be an array of at least one question")
     questions = {str(number): _to_systemone(number, question) for number, question in enumerate(asked)}
-    decided = await systemone(state, {"model": body["model"], "state": body.get("input"), "questions": questions})
+    decided = await systemone(state, {"model": body.get("model"), "state": body.get("input"), "questions": questions})
     if "error" in decided:
         return decided
     answers = [_from_systemone(each, decided["answers"][name]) for name, each in zip(questions, asked, strict=True)]
@@ -119,7 +120,10 @@ def _to_systemone(number: int, question: Any) -> Json:
             case "predicate":
                 return {"type": "noul", "instructions": instructions}
             case "choice":
-                criteria: Any = {str(each["value"]): each.get("description") for each in question["choices"]}
+                choices = question["choices"]
+                criteria: Any = {str(each["value"]): each.get("description") for each in choices}
+                if len(criteria) < len(choices):
+                    raise bad_request(f"questions.{number}: two of its choices have the same value")
                 return {"type": "choice", "instructions": instructions, "criteria": criteria}
             case "score":
                 criteria = [each.get("description") or each["label"] for each in question["levels"]]

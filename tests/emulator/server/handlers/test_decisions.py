@@ -97,6 +97,7 @@ def test_openai_has_another_form_for_the_same(server: Emulator) -> None:
         ({"model": "nobody"}, 404, "not_found_error", "No loaded model matches"),
         ({"model": "chat"}, 400, "invalid_request_error", "is not a decision model"),
         ({"state": None}, 400, "invalid_request_error", "state must be"),
+        ({"images": 5}, 400, "invalid_request_error", "images must be"),
         ({"questions": {}}, 400, "invalid_request_error", "questions must be"),
         (
             {"questions": {"quality": {**ANGER, "criteria": ["one"]}}},
@@ -114,6 +115,24 @@ def test_what_is_wrong_in_a_request_is_named(
     found, body = ask(server, **{"model": "judge", "state": STATE, "questions": {"a": REFUND}, **changes})
     assert found == status
     assert (body["error"]["code"], body["error"]["type"]) == (status, kind)
+    assert text in body["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "model must be"),
+        ({"model": "judge", "questions": []}, "questions must be"),
+        (
+            {"questions": [{"type": "choice", "instructions": "?", "choices": [{"value": 1}, {"value": "1"}]}]},
+            "questions.0: two of its choices have the same value",
+        ),
+    ],
+)
+def test_what_is_wrong_in_openais_form_is_named_as_well(server: Emulator, changes: dict[str, Any], text: str) -> None:
+    questions = [{"type": "predicate", "instructions": "?"}]
+    status, body = ask(server, "/v1/decisions", **{"input": STATE, "questions": questions, **changes})
+    assert (status, body["error"]["type"]) == (400, "invalid_request_error")
     assert text in body["error"]["message"]
 
 
