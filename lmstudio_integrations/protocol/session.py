@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmstudio_integrations._support.secrets import HIDDEN, redact_members, redact_received
+from lmstudio_integrations._support.text import one_line, shortened
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -317,7 +318,7 @@ class ClientSession:
             case "channelClose" | "channelError":
                 self._on_channel_end(frame)
             case "communicationWarning":
-                self._on_warning(_text(frame.get("warning")), _text(frame.get("kind")))
+                self._on_warning(shortened(_text(frame.get("warning"))), _text(frame.get("kind")))
             case "channelAck" | "keepAliveAck":
                 pass  # unused by LM Studio, and harmless (docs/protocol.md#acks)
             case other:
@@ -464,7 +465,7 @@ class ClientSession:
         if not affected:
             # A cancel may cross the end of its channel on the wire (docs/protocol.md#channels).
             level = logging.DEBUG if kind == "channelUnknown" else logging.WARNING
-            logger.log(level, "warning from the server: %s", redact_received(text))
+            logger.log(level, "warning from the server: %s", one_line(redact_received(text)))
             return
         unknown = "unknown endpoint" in text
         if unknown:

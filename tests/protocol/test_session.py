@@ -540,6 +540,16 @@ def test_a_warning_about_no_call_is_only_logged(
     assert not receiver.ends
 
 
+def test_a_warning_is_one_line_of_the_log_however_long_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    pair = SessionPair()
+    for text in ("hm\r\nError: fake", "x" * 100_000):
+        pair.raw({"type": "communicationWarning", "warning": text})
+    lines, long = (record.getMessage() for record in caplog.records)
+    assert lines == "warning from the server: hm Error: fake"
+    assert long.endswith("x")
+    assert len(long) < 10_000
+
+
 # Text that was cut in the middle of a character
 
 
