@@ -1,10 +1,12 @@
 """What all engines do alike: read the settings of a prediction, report progress, and run large work in a thread."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from lmstudio_integrations._support import threads
 from lmstudio_integrations._support.typeguards import is_list
 from lmstudio_integrations.emulator.engines.base import GenerateRequest
 from lmstudio_integrations.types.chat import Message, TextPart
@@ -68,9 +70,31 @@ MANY_TOOLS = 100
 """Up to these sizes, work takes a few milliseconds and does not delay other requests."""
 
 
+_SLOTS = threading.BoundedSemaphore(4)
+"""For large work. Each of more threads at once would delay the event loop."""
+
+
 async def run_in_thread(work: Callable[[], T], *, when: bool) -> T:
-    """Return the result of pure Python work; run it in a thread when it is large, so that other requests continue."""
-    return await asyncio.to_thread(work) if when else work()
+    """Return the result of pure Python work; run it in a thread when it is large, so that other requests continue.
+
+    The end of the server waits for no thread: work on a hundred megabytes takes a minute. What is cancelled before its
+    turn never begins.
+    """
+    if not when:
+        return work()
+    is_cancelled = False
+
+    def work_in_turn() -> T:
+        with _SLOTS:
+            if is_cancelled:
+                raise asyncio.CancelledError
+            return work()
+
+    try:
+        return await asyncio.wrap_future(threads.run_in_thread(work_in_turn))
+    except asyncio.CancelledError:
+        is_cancelled = True
+        raise
 
 
 def is_large(messages: Iterable[Message], tools: int = 0) -> bool:

@@ -1,9 +1,13 @@
-"""What all engines read alike from the settings of a prediction."""
+"""What all engines do alike: read the settings of a prediction, and run large work in a thread."""
+
+import asyncio
+import threading
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.generation import (
     Tags,
     reasoning_tags,
+    run_in_thread,
     stop_strings,
 )
 
@@ -24,3 +28,25 @@ def test_all_stop_strings_count() -> None:
     malformed = lms.LlmPredictionConfig(prompt_template={"type": "manual", "stopStrings": ["", 7]})
     assert stop_strings(malformed) == ["7"]
     assert stop_strings(lms.LlmPredictionConfig(prompt_template={"type": "manual", "stopStrings": 7})) == []
+
+
+def test_the_end_waits_for_no_large_work_and_what_has_not_begun_never_does() -> None:
+    begun, released, late = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.release()
+        released.wait()
+
+    async def main() -> None:
+        for _ in range(4):
+            tasks.append(asyncio.ensure_future(run_in_thread(work, when=True)))
+            await asyncio.to_thread(begun.acquire)
+        tasks.append(asyncio.ensure_future(run_in_thread(late.set, when=True)))
+        await asyncio.sleep(0)
+
+    before, tasks = set(threading.enumerate()), list[asyncio.Future[None]]()
+    asyncio.run(main())  # it cancels the tasks
+    released.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join()
+    assert not late.is_set()
