@@ -183,6 +183,11 @@ def test_a_server_with_tokens_wants_one_of_them() -> None:
         assert ask(server, token=TOKEN, **request)[0] == 200
 
 
+def test_a_page_in_a_browser_may_not_ask(server: Emulator) -> None:
+    status, _, body = get(server, "/v1/systemone", b"{}", Origin="http://bad.example")
+    assert (status, json.loads(body)["error"]["type"]) == (403, "invalid_request_error")
+
+
 def test_decision_models_have_a_namespace_for_all_but_questions(server: Emulator) -> None:
     with wire(server, "decision") as me:
         (info,) = me.result("listLoaded")
