@@ -198,8 +198,9 @@ class Connection:
             current.flush()
             limit = min(2 * limit, LONGEST_SECOND_SOCKET_TIMEOUT)
         self._check = None
-        session.resume(time.monotonic())
-        current.flush()
+        if session.ready:  # else it was closed as the server answered
+            session.resume(time.monotonic())
+            current.flush()
 
     async def _is_replaced(self, current: SocketSession, limit: float) -> bool:
         """Try a second socket while the first is silent; return whether the first is dropped."""

@@ -267,6 +267,26 @@ async def test_a_second_socket_that_is_lost_at_once_does_not_take_over(server: S
         assert tried == 3
 
 
+@in_virtual_time
+async def test_a_check_that_succeeds_as_its_socket_is_closed_ends_with_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fake_server(server.behave) as address, lms.AsyncClient(address) as client:
+        await client.llm.list_loaded()
+        ((_, connection),) = Connections.of(IOThread.current())._connections.items()
+        assert (current := connection._current) is not None
+
+        async def respond_and_close(_limit: float) -> bool:
+            current.close()
+            return True
+
+        monkeypatch.setattr(current, "responds_to_ping", respond_and_close)
+        connection._start_check(current)
+        assert (check := connection._check) is not None
+        await asyncio.wait([check])
+        assert check.exception() is None
+
+
 @pytest.mark.parametrize("is_half_closed", [False, True])
 async def test_a_closed_socket_ends_although_the_server_reads_nothing_more(*, is_half_closed: bool) -> None:
     """On a socket of the system, whose buffers are full."""
