@@ -275,12 +275,14 @@ def _without_sizes(chunks: bytes) -> bytes:
     Raises:
         ValueError: If they are none.
     """
-    content = b""
-    while chunks:
-        size, _, chunks = chunks.partition(b"\r\n")
-        end = int(size.partition(b";")[0] or b"0", 16)
-        content, chunks = content + chunks[:end], chunks[end + 2 :]
-    return content
+    content, at = bytearray(), 0
+    while at < len(chunks) and (end_of_size := chunks.find(b"\r\n", at)) >= 0:
+        size = int(chunks[at:end_of_size].partition(b";")[0] or b"0", 16)
+        if size < 0:
+            raise ValueError("the size of a chunk is negative")
+        content += chunks[end_of_size + 2 : end_of_size + 2 + size]
+        at = end_of_size + 2 + size + 2
+    return bytes(content)
 
 
 def _read_greeting(body: bytes) -> bool | None:
