@@ -82,7 +82,7 @@ class WireTracker:
     one fragment; of anything else, each packet before the last.
 
     The type of each packet is a point, such as `cancel`; `credentials` and `authentication` are the others. `stalled`
-    is all that the server sends after a stall.
+    is all that the server sends after a stall. Each message of the server is the point `message` as well.
     """
 
     def __init__(self) -> None:
@@ -225,6 +225,8 @@ class FrameReader:
     def _item(self, frame: Frame) -> WireItem:
         message = self._message(frame)
         points, endpoint = self._tracker.track(self._sender, message)
+        if message and self._sender == "server":
+            points |= {"message"}
         return WireItem(self._sender, serialize(self._sender, frame), points, frame, message, endpoint)
 
     def _message(self, frame: Frame) -> dict[str, Any]:
