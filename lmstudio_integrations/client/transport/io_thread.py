@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations.client.transport.loop import ClientLoop, InterruptHolder
+from lmstudio_integrations.errors import LMStudioRuntimeError
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.transport.connections import Connections
@@ -164,7 +165,13 @@ class IOThread:
     @classmethod
     def _start(cls) -> "IOThread":
         with cls._lock:
-            thread = cls._current = cls._current or _class_in_this_process()()
+            try:
+                thread = cls._current = cls._current or _class_in_this_process()()
+            except (OSError, RuntimeError) as error:  # no descriptor or no thread is left, or the process is ending
+                raise LMStudioRuntimeError(
+                    f"the client's thread cannot be started: {error}; close files and connections that are not needed, "
+                    "or raise the limits of the process (ulimit -n, ulimit -u)"
+                ) from error
         return thread
 
     @classmethod
@@ -195,7 +202,11 @@ class IOThread:
         """Return a new event loop, and the thread in which `run` runs it."""
         loop = asyncio.new_event_loop() if sys.platform == "win32" else ClientLoop()
         thread = threading.Thread(target=self.run, args=(loop,), name=_NAME, daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            loop.close()
+            raise
         return loop, thread
 
     def make_signal(self) -> Any:

@@ -6,9 +6,11 @@ from typing import Any, NoReturn
 
 import pytest
 
+from lmstudio_integrations import Client
 from lmstudio_integrations.client.transport import io_thread
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread, uninterrupted
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
+from lmstudio_integrations.errors import LMStudioRuntimeError
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -116,3 +118,16 @@ def test_a_fresh_thread_ends_with_its_block_and_then_the_earlier_one_is_back() -
         assert IOThread.current() is earlier
     finally:
         del earlier.shared["x"]
+
+
+@pytest.mark.parametrize("problem", [OSError(24, "Too many open files"), RuntimeError("can't start new thread")])
+def test_a_first_call_for_which_nothing_is_left_says_what_is_missing(
+    problem: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise problem
+
+    with IOThread.fresh():
+        monkeypatch.setattr(IOThread, "start_loop", fail)
+        with pytest.raises(LMStudioRuntimeError, match=f"{problem.args[-1]}; close files .* ulimit"):
+            Client("127.0.0.1:9").list_loaded_models()
