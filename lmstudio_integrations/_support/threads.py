@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-def run_in_thread(function: Callable[[], T]) -> "Future[T]":
+def run_in_thread(function: Callable[[], T], name: str = "lmstudio-tool") -> "Future[T]":
     """Call a function in a daemon thread, so that neither Ctrl-C nor the end of the process waits for it.
 
     A pool would wait for its threads at the end of the process, and might have too few of them.
@@ -24,7 +24,7 @@ def run_in_thread(function: Callable[[], T]) -> "Future[T]":
         except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
             future.set_exception(error)
 
-    Thread(target=run, name="lmstudio-tool", daemon=True).start()
+    Thread(target=run, name=name, daemon=True).start()
     return future
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +88,32 @@ print(len(calls), flush=True)
 sys.stdin.readline()
 """
 
+LATE = """
+        import atexit
+        import lmstudio_integrations as lms
+
+        client = lms.Client(host.replace("127.0.0.1", "localhost"))
+
+        @atexit.register
+        def call():
+            print(client.llm.model("chatty").identifier, client.prepare_image(path).file_type)
+        """
+
+LOOKS_UP_FOR_EVER = """
+        import socket
+        import lmstudio_integrations as lms
+
+        looks_up = threading.Event()
+
+        def look_up(*_, **__):
+            looks_up.set()
+            threading.Event().wait()
+
+        socket.getaddrinfo = look_up
+        threading.Thread(target=lms.Client("a-name:1234").list_loaded_models, daemon=True).start()
+        looks_up.wait()
+        """
+
 server = served(MODELS, scope="function")
 
 
@@ -111,4 +138,18 @@ def test_daemon_threads_in_a_call_end_silently(server: Emulator) -> None:
     calls = int(process.stdout.readline())
     server.wait_for(lambda: len(server.predictions) + len(server.embedded_texts) >= calls, 600)
     assert process.communicate("\n", timeout=600) == ("", "")
+    assert process.returncode == 3
+
+
+def test_a_call_works_when_the_main_thread_has_ended(server: Emulator, tmp_path: Path) -> None:
+    """As in threads that go on, a host name is looked up then, and a file is read."""
+    path = tmp_path / "an-image.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\npicture")
+    process = _program(server.address, f"path = {str(path)!r}", LATE)
+    assert process.communicate(timeout=600) == ("chatty image\n", "")
+
+
+def test_the_end_does_not_wait_until_a_name_is_looked_up(server: Emulator) -> None:
+    process = _program(server.address, LOOKS_UP_FOR_EVER)
+    assert process.communicate(timeout=600) == ("", "")
     assert process.returncode == 3

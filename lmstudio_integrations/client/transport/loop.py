@@ -8,9 +8,13 @@ import asyncio
 import selectors
 import signal
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from contextvars import Context
+from functools import partial
 from importlib import import_module
 from typing import Any, TypeVarTuple, Unpack
+
+from lmstudio_integrations._support.threads import run_in_thread
 
 ArgumentsT = TypeVarTuple("ArgumentsT")
 
@@ -45,6 +49,21 @@ class ClientLoop(asyncio.SelectorEventLoop):
         """Schedule a callback."""
         self._has_work = True
         return super().call_soon(callback, *args, context=context)
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":  # type: ignore[override]  # whatever it returns
+        """Run what blocks in a daemon thread of its own, such as looking up a name.
+
+        The pool of asyncio takes nothing more once the main thread has ended, although other threads and exit handlers
+        still make calls; and the process would wait for it at its end.
+        """
+        if executor is not None:
+            return super().run_in_executor(executor, func, *args)
+        try:
+            running = run_in_thread(partial(func, *args), "lmstudio-blocking")
+        except RuntimeError:  # the process is ending: Python 3.12.1 starts no thread then
+            running = Future()
+            running.set_result(func(*args))
+        return asyncio.wrap_future(running, loop=self)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Let the caller who runs the loop raise the error that ends a step; log any other."""

@@ -274,7 +274,8 @@ async def test_a_check_that_succeeds_as_its_socket_is_closed_ends_with_it(
     async with fake_server(server.behave) as address, lms.AsyncClient(address) as client:
         await client.llm.list_loaded()
         ((_, connection),) = Connections.of(IOThread.current())._connections.items()
-        assert (current := connection._current) is not None
+        current = connection._current
+        assert current is not None
 
         async def respond_and_close(_limit: float) -> bool:
             current.close()
@@ -282,7 +283,8 @@ async def test_a_check_that_succeeds_as_its_socket_is_closed_ends_with_it(
 
         monkeypatch.setattr(current, "responds_to_ping", respond_and_close)
         connection._start_check(current)
-        assert (check := connection._check) is not None
+        check = connection._check
+        assert check is not None
         await asyncio.wait([check])
         assert check.exception() is None
 
