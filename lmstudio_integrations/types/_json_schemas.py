@@ -3,14 +3,17 @@
 `functions.py`, `structured.py` and the adapters call it. See `docs/protocol.md#tool-definitions`.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache, lru_cache
 from itertools import count
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, cast
 from urllib.parse import unquote
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.fields import FieldInfo
+from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from lmstudio_integrations._support.secrets import redact_values
 from lmstudio_integrations._support.text import shortened
@@ -28,6 +31,9 @@ _DEFINITIONS = ("$defs", "definitions")
 _NAMED = frozenset({"properties", "patternProperties", *_DEFINITIONS})
 """Members of a schema whose values are schemas by name."""
 
+
+_OTHERWISE_IN_RUST = r"\\[<>]|&&|--|~~|\[[^\]]*\["
+"""What may mean something else in Rust's patterns: borders of words, and classes of characters in classes."""
 
 _MOST_PARTS = 20_000
 """Parts of a schema without its references. Each definition that has the next one twice doubles them."""
@@ -240,7 +246,33 @@ def validator_of(schema: object) -> Any:
         kind = validator_for(schema, default=Draft202012Validator)
     kind.check_schema(schema)
     # A registry of its own: jsonschema's default downloads what a schema refers to.
-    return kind(schema, registry=EMPTY_REGISTRY)
+    return _in_linear_time(kind)(schema, registry=EMPTY_REGISTRY)
+
+
+@cache
+def _in_linear_time(kind: Any) -> Any:
+    """Return a class of validators whose keywords take no longer than in proportion to the value."""
+    from jsonschema import validators  # noqa: PLC0415 - see `validator_of`
+
+    return cast("Any", validators).extend(kind, {"pattern": _pattern})
+
+
+def _pattern(_: object, pattern: str, value: object, __: object) -> Iterator[Exception]:
+    """Check the keyword `pattern`. A plugin's may be one over which Python never comes to an end."""
+    from jsonschema import ValidationError  # noqa: PLC0415 - see `validator_of`
+
+    if isinstance(value, str) and not _search_of(pattern)(value.encode("utf-8", "replace").decode()):
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+@lru_cache(maxsize=128)
+def _search_of(pattern: str) -> Callable[[str], object]:
+    """Return what looks for a pattern, in linear time unless only Python knows it, such as one that looks ahead."""
+    try:
+        search = SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex", strict=True))
+    except SchemaError:
+        return re.compile(pattern).search
+    return re.compile(pattern).search if re.search(_OTHERWISE_IN_RUST, pattern) else search.isinstance_python
 
 
 def inlined(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -143,6 +143,26 @@ def test_a_pattern_that_the_engine_rejects_is_checked_here(tool: lms.ToolFunctio
         tool.check({"word": " ", "code": "A"})
 
 
+@pytest.mark.parametrize(
+    ("pattern", "text", "fits"),
+    [
+        (r"^(\w+\s?)+$", "a" * 50, True),
+        (r"^(\w+\s?)+$", "a" * 50 + "!", False),  # over which Python never comes to an end
+        ("^a$", "a\n", False),  # as in JavaScript
+        ("^.$", "\ud800", True),
+        ("^(?!b)", "a", True),
+        ("^(?!b)", "b", False),
+        (r"^\<b\>$", "<b>", True),
+        ("^[a[b]]$", "[]", True),
+    ],
+)
+def test_a_pattern_of_a_json_schema_is_looked_for_in_linear_time(pattern: str, text: str, fits: bool) -> None:
+    schema = {"type": "object", "properties": {"a": {"pattern": pattern}}}
+    tool = lms.ToolFunctionDef("f", "Do.", schema, None)
+    with nullcontext() if fits else pytest.raises(LMStudioValueError, match="does not match"):
+        tool.check({"a": text})
+
+
 def test_arguments_that_do_not_fit_are_rejected_in_words_for_the_model() -> None:
     for arguments in ({}, {"a": "one"}, {"a": 1, "c": 2}):
         with pytest.raises(LMStudioValueError, match="Failed to parse arguments for tool add: "):
