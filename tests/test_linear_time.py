@@ -19,6 +19,7 @@ from lmstudio_integrations._support import secrets, text
 from lmstudio_integrations.client.files.uploads import decode_base64, decode_data_url, missing_prefix
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix
 from lmstudio_integrations.protocol.errors import to_exception
+from lmstudio_integrations.types._json_schemas import ArgumentSchema
 from lmstudio_integrations.types.structured import json_object, partial_json, without_markers
 from tools.leaves import has_leaf
 
@@ -39,6 +40,10 @@ def tokens(text: str) -> list[dict[str, Any]]:
 
 def describe(description: str) -> None:
     with_warning({"name": "f", "description": f"f() -> None\nLooks.{description}", "parameters": {}})
+
+
+def rows(written: str) -> dict[str, Any]:
+    return {"rows": [{"at": at, "text": each} for at, each in enumerate(fragments(written))]}
 
 
 def watch(written: str, tools: "OfferedTools", *, repairs: bool) -> None:
@@ -74,6 +79,9 @@ READERS: dict[str, Callable[[str], object]] = {
     "JSON that is cut off": partial_json,
     "arguments of a message": stored_arguments,
     "JSON as it grows": check_prefix,
+    "items of calls, of which none is equal": lambda written: ArgumentSchema(
+        {"properties": {"rows": {"uniqueItems": True}}}, "save"
+    ).problems(rows(written)),
 }
 
 if has_leaf("tool_contents"):

@@ -254,7 +254,7 @@ def _in_linear_time(kind: Any) -> Any:
     """Return a class of validators whose keywords take no longer than in proportion to the value."""
     from jsonschema import validators  # noqa: PLC0415 - see `validator_of`
 
-    return cast("Any", validators).extend(kind, {"pattern": _pattern})
+    return cast("Any", validators).extend(kind, {"pattern": _pattern, "uniqueItems": _unique_items})
 
 
 def _pattern(_: object, pattern: str, value: object, __: object) -> Iterator[Exception]:
@@ -263,6 +263,21 @@ def _pattern(_: object, pattern: str, value: object, __: object) -> Iterator[Exc
 
     if isinstance(value, str) and not _search_of(pattern)(value.encode("utf-8", "replace").decode()):
         yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+def _unique_items(_: object, is_set: object, value: object, __: object) -> Iterator[Exception]:
+    """Check the keyword `uniqueItems`. `jsonschema` compares each object with each other one."""
+    from jsonschema import ValidationError  # noqa: PLC0415 - see `validator_of`
+
+    if is_set and is_list(value) and len(set(map(_hashable, value))) < len(value):
+        yield ValidationError(f"{value!r} has non-unique elements")
+
+
+def _hashable(value: Any) -> object:
+    """Return what JSON values have in common that are equal. Python would also take `1` and `true` for equal."""
+    if is_object(value):
+        return frozenset((name, _hashable(member)) for name, member in value.items())
+    return tuple(map(_hashable, value)) if is_list(value) else (isinstance(value, bool), value)
 
 
 @lru_cache(maxsize=128)

@@ -163,6 +163,21 @@ def test_a_pattern_of_a_json_schema_is_looked_for_in_linear_time(pattern: str, t
         tool.check({"a": text})
 
 
+@pytest.mark.parametrize(
+    ("items", "fits"),
+    [
+        ([1, True, "1", [1], [True], {"a": 1}, {"a": True}, {}, [], None, 0, False], True),
+        ([{"a": 1, "b": [2]}, 5, {"b": [2.0], "a": 1.0}], False),
+        ([[1], [1]], False),
+    ],
+)
+def test_items_that_must_differ_are_compared_as_json(items: list[Any], fits: bool) -> None:
+    schema = {"type": "object", "properties": {"a": {"uniqueItems": True}}}
+    tool = lms.ToolFunctionDef("f", "Do.", schema, None)
+    with nullcontext() if fits else pytest.raises(LMStudioValueError, match="has non-unique elements"):
+        tool.check({"a": items})
+
+
 def test_arguments_that_do_not_fit_are_rejected_in_words_for_the_model() -> None:
     for arguments in ({}, {"a": "one"}, {"a": 1, "c": 2}):
         with pytest.raises(LMStudioValueError, match="Failed to parse arguments for tool add: "):
