@@ -43,7 +43,7 @@ def describe(description: str) -> None:
 
 
 def rows(written: str) -> dict[str, Any]:
-    return {"rows": [{"at": at, "text": each} for at, each in enumerate(fragments(written))]}
+    return {"rows": [{"at": at, "text": written[at : at + 20], "note": None} for at in range(0, len(written), 20)]}
 
 
 def watch(written: str, tools: "OfferedTools", *, repairs: bool) -> None:
@@ -100,13 +100,17 @@ if has_leaf("confidence"):
     }
 
 if has_leaf("calls_in_text"):
+    from lmstudio_integrations.client.predictions.calls_in_text.call_arguments import mend
     from lmstudio_integrations.client.predictions.calls_in_text.call_repair import (
         MeantTools,
         calls_in,
         name_in,
         split_calls,
     )
-    from lmstudio_integrations.client.predictions.calls_in_text.formats import OfferedTools, values_of
+    from lmstudio_integrations.client.predictions.calls_in_text.formats import OfferedTool, OfferedTools, values_of
+
+    ROW = {"type": "object", "properties": {"at": {}, "text": {"type": "string"}, "note": {"type": "string"}}}
+    SAVE = OfferedTool({"name": "save", "parameters": {"properties": {"rows": {"type": "array", "items": ROW}}}})
 
     READERS |= {
         "a value of an argument": values_of,
@@ -114,6 +118,7 @@ if has_leaf("calls_in_text"):
         "calls in a stream that are mended": lambda written: watch(written, MeantTools(TOOLS), repairs=True),
         "calls that cannot be read": lambda written: calls_in(written, MeantTools(TOOLS), "look"),
         "several calls": lambda written: list(split_calls(written, MeantTools(TOOLS))),
+        "arguments of calls with nothing in them": lambda written: mend(SAVE, rows(written)),
         "the name of a tool in a text": lambda written: name_in(written, MeantTools(TOOLS)),
     }
 

@@ -46,7 +46,7 @@ def mend(tool: OfferedTool, arguments: dict[str, Any]) -> dict[str, Any] | None:
         misfits = tool.misfits(current)
         if not misfits:
             return current if current is arguments else plain(current)
-        before = current
+        before, empty = current, list[Misfit]()
         for misfit in sorted(misfits, key=lambda each: each.keyword in _ABOUT_NAMES):
             if _at(current, misfit.path) is not misfit.value:
                 continue  # something in it was mended, so it is looked at again
@@ -54,11 +54,24 @@ def mend(tool: OfferedTool, arguments: dict[str, Any]) -> dict[str, Any] | None:
             if change is not misfit.value:
                 current = _replace(current, misfit.path, change)
             elif misfit.value in _NOTHING and misfit.is_named:
-                without = _replace(current, misfit.path, _OMITTED)
-                current = without if len(tool.misfits(without)) < len(misfits) else current
+                empty.append(misfit)
+        current = _without(tool, current, empty)
         if current is before:
             return None
     return None
+
+
+def _without(tool: OfferedTool, arguments: dict[str, Any], empty: Iterable[Misfit]) -> dict[str, Any]:
+    """Return arguments without the values that stand for nothing, if all of these may be missing.
+
+    It is looked for misfits once for all of them, because that takes as long as the arguments are.
+    """
+    unset = [each for each in empty if _at(arguments, each.path) is each.value]
+    without = arguments
+    for path in dict.fromkeys(each.path for each in unset):
+        without = _replace(without, path, _OMITTED)
+    is_needless = unset and len(tool.misfits(without)) + len(unset) <= len(tool.misfits(arguments))
+    return without if is_needless else arguments
 
 
 def _unwrap(tool: OfferedTool, arguments: dict[str, Any]) -> dict[str, Any]:
