@@ -330,8 +330,22 @@ def changed(ferry: Ferry, **members: Any) -> lms.ToolFunctionDef:
         ("three polls", changed, {"max_parallel_tool_calls": None}, 2, 4, "repeated_tool_call"),
         ("three polls", lambda ferry: changed(ferry, implementation=None), {}, 0, 1, None),
         ("nobody", changed, {}, 0, 6, "repeated_tool_call"),
+        *(
+            (
+                "poll",
+                lambda ferry, members=members: changed(ferry, parameters={"of": int}, **members),
+                {"max_prediction_rounds": 9, "repair_tool_calls": False},
+                0,
+                6,
+                "repeated_tool_call",
+            )
+            for members in ({"implementation": None}, {"repeatable": True})
+        ),
     ],
-    ids=["off", "repeatable", "in one round, at once", "left to the program", "an invalid call"],
+    ids=[
+        *("off", "repeatable", "in one round, at once", "left to the program", "an invalid call"),
+        *("an invalid call that the program would get", "an invalid call of what is repeatable"),
+    ],
 )
 async def test_a_call_that_repeats_does_not_run_and_then_ends_act(
     model: Any,

@@ -99,7 +99,7 @@ class ActParameters(TimeoutParameters, total=False):
             default is 3, so that a tool runs twice with the same arguments and result; at least 2; `None` runs every
             call. Only what is new in between, such as an edit between two tests, starts the count again. At twice the
             number, if the model makes no other call, `act` ends after that round. Tools that are `repeatable` are left
-            alone. Invalid calls count as well.
+            alone. Invalid calls of any tool count.
         handle_invalid_tool_request: Called with the error and the request when a tool call fails. A returned string
             replaces the standard text for the model; an exception ends `act`. If the tool raised an exception, that is
             the error's `__cause__`. If the request cannot be read, it is `None`: the returned value is ignored, and
@@ -410,8 +410,9 @@ class Act:
 
 
 def _requested_call(job: ToolJob) -> RequestedCall:
-    # Whether a call that is left to the program repeats, only the program knows.
-    is_repeatable = job.tool is not None and (job.tool.repeatable or job.tool.implementation is None)
+    # Whether a call that is left to the program repeats, only the program knows. It does not get an invalid one.
+    tool = job.tool if job.problem is None else None
+    is_repeatable = tool is not None and (tool.repeatable or tool.implementation is None)
     return RequestedCall(job.call.name, job.call.arguments or {}, is_repeatable)
 
 
