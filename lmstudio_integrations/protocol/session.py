@@ -389,8 +389,8 @@ class ClientSession:
         exchange.since = now
         if queue is not None:
             queue.last_packet = now
-        if message["type"] in LAST_PACKETS:
-            exchange.cancelled = True  # the server has nothing left to stop
+        is_last = message["type"] in LAST_PACKETS
+        exchange.cancelled |= is_last  # the server has nothing left to stop
         if item is None:
             # Unknown types are skipped, but count as a sign of life (docs/protocol.md#one-client-for-all).
             logger.debug("skipped a packet of unknown type %r on %s", message.get("type"), endpoint.name)
@@ -398,6 +398,8 @@ class ClientSession:
         if exchange.timeout_name != "idle_timeout" and endpoint.timeout_name == "queue_timeout":
             exchange.timeout_name = timeout_after(item, exchange.timeout_name)
         exchange.receiver.put(item)
+        if is_last:  # as in Python's SDK; otherwise what follows would count or not, as it happens to arrive
+            exchange.finish(None)
 
     def _on_tool_packet(self, channel: ToolSession, packet: Mapping[str, Any], now: float) -> None:
         try:

@@ -166,6 +166,15 @@ def test_late_and_duplicate_frames_are_ignored() -> None:
     assert (channel.texts, channel.ends) == (["a"], [None])
 
 
+def test_packets_after_the_last_one_are_ignored() -> None:
+    pair = SessionPair()
+    exchange, receiver = pair.call("predict", PREDICT_HELLO)
+    pair.send(exchange, fragment("a"), SUCCESS, fragment("b"), SUCCESS)
+    pair.raw({"type": "channelError", "channelId": exchange.id, "error": {}})
+    assert (receiver.texts, len(receiver.items), receiver.ends) == (["a"], 2, [None])
+    assert pair.client.idle
+
+
 @pytest.mark.parametrize(
     "frame",
     [
