@@ -318,7 +318,7 @@ class ClientSession:
             case "channelClose" | "channelError":
                 self._on_channel_end(frame)
             case "communicationWarning":
-                self._on_warning(shortened(_text(frame.get("warning"))), _text(frame.get("kind")))
+                self._on_warning(_text(frame.get("warning")), _text(frame.get("kind")))
             case "channelAck" | "keepAliveAck":
                 pass  # unused by LM Studio, and harmless (docs/protocol.md#acks)
             case other:
@@ -482,8 +482,8 @@ class ClientSession:
 
 
 def _text(value: object) -> str:
-    """Return what should be a string; anything else, however deeply it is nested, as a short representation."""
-    return value if isinstance(value, str) else reprlib.repr(value)
+    """Return what should be a string, shortened; anything else, however deeply it is nested, as a representation."""
+    return shortened(value) if isinstance(value, str) else reprlib.repr(value)
 
 
 def _not_accepted(exchange: Exchange, kind: type[LMStudioError], warning: str) -> LMStudioError:

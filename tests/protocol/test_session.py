@@ -57,7 +57,11 @@ def test_credentials_that_came_too_late_are_a_lost_connection_and_no_rejection()
 
 @pytest.mark.parametrize(
     ("result", "reason"),
-    [({"success": False, "error": "bad passkey"}, "bad passkey"), ({"success": False}, "no reason")],
+    [
+        ({"success": False, "error": "bad passkey"}, "bad passkey"),
+        ({"success": False}, "no reason"),
+        ({"success": False, "error": "no " * 1_000_000}, "characters omitted"),
+    ],
 )
 def test_a_rejected_client_receives_the_reason(result: dict[str, Any], reason: str) -> None:
     session = ClientSession()
