@@ -88,8 +88,8 @@ class Exchange:
         packets: How many packets were received.
         cancelled: Whether nothing is left to stop: `cancel` was sent, or the terminal packet was received. A second
             `cancel` would draw a warning (docs/protocol.md#channels).
-        high_surrogate: The first half of a surrogate pair. The second comes with the next fragment: the server may cut
-            a pair between two packets.
+        high_surrogates: The first half of a surrogate pair by the type of its packet. The second comes with the next
+            one of that type: the server may cut a pair between two packets.
         specifier: The model instance in whose queue it waits, as JSON text.
         queue: That queue, once the request is sent.
         can_fail_over: Whether another host can take it, if this one stops responding before the response begins.
@@ -109,7 +109,7 @@ class Exchange:
     id: int = 0
     packets: int = 0
     cancelled: bool = False
-    high_surrogate: str = ""
+    high_surrogates: dict[Any, str] = field(default_factory=dict[Any, str])
     specifier: str | None = None
     queue: InstanceQueue | None = None
     can_fail_over: bool = False

@@ -46,6 +46,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 # A warning carries no id. It names only an endpoint, in its text (docs/protocol.md#invalid-input).
 _ENDPOINT_IN_WARNING = r"endpoint(?:Name)? = (\w+)"
 
+_ARGUMENTS = "toolCallGenerationArgumentFragmentGenerated"
+"""The packet with a fragment of the arguments of a tool call."""
+
 _TOO_LATE = "Authentication timed out"
 """What a server says that has waited for credentials too long (docs/protocol.md#authentication-rules)."""
 
@@ -371,7 +374,7 @@ class ClientSession:
         exchange.packets += 1
         try:
             message = frame["message"]
-            if used_fallback or exchange.high_surrogate:
+            if used_fallback or exchange.high_surrogates:
                 # Only the fallback parser accepts lone surrogates: only its frames, and those after them, need joining.
                 message = _join_surrogates(exchange, message)
             item = endpoint.decode(message)
@@ -500,19 +503,22 @@ def _unreadable(exchange: Exchange, position: str) -> LMStudioProtocolError:
 
 
 def _join_surrogates(exchange: Exchange, message: dict[str, Any]) -> dict[str, Any]:
-    """Join the halves of a surrogate pair that the server cut between two fragments.
+    """Join the halves of a surrogate pair that the server cut between two fragments of a text, or of arguments.
 
     JSON allows a lone half, UTF-8 does not.
     """
-    fragment = message.get("fragment")
-    if isinstance(fragment, str):
+    kind, fragment = message.get("type"), message.get("fragment")
+    if kind == _ARGUMENTS:
+        fragment = message
+    elif isinstance(fragment, str):
         fragment = {"content": fragment}
     if not is_object(fragment) or not isinstance(fragment.get("content"), str):
         return message
-    text, exchange.high_surrogate = exchange.high_surrogate + fragment["content"], ""
+    text = exchange.high_surrogates.pop(kind, "") + fragment["content"]
     if text and "\ud800" <= text[-1] <= "\udbff":
-        text, exchange.high_surrogate = text[:-1], text[-1]
-    return {**message, "fragment": {**fragment, "content": envelope.without_surrogates(text)}}
+        text, exchange.high_surrogates[kind] = text[:-1], text[-1]
+    joined = {**fragment, "content": envelope.without_surrogates(text)}
+    return joined if kind == _ARGUMENTS else {**message, "fragment": joined}
 
 
 def _end_of_channel(channel: Exchange) -> BaseException:

@@ -590,3 +590,12 @@ def test_a_high_surrogate_is_held_back_while_other_packets_arrive() -> None:
     exchange, receiver = pair.call("predict", PREDICT_HELLO)
     pair.send(exchange, fragment("\ud83d"), progress(1.0), {"type": "fromTheFuture"}, fragment("\ude00"))
     assert receiver.texts == ["", "😀"]
+
+
+def test_surrogate_pairs_of_arguments_are_joined_apart_from_those_of_the_text() -> None:
+    pair = SessionPair()
+    exchange, receiver = pair.call("predict", PREDICT_HELLO)
+    argument = {"type": "toolCallGenerationArgumentFragmentGenerated"}
+    halves = [{**argument, "content": half} for half in ('{"a": "\ud83d', '\ude00"}')]
+    pair.send(exchange, fragment("\ud83d"), *halves, fragment("\ude01"))
+    assert [item.content for item in receiver.items] == ["", '{"a": "', '😀"}', "😁"]
