@@ -154,9 +154,6 @@ def average_parts(parts: Sequence[Part], vectors: Sequence[list[float]]) -> list
     """Return one vector for each text: the average of the vectors of its parts, weighted by their tokens.
 
     It is as long as they are on average. So it is normalized if the model normalizes its vectors.
-
-    Raises:
-        LMStudioProtocolError: If the vectors of the parts have different dimensions.
     """
     groups = groupby(zip(parts, vectors, strict=True), key=lambda pair: pair[0].number)
     return [_average([(part.tokens or 1, vector) for part, vector in group]) for _, group in groups]
@@ -166,8 +163,6 @@ def _average(weighted: Sequence[tuple[int, list[float]]]) -> list[float]:
     weights, vectors = zip(*weighted, strict=True)
     if len(vectors) == 1:
         return cast("list[float]", vectors[0])
-    if len(set(map(len, vectors))) > 1:
-        raise LMStudioProtocolError("Embedding: the server sent vectors of different dimensions for parts of one text")
     total = [sum(map(mul, weights, numbers)) for numbers in zip(*vectors, strict=True)]
     length = sum(weight * math.hypot(*vector) for weight, vector in weighted) / sum(weights)
     scale = length / (math.hypot(*total) or 1.0)
@@ -317,15 +312,25 @@ class Embedder(Model):
         return window
 
     def request_batches(self, texts: Sequence[str], *, show_progress: bool) -> Flow[Vectors]:
-        """Embed texts that fit; a bar moves with every batch."""
-        if not show_progress:
-            return (yield from self.request_vectors(texts))
+        """Embed texts that fit; a bar moves with every batch.
+
+        Raises:
+            LMStudioProtocolError: If the vectors have different dimensions.
+        """
         vectors: Vectors = []
-        with ProgressBar(f"Embedding {len(texts)} texts", shown=True) as bar:
-            for start in range(0, len(texts), BAR_STEP):
-                bar.report(start / len(texts))
-                vectors += yield from self.request_vectors(texts[start : start + BAR_STEP])
-            bar.report(1.0)
+        if not show_progress:
+            vectors = yield from self.request_vectors(texts)
+        else:
+            with ProgressBar(f"Embedding {len(texts)} texts", shown=True) as bar:
+                for start in range(0, len(texts), BAR_STEP):
+                    bar.report(start / len(texts))
+                    vectors += yield from self.request_vectors(texts[start : start + BAR_STEP])
+                bar.report(1.0)
+        lengths = sorted(set(map(len, vectors)))
+        if len(lengths) > 1:
+            raise LMStudioProtocolError(
+                f"Embedding: the server sent vectors of {' and '.join(map(str, lengths))} numbers; make the call again"
+            )
         return vectors
 
     def request_vectors(self, texts: Sequence[str]) -> Flow[Vectors]:

@@ -30,9 +30,17 @@ async def test_tokens_of_one_text_and_of_several(client: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "vector", ["[0.5, NaN]", "[0.5, -Infinity]", "[1e999]", "[0.5, null]", '["0.5"]', "null", "[]"]
+    ("vector", "finding"),
+    [
+        *(
+            (vector, "sent no list of finite numbers for the text 'second'")
+            for vector in ("[0.5, NaN]", "[0.5, -Infinity]", "[1e999]", "[0.5, null]", '["0.5"]', "null")
+        ),
+        ("[]", "sent an empty vector for the text 'second'"),
+        ("[0.5, 1, 2]", "sent vectors of 2 and 3 numbers"),
+    ],
 )
-async def test_what_is_no_vector_is_an_error_that_names_its_text(vector: str) -> None:
+async def test_what_is_no_vector_like_the_others_is_an_error(vector: str, finding: str) -> None:
     async def behave(socket: Socket) -> None:
         await authenticate(socket)
         for sent in ("[0.5, 1]", vector, "[0.5, 1]"):
@@ -40,11 +48,10 @@ async def test_what_is_no_vector_is_an_error_that_names_its_text(vector: str) ->
             result = f'{{"embedding": {sent}}}'
             await socket.send(f'{{"type": "rpcResult", "callId": {call["callId"]}, "result": {result}}}')
 
-    expected = "an empty vector" if vector == "[]" else "no list of finite numbers"
     async with fake_server(behave) as address, lms.AsyncClient(address) as client:
         model: Any = client.embedding.lazy_model("vectors")
         model._model.state.instance = Instance("vectors")
-        with pytest.raises(lms.LMStudioProtocolError, match=f"sent {expected} for the text 'second'"):
+        with pytest.raises(lms.LMStudioProtocolError, match=finding):
             await model.embed(["first", "second", "third"])
 
 
