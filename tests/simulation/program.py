@@ -45,8 +45,8 @@ _FIT: LoadPolicy = "fit" if has_leaf("planning") else "explicit"
 POLICIES: tuple[LoadPolicy, ...] = ("get_or_load", "get_or_load", "explicit", _FIT, "new_instance")
 
 KINDS = (
-    *("respond", "stream", "leave", "cancel", "act", "embed", "rerank", "count", "list", "load", "unload", "close"),
-    *("together", "langchain", "llama_index", "vectors"),
+    *("respond", "stream", "leave", "stop", "cancel", "act", "embed", "rerank", "count", "list", "load", "unload"),
+    *("close", "close_in_a_call", "together", "langchain", "llama_index", "vectors"),
 )
 _LEAF_OF = {"act": "tool_loop", "rerank": "decisions"}
 
@@ -175,10 +175,27 @@ class Player:
                 parts.append(fragment.content)
                 if len(parts) > most:
                     break
-        return "left" if response_to(said).startswith("".join(parts)) else _checked("".join(parts), response_to(said))
+        return _checked_beginning("".join(parts), said)
+
+    async def _stop(self, said: str) -> str:
+        """Ask the server to stop, perhaps several times, and read what has arrived by then."""
+        most, parts = self._random.randrange(4), []
+        async with self._model().respond_stream(said) as stream:
+            async for fragment in stream:
+                self._call.ends = 1
+                parts.append(fragment.content)
+                if len(parts) > most:
+                    stream.cancel()
+            result = stream.result()
+        if result.end.stop_reason not in {"userStopped", "eosFound"}:
+            raise ViolationError(f"a stream that was stopped ended by {result.end.stop_reason}")
+        _checked("".join(parts), result.content)
+        return (
+            "stopped" if response_to(said).startswith(result.content) else _checked(result.content, response_to(said))
+        )
 
     async def _cancel(self, said: str) -> str:
-        kind = self._random.choice(sorted(self._kinds.keys() - {"cancel", "close"}))
+        kind = self._random.choice(sorted(self._kinds.keys() - {"cancel", "close", "close_in_a_call"}))
         task = asyncio.ensure_future(self._kinds[kind](said))
         await self._wait_for_something()
         task.cancel()
@@ -299,11 +316,30 @@ class Player:
         self.client = self._new_client()
         return "closed"
 
+    async def _close_in_a_call(self, said: str) -> str:
+        """Close the client while it makes a call, which ends at once."""
+        task, ended_at = asyncio.ensure_future(self._model().respond(said)), list[float]()
+        task.add_done_callback(lambda _: ended_at.append(self._world.loop.time()))
+        await self._wait_for_something()
+        closed_at = self._world.loop.time()
+        await self._close(said)
+        await asyncio.wait([task])
+        if ended_at[0] > closed_at + 1:
+            raise ViolationError(f"a call of a closed client ended {ended_at[0] - closed_at} s later")
+        try:
+            return f"in a call, too late: {_checked(task.result().content, response_to(said))}"
+        except (lms.LMStudioClientClosedError, lms.LMStudioConnectionLostError):
+            return "closed in a call"
+
 
 def _checked(text: str, expected: str) -> str:
     if text != expected:
         raise ViolationError(f"got {text!r}, expected {expected!r}")
     return text
+
+
+def _checked_beginning(text: str, said: str) -> str:
+    return _checked(text, response_to(said)[: len(text)])
 
 
 async def _play(world: World) -> int:
