@@ -188,6 +188,8 @@ class ArgumentSchema:
             return [f"the schema of the tool refers to {error.ref!r}, which it does not contain"]
         except RecursionError:
             return ["the arguments are nested too deeply"]
+        except ValueError as error:  # an address that is none
+            return [f"the schema of the tool cannot be used: {error}"]
 
     def misfits(self, arguments: dict[str, Any]) -> list[Misfit]:
         """Return which values in arguments do not fit.
@@ -243,7 +245,8 @@ def validator_of(schema: object) -> Any:
     kind: Any = Draft202012Validator
     if is_mapping(schema):
         schema = dict(schema)  # jsonschema accepts no other mapping as an object
-        kind = validator_for(schema, default=Draft202012Validator)
+        if isinstance(schema.get("$schema"), str):
+            kind = validator_for(schema, default=Draft202012Validator)
     kind.check_schema(schema)
     # A registry of its own: jsonschema's default downloads what a schema refers to.
     return _in_linear_time(kind)(schema, registry=EMPTY_REGISTRY)
@@ -295,14 +298,17 @@ def inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
 
     Older servers drop the definitions of a tool's schema, which breaks its references.
     """
+    # PHP writes an empty object as an empty list.
+    schema = {key: value for key, value in schema.items() if key not in _DEFINITIONS or is_object(value)}
     definitions = {f"#/{group}/{name}": each for group in _DEFINITIONS for name, each in schema.get(group, {}).items()}
     if not definitions:
-        return dict(schema)
+        return schema
     bare = {key: value for key, value in schema.items() if key not in _DEFINITIONS}
     try:
         flat: dict[str, Any] = _inline(bare, definitions, (), iter(range(_MOST_PARTS)))
     except (_NeedsReferencesError, RecursionError):
-        target = definitions.get(schema.get("$ref", ""), {})
+        target = definitions.get(str(schema.get("$ref")))
+        target = target if is_object(target) else {}
         return _with_defs({**target, **{key: value for key, value in schema.items() if key != "$ref"}})
     return flat
 

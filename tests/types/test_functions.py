@@ -280,6 +280,12 @@ def test_a_json_schema_downloads_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
         lms.ToolFunctionDef("f", "Do.", schema, None).check({"a": 1})
 
 
+def test_arguments_for_a_json_schema_with_an_address_that_is_none_are_rejected() -> None:
+    schema = {"type": "object", "$id": "http://[a", "properties": {"a": {"$ref": "b"}}}
+    with pytest.raises(LMStudioValueError, match="the schema of the tool cannot be used: Invalid IPv6 URL"):
+        lms.ToolFunctionDef("f", "Do.", schema, None).check({"a": 1})
+
+
 def test_arguments_that_are_nested_too_deeply_for_a_json_schema_are_rejected() -> None:
     node: dict[str, Any] = {}
     for _ in range(5_000):

@@ -57,3 +57,11 @@ def test_a_schema_that_would_be_far_larger_without_its_references_keeps_them(nam
 
     schema = {**part(-1), "$defs": {str(level): part(level) for level in range(levels + 1)}}
     assert wire_tool("f", None, schema)["function"]["parameters"] == schema
+
+
+@pytest.mark.parametrize("odd", [{"definitions": [1]}, {"$ref": {}}, {"$ref": "#/$defs/b"}])
+def test_what_is_no_definition_in_a_recursive_schema_is_left_out(odd: dict[str, Any]) -> None:
+    definitions = {"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}]}, "b": True}}
+    properties = {"properties": {"a": {"$ref": "#/$defs/a"}}}
+    sent = wire_tool("f", None, {**definitions, **properties, **odd})["function"]["parameters"]
+    assert sent == {"type": "object", **definitions, **properties}

@@ -407,9 +407,12 @@ async def test_the_name_with_the_prefix_is_that_of_errors_and_reports(client: An
     assert [each.tool for each in reports] == ["my_wait"]
 
 
-def test_a_schema_that_python_cannot_check_is_still_shown_to_the_model(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("odd", [{}, {"$schema": 5}, {"$schema": {}}, {"$defs": []}, {"definitions": [1]}])
+def test_a_schema_that_python_cannot_check_is_still_shown_to_the_model(
+    odd: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     parameters = {"type": "object", "properties": {"word": {"type": "string", "pattern": "^\\p{L}+$"}}}
-    definition = {"type": "function", "function": {"name": "look_up", "parameters": parameters}}
+    definition = {"type": "function", "function": {"name": "look_up", "parameters": {**parameters, **odd}}}
     context = lms.Client("localhost:1").llm.lazy_model()._model.context
     session = PluginSession(context, spec_of("mcp/words", None), ToolCallbacks())
     tool = lms.PluginTool._of(RemoteTool(session, Tool.from_dict(definition), "look_up"), context)
