@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, Validation
 
 from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.suggestions import reason_of
+from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._json_schemas import ArgumentSchema, class_schema, reject_lambda, wire_tool
@@ -270,7 +271,7 @@ class ToolFunctionDef:
         }
 
     def _invalid(self, problems: Iterable[str]) -> LMStudioValueError:
-        return LMStudioValueError(f"Failed to parse arguments for tool {self.name}: {'; '.join(problems)}")
+        return LMStudioValueError(f"Failed to parse arguments for tool {self.name}: {shortened('; '.join(problems))}")
 
     @property
     def _has_json_schema(self) -> bool:

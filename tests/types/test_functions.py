@@ -184,6 +184,16 @@ def test_arguments_that_do_not_fit_are_rejected_in_words_for_the_model() -> None
             lms.ToolFunctionDef.from_callable(add).check(arguments)
 
 
+@pytest.mark.parametrize(
+    "parameters", [{"a": list[int]}, {"type": "object", "properties": {"a": {"items": {"type": "integer"}}}}]
+)
+def test_what_is_wrong_with_very_many_values_is_shortened_for_the_model(parameters: dict[str, Any]) -> None:
+    tool = lms.ToolFunctionDef("f", "Do.", parameters, None)
+    with pytest.raises(LMStudioValueError, match="characters omitted") as caught:
+        tool.check({"a": ["z"] * 5_000})
+    assert len(str(caught.value)) < 10_000
+
+
 def test_a_parameter_may_have_any_name() -> None:
     def odd(schema: int, _hidden: int, model_config: str) -> None:
         """Take odd names."""

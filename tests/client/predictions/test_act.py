@@ -231,6 +231,18 @@ def end_iteration(**_numbers: int) -> None:
     next(iter([]))
 
 
+class UnshownError(Exception):
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def implementation(**_numbers: int) -> None:
+        raise error
+
+    return implementation
+
+
 @pytest.mark.parametrize(
     ("implementation", "parallel", "expected"),
     [
@@ -240,6 +252,8 @@ def end_iteration(**_numbers: int) -> None:
         (cancel_itself, None, "CancelledError()"),
         (end_cancelled, 1, "CancelledError()"),
         (end_cancelled, None, "CancelledError()"),
+        (raising(ValueError("password: hunter2")), 1, "ValueError('password: **********')"),
+        (raising(UnshownError()), 1, "a value of type UnshownError"),
     ],
 )
 async def test_the_model_gets_the_error_of_a_tool(
@@ -247,6 +261,11 @@ async def test_the_model_gets_the_error_of_a_tool(
 ) -> None:
     results = await results_of(model, "add", [tool_that(implementation)], max_parallel_tool_calls=parallel)
     assert results == [f'"Unhandled Python exception: {expected}"']
+
+
+async def test_a_very_long_error_of_a_tool_is_shortened_for_the_model(model: Any) -> None:
+    (result,) = await results_of(model, "add", [tool_that(raising(ValueError("x" * 1_000_000)))])
+    assert "characters omitted" in result
 
 
 async def test_the_handler_of_invalid_tool_requests_may_replace_the_result_or_end_the_loop(model: Any) -> None:

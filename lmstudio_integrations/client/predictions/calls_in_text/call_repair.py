@@ -103,7 +103,7 @@ def sentence(wrong: Sequence[WrongCall], *, with_tools: bool) -> str:
         wrong: The calls.
         with_tools: Whether it has the definitions of their tools, because the prompt does not have them.
     """
-    problems = "\n".join(f"{shortened(each.text)}: {each.problem}" for each in wrong)
+    problems = "\n".join(f"{shortened(each.text)}: {shortened(each.problem)}" for each in wrong)
     tools = {each.tool.name: each.tool.schema for each in wrong} if with_tools else {}
     definitions = "".join(
         f"\nThe tool {name}: {json.dumps(schema, ensure_ascii=False)}" for name, schema in tools.items()

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, cast
 
+from lmstudio_integrations._support.secrets import redact_members
+from lmstudio_integrations._support.text import shown
 from lmstudio_integrations.client.predictions.plan import (
     Callbacks,
     History,
@@ -385,7 +387,8 @@ class Act:
             if isinstance(job.failure, job.tool.raised_errors):
                 raise job.failure
             failed_itself = isinstance(job.failure, LMStudioPluginToolError)
-            what = str(job.failure) if failed_itself else f"Unhandled Python exception: {job.failure!r}"
+            unhandled = redact_members(shown(job.failure))  # it may have secrets, or be megabytes
+            what = str(job.failure) if failed_itself else f"Unhandled Python exception: {unhandled}"
             error = LMStudioPredictionError(what)
             error.__cause__ = job.failure
             # As in Python's SDK, this text is JSON, that of an invalid request is not (docs/protocol.md#tool-loop).

@@ -132,3 +132,4 @@ def test_the_sentence_says_what_is_wrong(with_tools: bool) -> None:
     assert text.count("The tool look: ") == with_tools
     assert "the correct calls as JSON: [" in text
     assert "the correct call as JSON: {" in sentence(wrong[:1], with_tools=with_tools)
+    assert len(sentence([WrongCall("x" * 100_000, "y" * 100_000, LOOK, {})], with_tools=False)) < 20_000
