@@ -59,7 +59,7 @@ class ClientLoop(asyncio.SelectorEventLoop):
         if executor is not None:
             return super().run_in_executor(executor, func, *args)
         try:
-            running = run_in_thread(partial(func, *args), "lmstudio-blocking")
+            running: Future[Any] = run_in_thread(partial(func, *args), "lmstudio-blocking")
         except RuntimeError:  # the process is ending: Python 3.12.1 starts no thread then
             running = Future()
             running.set_result(func(*args))

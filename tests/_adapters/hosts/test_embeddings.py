@@ -13,6 +13,7 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 
 from lmstudio_integrations import AsyncClient
 from lmstudio_integrations.client.api.base import handle_on_hosts
+from lmstudio_integrations.client.transport.operation import MAX_IN_FLIGHT
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.errors import (
@@ -157,7 +158,8 @@ def test_vectors_of_two_lengths_are_never_returned(name: str, path: str) -> None
 def test_a_host_that_loads_another_model_meanwhile_ends_the_call(
     pair: list[Emulator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(words, "embed", lambda text, length: [1.0] * (length + (text == TEXTS[200])))
+    later = {*TEXTS[2 * MAX_IN_FLIGHT :]}
+    monkeypatch.setattr(words, "embed", lambda text, length: [1.0] * (length + (text in later)))
     model = ADAPTERS["LMStudioEmbeddings"].make(model=EMBEDDING, host=[pair[0].address, f"127.0.0.1:{free_port()}"])
     with pytest.raises(LMStudioConfigMismatchError, match="vectors of 8 and 9 numbers"):
         model.embed_documents(TEXTS[:250])
