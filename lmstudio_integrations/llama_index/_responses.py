@@ -67,9 +67,10 @@ def _unique_id(call_id: str | None, calls: Sequence[ToolCallBlock]) -> str:
 def _raw(response: FinishedResponse) -> dict[str, Any]:
     """Return what is known of a finished prediction: token counts, finish reason, model, the server's statistics."""
     result, model = response.result, response.model
+    usage = openai_usage(result)
     metadata = {
         "model": model.pop("model_name"),
-        "usage": openai_usage(result) if result.end.has_stats else None,
+        "usage": usage if usage["total_tokens"] else None,
         "finish_reason": finish_reason(response.result),
         "confidence": response.confidence,
         "only_reasoning": response.only_reasoning,
@@ -195,8 +196,8 @@ class ResponseBuilder:
             )
         self._response = FinishedResponse(result, self._tool_use, include_confidence=self._include_confidence)
         self._response.log_anomalies(missing_call=False)
-        counts = openai_counts(result.end) if result.end.has_stats else {}
-        return Step(additional_kwargs={**counts}, response=self._response)
+        counts = openai_counts(result.end)
+        return Step(additional_kwargs={**counts} if counts["total_tokens"] else {}, response=self._response)
 
     def check(self) -> None:
         """Raise an error if the response is finished and something is wrong with its tool calls.

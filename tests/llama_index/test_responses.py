@@ -91,6 +91,13 @@ def test_the_last_chunk_has_usage_and_statistics() -> None:
     )
 
 
+def test_without_token_counts_of_the_server_there_is_no_usage() -> None:
+    silent = end(promptTokensCount=None, predictedTokensCount=None, totalTokensCount=None)
+    last = chunks([*text("a"), silent])[-1]
+    assert last.additional_kwargs == {}
+    assert "usage" not in raw(last)
+
+
 @pytest.mark.parametrize(
     ("stop_reason", "finish_reason"),
     [
