@@ -185,6 +185,7 @@ def test_a_break_stops_the_rest_of_a_batch(server: Server, make: Callable[[Serve
     responses: Any = make(server).batch_as_completed(["for ever", "count"])
     with closing(responses):
         assert next(responses)[0] == 1
+        server.wait_for(lambda: len(server.predictions) == 2)
     server.wait_for(lambda: sorted(map(str, _states(server))) == ["eosFound", "userStopped"])
 
 
