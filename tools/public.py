@@ -20,11 +20,11 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_typeddict
 from unittest.mock import patch
 
+from pydantic import BaseModel
 from typer.main import get_command
 
 from lmstudio_integrations import errors
 from lmstudio_integrations._support.typeguards import is_list, is_mapping, is_object
-from lmstudio_integrations.cassettes import use_cassette
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types._wire_model import ExplainedModel
@@ -86,6 +86,8 @@ def _fields(name: str, found: Any) -> Lines:
     if is_typeddict(found):
         yield from ((f"{name}.{field}", type_text(type_)) for field, type_ in found.__annotations__.items())
         return
+    if issubclass(found, BaseModel):
+        found.model_rebuild()  # else some have no signature before they are used
     for field, each in inspect.signature(found).parameters.items():
         if field in annotated or not hasattr(found, "model_fields"):
             default = "" if each.default is each.empty else f" = {each.default!r}"
@@ -154,6 +156,8 @@ def _members(name: str, value: object) -> Lines:
 
 def files() -> Lines:
     """Yield the members of catalogs and of their rules, and those of the lines of cassettes."""
+    from lmstudio_integrations.cassettes import use_cassette
+
     import_module(f"{NAME}.emulator.engines.scripted.rules")
     parts: list[type[ExplainedModel]] = [ExplainedModel]
     for each in parts:
