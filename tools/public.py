@@ -158,7 +158,8 @@ def files() -> Lines:
     """Yield the members of catalogs and of their rules, and those of the lines of cassettes."""
     from lmstudio_integrations.cassettes import use_cassette
 
-    import_module(f"{NAME}.emulator.engines.scripted.rules")
+    for module in ("engines.scripted.rules", "models.devices", "models.plugins"):
+        import_module(f"{NAME}.emulator.{module}")
     parts: list[type[ExplainedModel]] = [ExplainedModel]
     for each in parts:
         parts += each.__subclasses__()

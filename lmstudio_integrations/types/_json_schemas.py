@@ -179,7 +179,11 @@ class ArgumentSchema:
             ) from error
 
     def problems(self, arguments: Mapping[str, Any]) -> list[str]:
-        """Return what is wrong with arguments."""
+        """Return what is wrong with arguments.
+
+        Raises:
+            Exception: If the schema cannot be used, in one of many ways.
+        """
         from referencing.exceptions import Unresolvable  # noqa: PLC0415 - see `validator_of`
 
         try:
@@ -188,8 +192,6 @@ class ArgumentSchema:
             return [f"the schema of the tool refers to {error.ref!r}, which it does not contain"]
         except RecursionError:
             return ["the arguments are nested too deeply"]
-        except ValueError as error:  # an address that is none
-            return [f"the schema of the tool cannot be used: {error}"]
 
     def misfits(self, arguments: dict[str, Any]) -> list[Misfit]:
         """Return which values in arguments do not fit.

@@ -250,7 +250,11 @@ class ToolFunctionDef:
         """
         values = dict(arguments or {})
         if self._has_json_schema:
-            if found := self._argument_schema.problems(values):
+            try:
+                found = self._argument_schema.problems(values)
+            except Exception as error:  # noqa: BLE001 - servers accept schemas that `jsonschema` fails over in many ways
+                found = [f"the schema of the tool cannot be used: {error}"]
+            if found:
                 raise self._invalid(found)
             return values
         try:

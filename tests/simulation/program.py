@@ -15,7 +15,6 @@ from lmstudio_integrations.emulator.engines.scripted.words import embed
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import LoadPolicy
-from lmstudio_integrations.types.config_dicts import TimeoutParameters
 from tests.simulation.session import ViolationError, WatchedSession
 from tests.simulation.world import DIMENSIONS, FAULTS, World, response_to, simulation
 from tests.support.embedding import embed_texts
@@ -25,15 +24,19 @@ DEADLINE = 3_600.0
 """Virtual seconds after which a call is stuck. Its own limits end it far earlier."""
 
 MOST_OPERATIONS = 30
-TIMEOUTS: TimeoutParameters = {
-    "connect_timeout": 10.0,
-    "load_timeout": 30.0,
-    "queue_timeout": 60.0,
-    "first_token_timeout": 60.0,
-    "idle_timeout": 30.0,
-    "total_timeout": 300.0,
+TIMEOUTS: dict[str, tuple[float, ...]] = {
+    "connect_timeout": (10.0,),
+    "load_timeout": (30.0,),
+    "queue_timeout": (60.0, 60.0, 8.0),
+    "first_token_timeout": (60.0,),
+    "idle_timeout": (30.0, 30.0, 3.0),
+    "total_timeout": (300.0, 300.0, 15.0),
+    "keepalive": (1.0, 2.0, 20.0),
 }
-KEEPALIVES = (1.0, 2.0, 20.0)
+"""The shortest ones are longer than the pauses of a response, and shorter than some responses, and than a queue."""
+
+IN_ONE_OPERATION = {"respond", "count", "load", "list"}
+"""Calls that the total timeout ends."""
 HOSTS = (1, 1, 2, 3) if has_leaf("hosts") else (1,)
 
 OF_NETWORKS = (lms.LMStudioConnectionLostError, lms.LMStudioUnreachableError, lms.LMStudioTimeoutError)
@@ -85,7 +88,7 @@ class Player:
         self._random = random.Random(world.random.random())
         self._calls = 0
         self._port = 0
-        self._timeouts: TimeoutParameters = {**TIMEOUTS, "keepalive": self._random.choice(KEEPALIVES)}
+        self._timeouts: Any = {name: self._random.choice(seconds) for name, seconds in TIMEOUTS.items()}
         self.client: AsyncClient = self._new_client()
         self._call = Call(world.loop.time(), [self._port])
         settings: dict[str, Any] = {"host": [f"127.0.0.1:{port}" for port in world.ports], "timeouts": self._timeouts}
@@ -116,11 +119,19 @@ class Player:
                 raise ViolationError(f"{kind} {said} failed with {error!r}") from error
         except TimeoutError as error:
             raise ViolationError(f"{kind} {said} is stuck") from error
+        if kind in IN_ONE_OPERATION and self._elapsed > self._timeouts["total_timeout"] + 2:
+            raise ViolationError(f"{kind} {said} has taken {self._elapsed} s")
         self._world.note(f"{said} {kind}: {outcome}")
+
+    @property
+    def _elapsed(self) -> float:
+        return self._world.loop.time() - self._call.since
 
     def _may_fail_with(self, error: lms.LMStudioError) -> bool:
         world, call = self._world, self._call
         is_blamed = world.is_network_to_blame(call.ports, call.since)
+        if isinstance(error, lms.LMStudioTimeoutError) and error.timeout_name == "total_timeout":
+            return bool(self._elapsed >= self._timeouts["total_timeout"])
         if isinstance(error, OF_NETWORKS):
             return is_blamed
         if not isinstance(error, lms.LMStudioModelUnloadedError | lms.LMStudioModelNotFoundError):
