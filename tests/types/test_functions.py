@@ -290,6 +290,13 @@ def test_a_json_schema_downloads_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
         lms.ToolFunctionDef("f", "Do.", schema, None).check({"a": 1})
 
 
+def test_a_json_schema_is_of_the_draft_that_it_names() -> None:
+    number = {"type": "number", "minimum": 1, "exclusiveMinimum": True}
+    schema = {"$schema": "http://json-schema.org/draft-04/schema#", "properties": {"a": number}}
+    with pytest.raises(LMStudioValueError, match="a: 1 is less than or equal to the minimum of 1"):
+        lms.ToolFunctionDef("f", "Do.", schema, None).check({"a": 1})
+
+
 def test_arguments_for_a_json_schema_with_an_address_that_is_none_are_rejected() -> None:
     schema = {"type": "object", "$id": "http://[a", "properties": {"a": {"$ref": "b"}}}
     with pytest.raises(LMStudioValueError, match="the schema of the tool cannot be used: Invalid IPv6 URL"):
