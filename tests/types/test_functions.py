@@ -292,7 +292,7 @@ def test_a_json_schema_downloads_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_json_schema_is_of_the_draft_that_it_names() -> None:
     number = {"type": "number", "minimum": 1, "exclusiveMinimum": True}
-    schema = {"$schema": "http://json-schema.org/draft-04/schema#", "properties": {"a": number}}
+    schema = {"$schema": "http://json-schema.org/draft-04/schema#", "type": "object", "properties": {"a": number}}
     with pytest.raises(LMStudioValueError, match="a: 1 is less than or equal to the minimum of 1"):
         lms.ToolFunctionDef("f", "Do.", schema, None).check({"a": 1})
 
