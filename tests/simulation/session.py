@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from lmstudio_integrations.protocol import envelope
 from lmstudio_integrations.protocol.endpoints import Channel
 from lmstudio_integrations.protocol.exchange import Exchange
 from lmstudio_integrations.protocol.session import ClientSession
@@ -46,6 +47,6 @@ class WatchedSession(ClientSession):
 
     def receive(self, data: str | bytes, now: float) -> None:
         super().receive(data, now)
-        frame = json.loads(data)
-        if frame.get("type") in {"channelClose", "channelError"}:
+        frame, _ = envelope.parse(data)  # tests of damaged frames use it, too
+        if frame is not None and frame.get("type") in {"channelClose", "channelError"}:
             self._ended.add(frame["channelId"])
