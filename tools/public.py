@@ -123,7 +123,7 @@ def errors_and_warnings() -> Lines:
 
 def commands() -> Lines:
     """Yield the options of commands, and the members of what they print as JSON."""
-    from lmstudio_integrations.cli import _app
+    from lmstudio_integrations.cli import _app  # a leaf
 
     group = get_command(_app.app)
     for name in _app.COMMANDS:
@@ -156,7 +156,7 @@ def _members(name: str, value: object) -> Lines:
 
 def files() -> Lines:
     """Yield the members of catalogs and of their rules, and those of the lines of cassettes."""
-    from lmstudio_integrations.cassettes import use_cassette
+    from lmstudio_integrations.cassettes import use_cassette  # a leaf
 
     for module in ("engines.scripted.rules", "models.devices", "models.plugins"):
         import_module(f"{NAME}.emulator.{module}")

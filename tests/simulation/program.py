@@ -201,9 +201,7 @@ class Player:
         if result.end.stop_reason not in {"userStopped", "eosFound"}:
             raise ViolationError(f"a stream that was stopped ended by {result.end.stop_reason}")
         _checked("".join(parts), result.content)
-        return (
-            "stopped" if response_to(said).startswith(result.content) else _checked(result.content, response_to(said))
-        )
+        return _checked_beginning(result.content, said)
 
     async def _cancel(self, said: str) -> str:
         kind = self._random.choice(sorted(self._kinds.keys() - {"cancel", "close", "close_in_a_call"}))
