@@ -13,6 +13,7 @@ import ssl
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -415,11 +416,21 @@ async def forward(connection: ProxiedConnection, item: WireItem) -> None:
         await connection.send(item.sender, item.data)
 
 
+_last_ports: deque[int] = deque(maxlen=1000)
+"""Ports that proxies had: a client may still know a connection to one."""
+
+
 def _bind(port: int) -> socket.socket:
-    """Return a socket that has a port, 0 for any free one, but rejects connections until it listens."""
+    """Return a socket that has a port, 0 for one that no proxy had lately, but rejects connections until it listens."""
     # asyncio switches the delay of small packets off for sockets that name their protocol.
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if sys.platform != "win32":  # there it would let two servers listen on one port
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((HOST, port))
+    if port == 0:
+        bound = sock.getsockname()[1]
+        if bound in _last_ports:
+            with sock:  # it keeps the port meanwhile
+                return _bind(0)
+        _last_ports.append(bound)
     return sock
