@@ -117,6 +117,10 @@ class ModelOperation(Operation):
         self._delay: float | None = None
         self._instance: Instance | None = None
 
+    @property
+    def instance_reference(self) -> str | None:
+        return None if self._instance is None else self._instance.reference
+
     def run(self, work: Callable[[Operation], Flow[T]]) -> Flow[T]:
         """Return what `work` returns in the first attempt that succeeds; it makes its calls with this operation."""
         while True:

@@ -175,6 +175,11 @@ class Operation:
         timeout = self.timeouts.get("total_timeout")
         return None if timeout is None else timeout - self.elapsed
 
+    @property
+    def instance_reference(self) -> str | None:
+        """The reference of the model instance that it is about, if that is known."""
+        return None
+
     # Starting calls ---------------------------------------------------------------------------------------------------
 
     def start(
@@ -224,6 +229,7 @@ class Operation:
                 context.client_id,
                 since=now,
                 specifier=specifier,
+                reference=self.instance_reference,
                 can_fail_over=context.can_fail_over,
                 channel=None if channel is None else channel.exchange,
             )

@@ -1,5 +1,6 @@
 """Devices of LM Link: where a model is loaded, looked up, estimated and unloaded."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
 from tests.faults.actions import Message, replace
 from tests.faults.proxy import ALWAYS, Injection, Proxy, ProxyThread
+from tests.support.virtual_time import in_virtual_time, serving
 
 pytestmark = pytest.mark.leaf("devices")
 
@@ -223,3 +225,13 @@ def test_any_model_is_one_elsewhere_only_if_its_device_is_preferred(
             with lms.Client(server.address) as other:
                 other.llm.model("chatty", device=each)
         assert client.llm.model().get_info().device_identifier == device
+
+
+@in_virtual_time
+async def test_a_call_waits_for_one_of_a_handle_that_names_the_same_instance_otherwise() -> None:
+    model = {"key": "m", "slots": 1, "tokens_per_second": 5, "rules": [{"then": [{"text": "on and " * 40}]}]}
+    async with serving(Emulator([model])) as address, lms.AsyncClient(address, queue_timeout=8) as client:
+        running = asyncio.ensure_future(client.llm.lazy_model("m", device="local").respond("Hi"))
+        await asyncio.sleep(1)
+        assert (await client.llm.lazy_model("m").respond("Hi")).content
+        assert (await running).content
