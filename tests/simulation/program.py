@@ -16,7 +16,7 @@ from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import LoadPolicy
 from tests.simulation.session import ViolationError, WatchedSession
-from tests.simulation.world import DIMENSIONS, FAULTS, World, response_to, simulation
+from tests.simulation.world import AT_LENGTH, DIMENSIONS, FAULTS, World, response_to, simulation
 from tests.support.embedding import embed_texts
 from tools.leaves import has_leaf
 
@@ -108,7 +108,7 @@ class Player:
     async def call(self, kind: str, *, must_work: bool = False) -> None:
         """Make a call, and check how it ends."""
         self._calls += 1
-        said = f"{self._name}-{self._calls}"
+        said = f"{self._name}-{self._calls}" + ("" if must_work else self._random.choice(["", "", "", AT_LENGTH]))
         self._call = Call(self._world.loop.time(), [self._port])
         try:
             async with asyncio.timeout(DEADLINE):
@@ -236,10 +236,10 @@ class Player:
 
     async def _together(self, said: str) -> str:
         """Use one handle in several calls at once; some of them are cancelled, also the one that loads the model."""
-        model, count = self._model(), self._random.choice([2, 4])
+        model, count = self._model(), self._random.choice([2, 4, 6])
         calls = [asyncio.ensure_future(model.respond(said)) for _ in range(count)]
         try:
-            for call in calls[self._random.randrange(2) :: 2]:
+            for call in calls[self._random.randrange(count) :: 2]:
                 await self._wait_for_something()
                 call.cancel()
             results = await asyncio.gather(*calls, return_exceptions=True)

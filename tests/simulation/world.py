@@ -26,10 +26,13 @@ FAULTS = ("cut", "cut later", "stall", "half close", "disappear", "restart", "fr
 FREEZES = (0.5, 5.0, 5.0, 5.0, 8.0, 8.0, 25.0, 400.0)
 """Seconds for which a server freezes: shorter than each timeout of a call, and longer than all of them."""
 DIMENSIONS = 8
+AT_LENGTH = " at length"
+"""The end of a text whose response takes longer than most timeouts of those that wait behind it."""
 _CALL: Any = [{"tool": "look_up", "arguments": {"word": "{last}"}}]
 RULES: tuple[dict[str, Any], ...] = (
     {"when": {"role": "tool"}, "then": [{"text": "Found {last}"}]},
     {"when": {"role": "user", "tools": ["look_up"]}, "then": _CALL},
+    {"when": {"last": AT_LENGTH + "$"}, "then": [{"text": "on and " * 40 + "on. You said {last}"}]},
     {"then": [{"text": "One two three "}, {"wait": 1.0}, {"text": "four five. You said {last}"}]},
 )
 MODELS = (
@@ -40,6 +43,8 @@ MODELS = (
 
 
 def response_to(text: str) -> str:
+    if text.endswith(AT_LENGTH):
+        return "on and " * 40 + f"on. You said {text}"
     return f"One two three four five. You said {text}"
 
 
