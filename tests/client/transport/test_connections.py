@@ -18,7 +18,7 @@ from lmstudio_integrations.client.files.uploads import ensure_uploaded, prepare_
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect import opening, probe
 from lmstudio_integrations.client.transport.connect.addresses import Target
-from lmstudio_integrations.client.transport.connections import LINGER, Connection
+from lmstudio_integrations.client.transport.connections import LINGER, Connection, Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.mailboxes import IOTask, LoopMailbox
 from lmstudio_integrations.client.transport.operation import Operation
@@ -109,6 +109,19 @@ async def test_a_call_works_at_each_moment_at_which_an_idle_connection_closes() 
             is_new.append(server.accepted > accepted)
             await asyncio.sleep(1.1 + milliseconds / 1000)
         assert {*is_new[1:]} == {False, True}
+
+
+@in_virtual_time
+async def test_a_call_is_not_sent_on_a_socket_whose_end_is_not_reported_yet() -> None:
+    server = Server()
+    async with fake_server(server) as address, lms.AsyncClient(address) as client:
+        await client.llm.list_loaded()
+        ((_, connection),) = Connections.of(IOThread.current())._connections.items()
+        assert connection._current is not None
+        assert connection._current._socket is not None
+        connection._current._socket.transport.abort()  # as it does when the server's close frame arrives
+        assert await client.llm.list_loaded() == []
+    assert server.accepted == 2
 
 
 @in_virtual_time
