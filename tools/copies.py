@@ -7,15 +7,16 @@ import sys
 from pathlib import Path
 
 from tools import ROOT
-from tools.leaves import PACKAGE
 
 
 def copy_clone(folder: Path) -> None:
-    """Copy the package into a folder, and what its tests need."""
-    for name in (PACKAGE, "tests", "tools", "docs", "cookbook"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("conftest.py", "pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, folder)
+    """Copy all files of this clone into a folder, except those that git ignores."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).exists():  # else it is deleted, and not committed yet
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
 
 
 def run_in(folder: Path, *arguments: str, seconds: float | None = None) -> "subprocess.CompletedProcess[str]":
