@@ -91,7 +91,7 @@ class Exchange:
         high_surrogates: The first half of a surrogate pair by the type of its packet. The second comes with the next
             one of that type: the server may cut a pair between two packets.
         specifier: The model instance in whose queue it waits, as JSON text.
-        reference: The reference of that instance, if it is known: several specifiers may stand for one instance.
+        queue_name: The specifier by which most calls on that instance name it, if this one names it otherwise.
         queue: That queue, once the request is sent.
         can_fail_over: Whether another host can take it, if this one stops responding before the response begins.
         channel: The channel on which it is a call, as in a tool session.
@@ -112,7 +112,7 @@ class Exchange:
     cancelled: bool = False
     high_surrogates: dict[Any, str] = field(default_factory=dict[Any, str])
     specifier: str | None = None
-    reference: str | None = None
+    queue_name: str | None = None
     queue: InstanceQueue | None = None
     can_fail_over: bool = False
     channel: Optional["Exchange"] = None
@@ -209,8 +209,7 @@ _SHORTEST_INTERVAL, _LONGEST_INTERVAL = 0.25, 30.0
 """Seconds between two such calls for one instance: a quarter of `queue_timeout`, within these bounds."""
 
 InstanceQueues = WeakValueDictionary[str, InstanceQueue]
-"""The queues in which calls wait, by the reference of the instance, or by model specifier as JSON text if that is not
-known. One is dropped when the last call in it ends."""
+"""The queues in which calls wait, by model specifier as JSON text. One is dropped when the last call in it ends."""
 
 
 class QueueLengthReceiver(NullReceiver):

@@ -180,7 +180,7 @@ class ClientSession:
         exchange.id = self._next_id = self._next_id + 1
         exchange.since, exchange.timeout_name = now, endpoint.timeout_name
         if exchange.specifier is not None:
-            exchange.queue = self._queues.setdefault(exchange.reference or exchange.specifier, InstanceQueue())
+            exchange.queue = self._queues.setdefault(exchange.queue_name or exchange.specifier, InstanceQueue())
         self._sent[exchange.id] = exchange
         frame_of = envelope.rpc_call if isinstance(endpoint, Rpc) else envelope.channel_create
         self._outbox.append(frame_of(endpoint.name, exchange.id, exchange.parameter))

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
+from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.state import (
@@ -118,8 +119,9 @@ class ModelOperation(Operation):
         self._instance: Instance | None = None
 
     @property
-    def instance_reference(self) -> str | None:
-        return None if self._instance is None else self._instance.reference
+    def queue_name(self) -> str | None:
+        instance = self._instance
+        return dumps(instance.query) if instance is not None and instance.by_reference else None
 
     def run(self, work: Callable[[Operation], Flow[T]]) -> Flow[T]:
         """Return what `work` returns in the first attempt that succeeds; it makes its calls with this operation."""

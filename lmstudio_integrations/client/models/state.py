@@ -146,6 +146,15 @@ class Instance:
         """
         if self.by_reference and self.reference is not None:
             return {"type": "instanceReference", "instanceReference": self.reference}
+        return self.query
+
+    @property
+    def query(self) -> Specifier:
+        """Stands for it by its identifier.
+
+        Raises:
+            LMStudioProtocolError: If no request can have this identifier.
+        """
         specifier = _specifier(self.identifier)
         return {**specifier, "query": {**specifier["query"], **self.device}} if self.names_device else specifier
 

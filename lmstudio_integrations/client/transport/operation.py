@@ -176,8 +176,8 @@ class Operation:
         return None if timeout is None else timeout - self.elapsed
 
     @property
-    def instance_reference(self) -> str | None:
-        """The reference of the model instance that it is about, if that is known."""
+    def queue_name(self) -> str | None:
+        """What the queue of its model instance is called, if not by the specifier of its calls."""
         return None
 
     # Starting calls ---------------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ class Operation:
                 context.client_id,
                 since=now,
                 specifier=specifier,
-                reference=self.instance_reference,
+                queue_name=self.queue_name,
                 can_fail_over=context.can_fail_over,
                 channel=None if channel is None else channel.exchange,
             )
