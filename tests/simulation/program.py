@@ -196,7 +196,8 @@ class Player:
                 self._call.ends = 1
                 parts.append(fragment.content)
                 if len(parts) > most:
-                    stream.cancel()
+                    for _ in range(self._random.choice([1, 2])):
+                        stream.cancel()
             result = stream.result()
         if result.end.stop_reason not in {"userStopped", "eosFound"}:
             raise ViolationError(f"a stream that was stopped ended by {result.end.stop_reason}")

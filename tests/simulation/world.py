@@ -32,7 +32,10 @@ _CALL: Any = [{"tool": "look_up", "arguments": {"word": "{last}"}}]
 RULES: tuple[dict[str, Any], ...] = (
     {"when": {"role": "tool"}, "then": [{"text": "Found {last}"}]},
     {"when": {"role": "user", "tools": ["look_up"]}, "then": _CALL},
-    {"when": {"last": AT_LENGTH + "$"}, "then": [{"text": "on and " * 40 + "on. You said {last}"}]},
+    {
+        "when": {"last": AT_LENGTH + "$"},
+        "then": [*[{"text": "on "}, {"wait": 2.0}] * 8, {"text": "on. You said {last}"}],
+    },
     {"then": [{"text": "One two three "}, {"wait": 1.0}, {"text": "four five. You said {last}"}]},
 )
 MODELS = (
@@ -44,7 +47,7 @@ MODELS = (
 
 def response_to(text: str) -> str:
     if text.endswith(AT_LENGTH):
-        return "on and " * 40 + f"on. You said {text}"
+        return "on " * 8 + f"on. You said {text}"
     return f"One two three four five. You said {text}"
 
 
