@@ -65,6 +65,7 @@ def test_errors_that_are_kept_stop_nothing(server: Server, make: Callable[[Serve
     assert (first[:3], third) == ("0 1", "I will not.")
     found = dict(llm.batch_as_completed(["count", "break"], return_exceptions=True))
     assert isinstance(found[1], ModelError)
+    assert [index for index, _ in make(server).batch_as_completed(["silent"])] == [0]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

@@ -11,6 +11,7 @@ from typing import Any
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.embeddings import EmbeddingRequest
+from lmstudio_integrations.client.transport.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.engines.scripted.words import embed
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio
@@ -49,7 +50,7 @@ POLICIES: tuple[LoadPolicy, ...] = ("get_or_load", "get_or_load", "explicit", _F
 
 KINDS = (
     *("respond", "stream", "leave", "stop", "cancel", "act", "embed", "rerank", "count", "list", "load", "unload"),
-    *("close", "close_in_a_call", "together", "langchain", "llama_index", "vectors"),
+    *("close", "close_in_a_call", "together", "scope", "langchain", "llama_index", "vectors"),
 )
 _LEAF_OF = {"act": "tool_loop", "rerank": "decisions"}
 
@@ -254,6 +255,33 @@ class Player:
             if not isinstance(result, BaseException):
                 _checked(result.content, response_to(said))
         return f"{count} calls"
+
+    async def _scope(self, said: str) -> str:
+        """Cancel a scope with calls in it, perhaps in one inside of it; what is called there later fails at once."""
+        scope = CancelScope("a scope")
+        inside = self._random.choice([scope, scope.context().run(CancelScope, "a scope inside of it")])
+        model = self._model()
+        calls = [asyncio.create_task(model.respond(said), context=inside.context()) for _ in range(2)]
+        try:
+            await self._wait_for_something()
+            scope.cancel()
+            cancelled_at = self._world.loop.time()
+            calls.append(asyncio.create_task(model.respond(said), context=inside.context()))
+            await asyncio.wait(calls)
+        finally:
+            for call in calls:
+                call.cancel()
+        if self._world.loop.time() > cancelled_at + 1:
+            raise ViolationError("calls of a scope that was cancelled went on")
+        *errors, late = [call.exception() for call in calls]
+        if not isinstance(late, lms.LMStudioCancelledError):
+            raise ViolationError("a scope that was cancelled was called in")
+        for call, error in zip(calls, errors, strict=False):
+            if error is None:
+                _checked(call.result().content, response_to(said))
+            elif not isinstance(error, lms.LMStudioCancelledError):
+                raise error
+        return f"{sum(error is not None for error in errors)} calls cancelled"
 
     async def _embed(self, said: str) -> str:
         self._call.keys = {"vectors"}

@@ -73,6 +73,7 @@ async def test_an_empty_file_is_rejected_by_that_word(
 @pytest.mark.parametrize(("given", "kept"), [("cat.jpg", "cat.jpg.png"), ("cat.PNG", "cat.PNG"), ("cat", "cat.png")])
 async def test_the_extension_is_that_of_the_content(client: Any, given: str, kept: str) -> None:
     assert (await client.files.prepare_image(PIXEL, given)).name == kept
+    assert (await client.files.prepare_image(b"RIFF\0\0\0\0WEBP", "cat")).name == "cat.webp"
 
 
 class Torn:
