@@ -219,7 +219,7 @@ def failure_of(folder: Path, *arguments: str, seconds: float | None = None) -> s
     if done.returncode == _USAGE:
         raise SystemExit(f"{done.stdout}{done.stderr}\nThe tests have changed; run `python -m tools.mutants record`")
     lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return lines[0] if lines else (done.stdout + done.stderr)[-300:]
+    return lines[0] if lines else (done.stdout + done.stderr)[-300:] or f"status {done.returncode}"
 
 
 def _record(arguments: list[str]) -> None:

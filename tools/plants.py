@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 from tools import ROOT
 from tools.copies import copy_clone
-from tools.mutants import DATA, Covering, failure_of
+from tools.mutants import DATA, HANGS, Covering, failure_of
 
 FOLDER = ROOT / "tests/plants"
 TIERS = ("fast", "simulation", "slow")
@@ -82,7 +82,8 @@ def find(plant: Plant, tiers: list[str], covering: Covering | None) -> list[str]
                     assert covering is not None, "it was read for this tier"
                     found = covering.failure(folder, plant.file, plant.lines())
                 case "simulation":
-                    found = failure_of(folder, "-m", "tests.simulation", "--seconds", str(SECONDS_OF_SIMULATION))
+                    play = ("-m", "tests.simulation", "--seconds", str(SECONDS_OF_SIMULATION))
+                    found = failure_of(folder, *play, seconds=HANGS + 5 * SECONDS_OF_SIMULATION)
                 case _:
                     pytest = ("-m", "pytest", "-x", "-q", "-n", "auto", "--dist", "loadfile", "-p", "no:cacheprovider")
                     which = "slow and not exhaustive and not live and not network and not ray"
