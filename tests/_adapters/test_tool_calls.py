@@ -55,7 +55,8 @@ BUILT_IN: dict[str, dict[str, Any]] = {
     "web_search_preview": {"type": "web_search_preview"},
     "mcp": {"type": "mcp", "server_label": "docs", "server_url": "https://example.com"},
     "web_search_20250305": {"type": "web_search_20250305", "name": "web_search", "max_uses": 3},
-    "google_search": {"google_search": {}},  # Google's have no type
+    # Google's have no type.
+    **{name: {name: {}} for name in ("google_search", "url_context", "computer_use", "enterprise_web_search")},
 }
 
 

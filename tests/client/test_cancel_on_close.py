@@ -25,7 +25,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client import cancel_on_close
-from lmstudio_integrations.client.transport.cancel_scope import add_to_scope
+from lmstudio_integrations.client.transport.cancel_scope import CancelScope, add_to_scope
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.support.gate import AT_THE_GATE, Gate
@@ -533,6 +533,14 @@ def _interrupted(at: int, function: Callable[[], None]) -> bool:
         sys.settrace(previous)
         gc.enable()
     return False
+
+
+def test_a_stream_that_is_read_before_the_one_around_it_brings_its_calls() -> None:
+    inner, outer, call = CancelScope("inner"), CancelScope("outer"), Call()
+    inner.add(call)
+    outer.context().run(inner.join)
+    outer.cancel()
+    assert call.aborted.is_set()
 
 
 @pytest.mark.parametrize("read", [_reads_in_a_block, _reads_in_a_loop])

@@ -42,6 +42,7 @@ def test_show_progress_draws_a_bar_for_the_load_and_for_the_texts(
     text = drawn()
     assert f"Loading {EMBEDDING}" in text
     assert "Embedding 150 texts" in text
+    assert "85%|" in text
     assert "100%|" in text
     assert vectors == documents(server.embeddings(), [f"text {n}" for n in range(150)])
     assert drawn() == ""

@@ -243,6 +243,13 @@ async def test_another_server_without_tls_is_not_mistaken_for_one_with_tls(respo
         assert expected in str(await diagnose(Address.parse(address)))
 
 
+async def test_a_reply_that_is_not_http_may_be_an_alert_of_tls() -> None:
+    with listening(b"\x15\x03\x03\x00\x02\x02F") as address:
+        finding = await probe.probe(Address.parse(address))
+    assert finding is not None
+    assert finding.wrong_scheme
+
+
 async def test_a_connection_that_is_cut_is_reported() -> None:
     with listening(b"", reset=True) as address:
         reason = await diagnose(Address.parse(address))

@@ -25,6 +25,7 @@ from lmstudio_integrations.emulator.engines.scripted.schema import instance_of
         ({"minLength": 2}, "aa"),
         ({"type": "object", "required": ["a", "a"], "minProperties": 3}, {"a": 0, "member0": 0, "member1": 0}),
         ({"type": "object", "required": ["x"], "additionalProperties": {"type": "string"}}, {"x": ""}),
+        ({"type": "object", "required": ["x"], "properties": {"x": {"const": 1}, "y": {}}}, {"x": 1}),
         ({"type": "array", "prefixItems": [{"const": 1}, {"const": 2}], "minItems": 3}, [1, 2, 0]),
         ({"type": "array", "items": True, "minItems": 1, "uniqueItems": True}, [0]),
         ({"allOf": [True, {"type": "null"}]}, None),
