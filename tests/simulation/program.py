@@ -249,6 +249,9 @@ class Player:
             for call in calls:
                 call.cancel()
             await asyncio.wait(calls)
+        errors = [result for result in results if isinstance(result, Exception)]
+        if len(set(map(id, errors))) < len(errors):
+            raise ViolationError(f"several calls have raised one exception: {errors}")
         for result in results:
             if isinstance(result, Exception):
                 raise result
