@@ -1,8 +1,8 @@
 """Mutants of the trunk: small faults, planted one at a time, that the fast tests should notice.
 
 `record` runs the fast tests once and stores which test function runs which line. `judge` plants the same mutants of a
-seed, one at a time, in a copy, and runs only the test functions that run the changed line, until one fails. It ends
-with how many were noticed in each room, which is a package of the trunk:
+seed, one at a time, in a copy, and runs only the test functions that run lines of the changed file, until one fails. It
+ends with how many were noticed in each room, which is a package of the trunk:
 
     python -m tools.mutants record
     python -m tools.mutants judge --count 600 --seed 27 --json mutants.json
@@ -170,19 +170,22 @@ class Covering:
         )
 
     def tests(self, file: str, lines: Collection[int]) -> list[str]:
-        """Return the test functions that run some lines, narrowest first; if only imports do, those of its file."""
+        """Return the test functions that run some lines, then the others that run any line of the file.
+
+        The narrowest of them come first. The others may need a line that ran before them: at an import, or for a cache.
+        """
         rows = self._database.execute(
             "select context.context, context.id, numbits from line_bits join context on context.id = context_id"
             " join file on file.id = file_id where file.path like ?",
             [f"%/{file}"],
         ).fetchall()
-        in_tests = [(name, number, bits) for name, number, bits in rows if "::" in name]
-        covering = [row for row in in_tests if any(num_in_numbits(line, row[2]) for line in lines)] or in_tests
-        narrowest: dict[str, int] = {}
-        for name, number, _ in covering:
-            test = name.removesuffix("|")
-            narrowest[test] = min(self._breadth[number], narrowest.get(test, sys.maxsize))
-        return sorted(narrowest, key=lambda test: (self._seconds.get(test, 0) > SLOW, narrowest[test], test))
+        ranks: dict[str, tuple[bool, bool, int]] = {}
+        for name, number, bits in rows:
+            if "::" in name:
+                test, runs_line = name.removesuffix("|"), any(num_in_numbits(line, bits) for line in lines)
+                rank = not runs_line, self._seconds.get(test, 0) > SLOW, self._breadth[number]
+                ranks[test] = min(rank, ranks.get(test, rank))
+        return sorted(ranks, key=lambda test: (ranks[test], test))
 
     def failure(self, folder: Path, file: str, lines: Collection[int]) -> str | None:
         """Return which test function fails first, of those that run some lines, in a copy; `None` if none does."""
