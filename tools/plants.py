@@ -7,9 +7,9 @@ before:
     python -m tools.mutants record
     python -m tools.plants [PLANT...] [--tier fast|simulation|slow] [--write]
 
-Of the fast tests, only those that run lines of the changed file are tried. The simulation plays for a minute of the processor. The
-slow tests take long, and are tried only for what nothing else finds. `--write` updates the lines that name what finds a
-plant.
+Of the fast tests, only those that run lines of the changed file are tried. The simulation plays for a minute of the
+processor. The slow tests take long, and are tried only for what nothing else finds. `--write` updates the lines that
+name what finds a plant.
 """
 
 import argparse
