@@ -164,6 +164,8 @@ def test_requested_logprobs_stay(server: Emulator) -> None:
     first, *_ = chain.invoke("person")["raw"].response_metadata["logprobs"]["content"]
     assert len(first["top_logprobs"]) == 2
     assert server.predictions[-1].config["logProbs"] == 20
+    first, *_ = model.invoke("person").response_metadata["logprobs"]["content"]
+    assert len(first["top_logprobs"]) == 2
 
 
 def test_it_needs_the_raw_message(server: Emulator) -> None:

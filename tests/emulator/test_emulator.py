@@ -118,6 +118,8 @@ def test_an_emulator_starts_once_and_is_used_while_it_runs(server: Emulator) -> 
     for start in (server.start, server.serve_forever):
         with pytest.raises(LMStudioRuntimeError, match="already running"):
             start()
+    with pytest.raises(LMStudioRuntimeError, match="already running"):
+        asyncio.run(server.__aenter__())
     stopped = Emulator([MODEL])
     stopped.stop()
     with pytest.raises(LMStudioRuntimeError, match="is not running"):

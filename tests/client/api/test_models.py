@@ -230,6 +230,7 @@ async def test_the_bos_token_of_a_prompt_may_be_omitted(client: Any) -> None:
     model = await client.llm.model("chatty")
     whole = await model.apply_prompt_template("Hi")
     assert await model.apply_prompt_template("Hi", {"omitBosToken": True}) in whole
+    assert await model.apply_prompt_template("Hi", {"omitEosToken": True}) == whole
     with pytest.raises(lms.LMStudioValueError, match="did you mean 'omitBosToken'"):
         await model.apply_prompt_template("Hi", {"omitBosTokens": True})
     with pytest.raises(lms.LMStudioValueError, match="opts must be a dict of omit_bos_token, omit_eos_token; got 5"):

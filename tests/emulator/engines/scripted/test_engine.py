@@ -147,8 +147,7 @@ async def test_the_template_renders_roles_tools_files_calls_and_results() -> Non
             "<|system|>\nBe brief.",
             "<|user|>\nWhat is this?",
             "[cat.png]",
-            "<|assistant|>\nLet me look.",
-            '<tool_call>\n{"name": "look", "arguments": {"at": 1}}\n</tool_call>',
+            '<|assistant|>\nLet me look.<tool_call>\n{"name": "look", "arguments": {"at": 1}}\n</tool_call>',
             "<|tool|>\na cat\n",
         )
     ]
