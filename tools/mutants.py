@@ -221,7 +221,7 @@ def failure_of(folder: Path, *arguments: str, seconds: float | None = None) -> s
         return None
     if done.returncode == _USAGE and "not found: " in done.stderr:  # not so if a mutant lets its file not be imported
         raise SystemExit(f"{done.stdout}{done.stderr}\nThe tests have changed; run `python -m tools.mutants record`")
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR tests/"))]
     return lines[0] if lines else (done.stdout + done.stderr)[-300:] or f"status {done.returncode}"
 
 
