@@ -535,6 +535,14 @@ def _interrupted(at: int, function: Callable[[], None]) -> bool:
     return False
 
 
+def test_a_scope_keeps_nothing_of_a_call_that_has_ended() -> None:
+    scope, call = CancelScope("scope"), Call()
+    scope.add(call)
+    del call
+    gc.collect()
+    assert not scope._calls
+
+
 def test_a_stream_that_is_read_before_the_one_around_it_brings_its_calls() -> None:
     inner, outer, call = CancelScope("inner"), CancelScope("outer"), Call()
     inner.add(call)

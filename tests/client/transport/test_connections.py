@@ -32,8 +32,10 @@ from tests.client.fake import (
     hang_up,
     receive,
     respond_to_calls,
+    send,
     send_result,
 )
+from tests.client.prediction_frames import loaded_handle
 from tests.support.virtual_time import in_virtual_time
 
 
@@ -308,3 +310,32 @@ async def test_a_connection_stays_open_while_a_handle_to_an_uploaded_file_is_ali
         gc.collect()
         await asyncio.sleep(2 * LINGER)
         assert server.opened == 0
+
+
+@in_virtual_time
+async def test_if_one_of_many_calls_fails_the_others_are_closed() -> None:
+    async def behave(socket: Socket) -> None:
+        await authenticate(socket)
+        call = await receive(socket)
+        await send(socket, {"type": "rpcError", "callId": call["callId"], "error": {"title": "no"}})
+        await socket.wait_closed()
+
+    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
+        with pytest.raises(lms.LMStudioServerError, match="no"):
+            await loaded_handle(client).tokenize(["a", "b", "c"])
+        await asyncio.sleep(1)
+        ((_, connection),) = Connections.of(IOThread.current())._connections.items()
+        assert connection._current is not None
+        assert connection._current.session.idle
+
+
+async def test_who_announces_that_it_waits_looks_once_more_whether_something_has_arrived() -> None:
+    waited: list[bool] = []
+
+    class Looking(LoopMailbox):
+        def is_empty(self) -> bool:
+            waited.append(self._waiting)
+            return super().is_empty()
+
+    assert Looking(IOThread.current()).must_wait()
+    assert waited == [True]
