@@ -17,9 +17,10 @@ from lmstudio_integrations.client.predictions import prediction
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.fake import Socket, authenticate, fake_server, hang_up, receive, send, until_stopped
-from tests.client.prediction_frames import END, INFO, joined, loaded_handle, packet
+from tests.client.prediction_frames import END, INFO, fragment, joined, loaded_handle, packet
 from tests.support.endless import ENDLESS
 from tests.support.gate import AT_THE_GATE, Gate
+from tests.support.virtual_time import in_virtual_time
 
 CLOSED = "closed before its end"
 CANCELLED = "cancelled before its result arrived"
@@ -317,3 +318,17 @@ async def test_one_of_two_streams_that_wait_for_a_new_instance_may_be_closed(clo
         socket, channel = await next_frame("predict")
         await send(socket, {**packet(END), "channelId": channel})
         assert await asyncio.wait_for(readers[1 - closed_index], 600) == ""
+
+
+@in_virtual_time
+async def test_a_response_that_the_server_cuts_off_without_its_end_is_an_error() -> None:
+    async def behave(socket: Socket) -> None:
+        await authenticate(socket)
+        request = await receive(socket)
+        for frame in (fragment("a"), {"type": "channelClose", "channelId": request["channelId"]}):
+            await send(socket, frame)
+        await socket.wait_closed()
+
+    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
+        with pytest.raises(lms.LMStudioChannelClosedError):
+            await loaded_handle(client).respond("Hi")
