@@ -208,11 +208,11 @@ class Operation:
         check_scope()
         context, io, now = self.context, self.context.io(), time.monotonic()
         key: ConnectionKey = context.target, namespace
-        first, specifier = parameters[0], None
+        first, specifier, queue_name = parameters[0], None, None
         # Calls with this timeout wait in the queue of a model instance; the session restarts it when the queue moves.
         if first is not None and endpoint.timeout_name == "queue_timeout":
             named = first.get("modelSpecifier") or first.get("specifier")  # a generator has none
-            specifier = named and dumps(named)
+            specifier, queue_name = named and dumps(named), self.queue_name
         listener = self.listener
         connection = None if listener is NOBODY else listener.on_connect(context.target.address)
         requests: list[OpenRequest] = []
@@ -229,7 +229,7 @@ class Operation:
                 context.client_id,
                 since=now,
                 specifier=specifier,
-                queue_name=self.queue_name,
+                queue_name=queue_name,
                 can_fail_over=context.can_fail_over,
                 channel=None if channel is None else channel.exchange,
             )
