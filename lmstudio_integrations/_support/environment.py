@@ -83,3 +83,6 @@ def is_blocked(host: str, port: int, *, is_loopback: bool) -> bool:
 
 __version__ = "0.1.0"
 """The build reads it from here."""
+
+USER_AGENT = f"lmstudio-integrations/{__version__}"
+"""The header of each HTTP request, unless a user gives another."""

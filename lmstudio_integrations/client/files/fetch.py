@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import httpx
 
+from lmstudio_integrations._support.environment import USER_AGENT
 from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations.errors import LMStudioImageDownloadError
 from lmstudio_integrations.types.files import IMAGE_FORMATS, image_format
@@ -24,7 +25,7 @@ _SIGNATURE_SIZE = max(each.position + len(each.signature) for each in IMAGE_FORM
 """The number of bytes that decide whether a file is an image."""
 
 _HEADERS = {
-    "User-Agent": "lmstudio-integrations",
+    "User-Agent": USER_AGENT,
     "Accept": ", ".join(each.media_type for each in IMAGE_FORMATS),
     "Accept-Encoding": "identity",
     "Connection": "close",

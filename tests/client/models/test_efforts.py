@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations._support.environment import SERVER_FILE_VARIABLE
+from lmstudio_integrations._support.environment import SERVER_FILE_VARIABLE, USER_AGENT
 from lmstudio_integrations.client.api.base import context_of
 from lmstudio_integrations.client.models.efforts import AllowedEfforts, list_efforts
 from lmstudio_integrations.client.transport.flows import arun, run
@@ -37,15 +37,20 @@ def page(keys: list[str]) -> bytes:
 def test_the_token_and_the_headers_are_sent(web: Web) -> None:
     web.pages[PATH] = lambda request: request.respond(page(["m"]))
     given: list[dict[str, Any]] = [
-        {"api_token": TOKEN, "headers": {"X-Team": "a"}},
+        {"api_token": TOKEN, "headers": {"X-Team": "a", "user-agent": "mine"}},
         {"api_token": TOKEN, "headers": {"authorization": "Basic proxy"}},
         {},
     ]
     for settings in given:
         with client_of(web, **settings) as client:
             assert run(list_efforts(Operation(context_of(client)))) == {"m": SWITCHED}
-    sent = [[request.headers[name] for name in ("Authorization", "X-Team")] for request in web.requests]
-    assert sent == [[f"Bearer {TOKEN}", "a"], ["Basic proxy", None], [None, None]]
+    names = ("Authorization", "X-Team", "User-Agent")
+    sent = [[request.headers.get_all(name, [None]) for name in names] for request in web.requests]
+    assert sent == [
+        [[f"Bearer {TOKEN}"], ["a"], ["mine"]],
+        [["Basic proxy"], [None], [USER_AGENT]],
+        [[None], [None], [USER_AGENT]],
+    ]
 
 
 async def test_a_list_of_hundreds_of_models_is_read(web: Web) -> None:

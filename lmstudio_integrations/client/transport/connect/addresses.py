@@ -18,7 +18,12 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias
 from urllib.parse import urlsplit
 
-from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations._support.environment import (
+    HOST_VARIABLE,
+    SERVER_FILE_VARIABLE,
+    TOKEN_VARIABLES,
+    USER_AGENT,
+)
 from lmstudio_integrations._support.secrets import HIDDEN, TOKEN_PREFIX, holds_credentials, holds_secret
 from lmstudio_integrations._support.suggestions import token_source, token_suggestion
 from lmstudio_integrations._support.typeguards import is_mapping
@@ -339,11 +344,12 @@ class Target:
 
     @property
     def http_headers(self) -> dict[str, str]:
-        """The headers of a request over HTTP: those given, and the token, unless they have another authorization."""
-        given = dict(self.headers)
-        if self.token is None or "authorization" in map(str.lower, given):
-            return given
-        return {**given, "Authorization": f"Bearer {self.token}"}
+        """The headers of a request over HTTP: those given, with the name of the package and the token unless given."""
+        own = {"User-Agent": USER_AGENT}
+        if self.token is not None:
+            own["Authorization"] = f"Bearer {self.token}"
+        given = {name.lower() for name, _ in self.headers}
+        return {**{name: value for name, value in own.items() if name.lower() not in given}, **dict(self.headers)}
 
     def advice_after_rejection(self, used: "Target") -> str:
         """Return what helps if a server rejects these credentials.

@@ -17,6 +17,7 @@ from websockets.exceptions import InvalidStatus, PayloadTooBig, WebSocketExcepti
 from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.protocol import Event
 
+from lmstudio_integrations._support.environment import USER_AGENT
 from lmstudio_integrations._support.secrets import client_logger, redact_address
 from lmstudio_integrations._support.suggestions import UPDATE_FOR_DECISIONS
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target, source_of, unencrypted
@@ -301,6 +302,7 @@ async def _handshake(target: Target, address: Address, namespace: Namespace) -> 
     socket = await Connect(
         address.url(namespace),
         additional_headers=list(target.headers),
+        user_agent_header=USER_AGENT,
         compression=None,
         open_timeout=None,
         ping_interval=None,  # `Connection` pings

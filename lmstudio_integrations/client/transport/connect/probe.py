@@ -37,7 +37,7 @@ WRONG_PORT = f"set host to LM Studio's own port, by default {DEFAULT_PORT} (Bion
 NO_RESPONSE = "check the address, and whether a firewall blocks it"
 
 _MAX_BODY = 1024 * 1024
-_NO_HEADERS: Mapping[str, str] = {}
+_OWN_HEADERS: Mapping[str, str] = {"User-Agent": environment.USER_AGENT}
 _STATUS = rb"HTTP/\S+ (\d{3})"
 _LOCATION = rb"(?i)\r\nlocation:[ \t]*([^\r\n]*)"
 _LENGTH = rb"(?i)\r\ncontent-length:[ \t]*(\d{1,9})"
@@ -161,7 +161,7 @@ async def _request(
     seconds: float,
     context: ssl.SSLContext | None = None,
     *,
-    headers: Mapping[str, str] = _NO_HEADERS,
+    headers: Mapping[str, str] = _OWN_HEADERS,
 ) -> T | Finding:
     """Return what a response says, as `read` returns it; a finding if that is `None`, or there is no response."""
     tls = (context or ssl.create_default_context()) if address.tls else None
@@ -237,7 +237,7 @@ async def _get(
     path: str,
     tls: ssl.SSLContext | None,
     is_expected: Callable[[bytes], bool],
-    headers: Mapping[str, str] = _NO_HEADERS,
+    headers: Mapping[str, str] = _OWN_HEADERS,
 ) -> tuple[bytes, bytes]:
     """Return head and body of a response, the body until it is what is expected; other servers may send anything."""
     reader, writer = await asyncio.open_connection(

@@ -217,6 +217,7 @@ async def test_headers_and_the_token_are_sent(web: Web) -> None:
     first, second = web.requests
     assert json.loads(first.body) == {"model": "judge"}
     assert (first.headers["Authorization"], first.headers["X_Team"]) == (f"Bearer {TOKEN}", "a")
+    assert first.headers.get_all("User-Agent") == [f"lmstudio-integrations/{lms.__version__}"]
     assert second.headers["Authorization"] == "Basic proxy", "that of the user's own proxy stays"
 
 

@@ -111,6 +111,25 @@ async def test_a_path_that_the_server_does_not_have_is_named_under_an_authority_
     assert f"LM Studio is at wss://localhost:{port}, without '/lms': set host to that" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("headers", "sent"), [({}, f"lmstudio-integrations/{lms.__version__}"), ({"user-agent": "mine"}, "mine")]
+)
+async def test_each_request_says_which_package_and_version_makes_it(headers: dict[str, str], sent: str) -> None:
+    """A handshake, and the question whether LM Studio is there, to which no headers of a user are sent."""
+    agents: dict[bytes, list[bytes]] = {}
+
+    def respond(request: bytes) -> bytes:
+        if request.startswith(b"GET "):  # and not an attempt at TLS
+            agents[request.split()[1]] = re.findall(rb"(?im)^user-agent: (.*)\r$", request)
+        return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+
+    with listening(respond) as address:
+        await unreachable(lms.AsyncClient(address, headers=headers))
+    greeting = agents.pop(b"/lmstudio-greeting")
+    assert greeting == [f"lmstudio-integrations/{lms.__version__}".encode()]
+    assert agents == {b"/llm": [sent.encode()]}
+
+
 async def test_a_redirect_gets_no_credentials() -> None:
     with Emulator(MODELS, tokens=[TOKEN]) as server:
         with listening(redirect(f"ws://{server.address}/llm")) as address:
