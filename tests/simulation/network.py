@@ -103,7 +103,8 @@ class Transport(asyncio.Transport):
     def lose(self, error: Exception | None) -> None:
         if not self._is_lost:
             self._closing = self._is_lost = True
-            self._network.connections.discard(self.connection)
+            if all(side._is_lost for side in self.connection.sides):
+                self._network.connections.discard(self.connection)
             self.connection.lost_at = self._loop.time()
             self._incoming.clear()
             self._protocol.connection_lost(error)

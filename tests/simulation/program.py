@@ -1,10 +1,12 @@
 """The program of a seed: some clients that make calls, while things go wrong, and what must hold afterwards."""
 
 import asyncio
+import contextlib
 import gc
+import logging
 import random
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -442,9 +444,22 @@ def run(seed: int) -> tuple[int, list[str]]:
 def _run(world: World) -> int:
     loop, reported = world.loop, list[str]()
     loop.set_exception_handler(lambda _, context: reported.append(str(context)))
-    operations = loop.run_until_complete(_play(world))
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    gc.collect(0)
+    with _failures_of_connections(reported):
+        operations = loop.run_until_complete(_play(world))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        gc.collect(0)
     if reported:
-        raise ViolationError(f"the loop has reported {reported}")
+        raise ViolationError(f"the loop or the server has reported {reported}")
     return operations
+
+
+@contextlib.contextmanager
+def _failures_of_connections(reported: list[str]) -> Iterator[None]:
+    """Add to a list what the emulator's server logs as an error: the handler of a connection has failed."""
+    logger, handler = logging.getLogger("websockets.server"), logging.Handler(logging.ERROR)
+    handler.emit = lambda record: reported.append(f"{record.getMessage()}: {record.exc_info and record.exc_info[1]!r}")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
