@@ -15,10 +15,6 @@ FILES = (
     "pyproject.toml",
     "mkdocs.yml",
     "README.md",
-    "docs/index.md",
-    "docs/get-started.md",
-    "docs/tools/testing.md",
-    "cookbook/testing_an_app/workflow.yml",
     ".github/ISSUE_TEMPLATE/config.yml",
 )
 """The files that contain an address."""

@@ -4,7 +4,7 @@
 the address of the repository is set.
 `python -m tools.release contents FOLDER`: the wheel and the sdist in a folder have exactly the files that belong there.
 
-The release workflow runs the first one with nothing installed, and `tests/release/run` the second.
+The release workflow runs the first one with nothing installed; `tests/release` has the second among its tests.
 """
 
 import re

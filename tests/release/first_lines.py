@@ -1,7 +1,7 @@
 """The lines by which people first meet this package, natively and in each framework, each on scripted models.
 
 Run as a script with the name of a line, in an environment with a wheel of this package and what the line needs; the
-tests in this folder and `tests/release/run` do. It imports nothing else of this folder.
+tests in this folder do. It imports nothing else of this folder.
 """
 
 import asyncio

@@ -1,9 +1,6 @@
-"""The check of the distributions: on real ones, and with planted faults."""
+"""The check of the distributions, with planted faults; `test_rehearsal.py` checks real ones."""
 
 import io
-import os
-import shutil
-import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +8,8 @@ from zipfile import ZipFile
 
 import pytest
 
-from tools import ROOT, release
+from tools import release
 from tools.release import PACKAGE, SDIST, STEM, WHEEL, main, problems_of_distributions
-
-UV = os.environ.get("UV") or shutil.which("uv")
 
 Build = Callable[..., Path]
 
@@ -93,13 +88,3 @@ def test_the_command_prints_the_problems_and_fails(build: Build, capsys: pytest.
     with pytest.raises(SystemExit) as ended:
         main("contents", str(build(without="LICENSE")))
     assert (ended.value.code, capsys.readouterr().out) == (1, f"{SDIST}: lacks {STEM}/LICENSE\n")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(UV is None or not (ROOT / ".git").exists(), reason="needs uv, and a checkout")
-def test_what_is_built_here_has_no_problems(tmp_path: Path) -> None:
-    assert UV
-    command = [UV, "build", "--quiet", "--out-dir", str(tmp_path), str(ROOT)]
-    built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
-    assert built.returncode == 0, built.stderr
-    assert not list(problems_of_distributions(tmp_path))

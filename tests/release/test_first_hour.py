@@ -1,20 +1,20 @@
 """A stranger's first hour: an empty folder, one page, and a server with other models on another port.
 
-Every command comes from the page, in its order. The stranger replaces only what the page says to replace: the folder of
-the clone, the address of the server, and the keys of the models.
+Every command comes from the page, in its order. The stranger replaces only what the page says to replace: the
+address of the server, and the keys of the models.
 """
 
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.docs.snippets import read
-from tests.release.project import TIMEOUT, UV, plain_variables
+from tests.release.project import TIMEOUT, UV, plain_variables, variables_with
 from tools import ROOT
 
 pytestmark = [
@@ -55,16 +55,20 @@ def server() -> Iterator[Emulator]:
 
 
 class Stranger:
-    """Runs commands in a shell, whose variables last from one command to the next."""
+    """Runs commands in a shell, whose variables last from one command to the next.
 
-    def __init__(self, folder: Path) -> None:
+    Attributes:
+        python: The interpreter that `python3` is; `None` for that of the shell. It may lack `venv`, as Debian's does.
+    """
+
+    def __init__(self, folder: Path, index: str, python: str | None) -> None:
         self._folder = folder
-        self._variables = plain_variables()
+        self._variables = variables_with(index, folder)
+        self._python3 = f'python3() {{ "{UV}" venv --seed --python "{python}" .venv; }}' if python else ""
 
     def run(self, command: str) -> None:
         """Run a command, which must succeed and, unless it only prepares, print something."""
-        assert UV, "These tests need uv: pip install uv"  # it installs what pip would, and faster
-        script = f'set -e; pip() {{ "{UV}" pip "$@"; }}\n{command}\nunset -f pip; env -0 >variables'
+        script = f"set -e; {self._python3}\n{command}\nunset -f python3; env -0 >variables"
         done = subprocess.run(
             ["bash", "-c", script],
             cwd=self._folder,
@@ -89,23 +93,47 @@ def commands_of(page: str) -> list[tuple[str, str]]:
     text, found = read(page).partition("\n## How it compares")[0], list[tuple[str, str]]()
     for language, code, inline in COMMAND.findall(text):
         lines = [code] if language == "python" else (code or inline).splitlines()
-        found += [(language or "sh", line) for line in lines if not line.startswith(("lmsi serve", "git clone"))]
+        found += [(language or "sh", line) for line in lines if not line.startswith(("lmsi serve", "uvx"))]
     return found
 
 
 def replaced(text: str, address: str) -> str:
     """Return a command with what the stranger has in place of what the page has."""
-    known = {"./lmstudio-integrations": str(ROOT), **KEYS}
-    for old, new in known.items():
+    for old, new in KEYS.items():
         text = text.replace(old, new)
     return re.sub(r"(?<=^export LMSTUDIO_HOST=).*", address, text)
 
 
-@pytest.mark.parametrize(("page", "most"), [("README.md", 6), ("docs/get-started.md", 12)])
+def oldest_python() -> str | None:
+    """Return an interpreter of the oldest version that the package takes, if there is one."""
+    return found_by(UV or "uv", "python", "find", "--no-project", "3.11")
+
+
+def newest_python() -> str | None:
+    """Return one of the newest version, which is unpacked if need be."""
+    return found_by(str(ROOT / ".ci" / "python3.14"))
+
+
+def found_by(*command: str) -> str | None:
+    done = subprocess.run(command, env=plain_variables(), capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+@pytest.mark.parametrize(
+    ("page", "most", "python"),
+    [
+        ("README.md", 6, oldest_python),
+        ("README.md", 6, newest_python),
+        ("docs/get-started.md", 12, None),
+    ],
+)
 def test_a_stranger_succeeds_with_the_commands_of_one_page(
-    page: str, most: int, server: Emulator, tmp_path: Path
+    page: str, most: int, python: Callable[[], str | None] | None, server: Emulator, index: str, tmp_path: Path
 ) -> None:
-    commands, stranger = commands_of(page), Stranger(tmp_path)
+    interpreter = python() if python else None
+    if python and not interpreter:
+        pytest.skip("there is no such Python here")
+    commands, stranger = commands_of(page), Stranger(tmp_path, index, interpreter)
     languages = [language for language, _ in commands]
     assert languages.index("python") < FIRST_SUCCESS, commands
     assert len(commands) <= most, commands

@@ -82,7 +82,7 @@ def test_what_commands_and_jobs_name_exists(name: str) -> None:
 def test_scripts_that_are_commands_can_be_executed() -> None:
     programs = {command.split()[0] for name in WORKFLOWS for command in commands(name)}
     scripts = {program for program in programs if (ROOT / program).exists()}
-    assert scripts >= {".ci/run", "tests/release/run"}
+    assert ".ci/run" in scripts
     assert not [script for script in scripts if not (ROOT / script).stat().st_mode & 0o100]
 
 
@@ -123,4 +123,5 @@ def test_what_is_published_is_what_was_checked() -> None:
     assert download["with"] == {key: upload["with"][key] for key in ("name", "path")}
     assert publish["with"] == {"attestations": True}
     package = WORKFLOWS["exhaustive.yml"]["jobs"]["package"]["steps"]
-    assert package.index(upload) > [step.get("run") for step in package].index("tests/release/run")
+    (rehearsal,) = (number for number, step in enumerate(package) if step.get("run", "").endswith(" tests/release"))
+    assert package.index(upload) > rehearsal
