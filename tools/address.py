@@ -16,6 +16,7 @@ FILES = (
     "mkdocs.yml",
     "README.md",
     ".github/ISSUE_TEMPLATE/config.yml",
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / ".github/listings").rglob("*.md")),
 )
 """The files that contain an address."""
 
