@@ -51,6 +51,7 @@ CODE = (
     "mkdocs.yml",
 )
 
+GUIDE = re.compile("docs/(guides|langchain|llama-index)/")
 FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 PROGRAM = re.compile(r"^```python$(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`]+)`")
@@ -123,6 +124,13 @@ def words_in_programs(page: str) -> set[str]:
 def test_every_path_on_a_page_exists() -> None:
     named = [(page, span) for page in (*PAGES, *RECIPE_PAGES) for span in spans(page) if PATH.fullmatch(span)]
     assert [(page, span) for page, span in named if not exists(span)] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if GUIDE.match(page) and PROGRAM.search(read(page))])
+def test_a_guide_with_programs_begins_with_what_they_need(page: str) -> None:
+    assert (
+        read(page).partition("# ")[2].split("\n\n")[1].startswith("*[The programs here](../tools/emulator.md#pages) ")
+    )
 
 
 @pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])
