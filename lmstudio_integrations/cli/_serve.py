@@ -185,7 +185,11 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     ] = False,
     rules: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A TOML file with [[rule]] tables, for scripted LLMs."),
+        typer.Option(
+            metavar="FILE",
+            help="A TOML file with [[rule]] tables, for scripted LLMs without rules of their own, and for the model "
+            "`scripted-tools` that `serve` has.",
+        ),
     ] = None,
     token: Annotated[
         list[str] | None,
@@ -361,15 +365,16 @@ def how_to_reach(host: str, port: int, first: Attempt | None = None) -> str:
     )
 
 
-def scripted_entries() -> tuple[ModelEntry, ...]:
+def scripted_entries(rules: Sequence[Rule] = ()) -> tuple[ModelEntry, ...]:
     """Return scripted models for what the bundled ones are too small for: tools, reranking and decisions.
 
-    The first calls the first tool it is offered, and then quotes what the tool returned. With it, a first agent runs.
+    Unless it is given rules, the first calls the first tool it is offered, and then quotes what the tool returned. With
+    it, a first agent runs.
     """
     call = {"when": {"role": "user", "tools": [ANY_TOOL]}, "then": [{"tool": ANY_TOOL}]}
     quote = {"when": {"role": "tool"}, "then": "I am a scripted model. The tool returned: {last}"}
     return (
-        ModelEntry(key="scripted-tools", rules=(call, quote)),
+        ModelEntry(key="scripted-tools", rules=rules or (call, quote)),
         ModelEntry(key="scripted-reranker", tools=False),
         ModelEntry(key="scripted-judge", kind="decision"),
     )
@@ -390,12 +395,17 @@ def build_catalog(
         LMStudioValueError: If an option or a file has an invalid value; the message names it.
     """
     base = load_catalog(path) if path else Catalog()
+    default_rules = load_rules(rules) if rules else ()
     own: Sequence[ModelEntry] = ()
     if not (names := tuple(names)) and not path:
-        names, own = tuple(BUNDLED), scripted_entries()
+        names, own = tuple(BUNDLED), scripted_entries(default_rules)
     entries = [*base.models, *(parse_model(name, scripted=scripted) for name in names), *own]
-    default_rules = load_rules(rules) if rules else ()
     models = [_complete(entry, default_rules) for entry in entries]
+    if default_rules and not any(model.rules == default_rules for model in models):
+        raise LMStudioValueError(
+            f"no model follows the rules in {rules}: they are for scripted LLMs without rules of their own; add "
+            "--scripted --model NAME"
+        )
     return Catalog.parse({**dict(base), "models": models})
 
 

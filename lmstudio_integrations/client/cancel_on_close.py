@@ -66,10 +66,10 @@ def cancel_on_close(stream: Any) -> Any:
     """Return a stream with the same items that stops its models when it is closed before its end.
 
     It is closed at the end of its `with` or `async with` block, by `close()` or `aclose()`, and when nothing refers to
-    it any more; while it is read, also by Ctrl-C, and when its task is cancelled, as web frameworks do when a client
-    disconnects. Then all predictions and other calls of this package end that were made by the stream, in any thread
-    or task that has its context, and new ones fail with `LMStudioCancelledError`. A tool that runs is not stopped;
-    `close()`, `aclose()` and the end of the block wait for it.
+    it any more; while it is read, also by Ctrl-C, and when its task is cancelled, as web frameworks do in async
+    endpoints when a client disconnects. Then all predictions and other calls of this package end that were made by the
+    stream, in any thread or task that has its context, and new ones fail with `LMStudioCancelledError`. A tool that
+    runs is not stopped; `close()`, `aclose()` and the end of the block wait for it.
 
     A stream that is read in another one is a part of it; anyone may close one, from anywhere, and only what it calls
     itself does not wait for its end; a task that lives on after that no longer belongs to it, but a thread still does.

@@ -26,8 +26,8 @@ class LMStudioToolkit(ToolkitSettings, BaseToolkit):
     `docs/guides/lm-studio-tools.md` goes on to several plugins, and to what a running tool reports.
 
     Setup:
-        Install the extra `langchain`, from a clone or a wheel: `pip install "PATH[langchain]"`. Start LM Studio, and
-        name MCP servers in its `mcp.json`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
+        Install the package with its extra: `pip install "lmstudio-integrations[langchain]"`. Start LM Studio, and name
+        MCP servers in its `mcp.json`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
     Example:
         ```python

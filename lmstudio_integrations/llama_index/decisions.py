@@ -99,7 +99,7 @@ class LMStudioSelector(_Settings, BaseSelector):
     `docs/llama-index/decisions.md` goes on to routers.
 
     Setup:
-        Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio, or
+        Install the package with its extra: `pip install "lmstudio-integrations[llama-index]"`. Start LM Studio, or
         `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
     Example:
@@ -212,7 +212,7 @@ class LMStudioEvaluator(_Settings, BaseEvaluator):
     The page `docs/llama-index/decisions.md` goes on to query engines.
 
     Setup:
-        Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio, or
+        Install the package with its extra: `pip install "lmstudio-integrations[llama-index]"`. Start LM Studio, or
         `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
     Example:

@@ -73,7 +73,7 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     indexes.
 
     Setup:
-        Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio, or
+        Install the package with its extra: `pip install "lmstudio-integrations[llama-index]"`. Start LM Studio, or
         `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
     Example:

@@ -31,7 +31,7 @@ class LMStudioReranker(RerankerSettings, ComponentSettings, BaseNodePostprocesso
     in their chat template. The page `docs/llama-index/query-engine.md` goes on to query engines.
 
     Setup:
-        Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio, or
+        Install the package with its extra: `pip install "lmstudio-integrations[llama-index]"`. Start LM Studio, or
         `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
     Example:

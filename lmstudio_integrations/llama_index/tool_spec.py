@@ -30,8 +30,8 @@ class LMStudioToolSpec(ToolkitSettings, BaseToolSpec):
     plugins, and to what a running tool reports.
 
     Setup:
-        Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio,
-        and name MCP servers in its `mcp.json`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
+        Install the package with its extra: `pip install "lmstudio-integrations[llama-index]"`. Start LM Studio, and
+        name MCP servers in its `mcp.json`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
     Example:
         ```python

@@ -116,6 +116,24 @@ def test_rules_go_to_scripted_llms_that_have_none(write: Callable[[str], Path], 
     serve(check, "--port", "0", "--scripted", "--rules", str(path), "--model", "talker", "--model", "embedder")
 
 
+def test_rules_go_to_the_scripted_model_of_plain_serve(write: Callable[[str], Path], serve: Serve) -> None:
+    path = write('[[rule]]\nwhen = {last = "ping"}\nthen = [{text = "pong"}]\n')
+
+    def check(server: Emulator) -> None:
+        with lms.Client(server.address) as client:
+            assert client.llm.model("scripted-tools").respond("ping").content == "pong"
+
+    serve(check, "--port", "0", "--rules", str(path))
+
+
+def test_rules_that_no_model_follows_are_an_error(write: Callable[[str], Path], tmp_path: Path) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text('[[rule]]\nthen = "pong"\n', encoding="utf-8")
+    catalog = write('[[model]]\nkey = "own"\n[[model.rule]]\nthen = "x"\n[[model]]\nkey = "e"\nkind = "embedding"\n')
+    with pytest.raises(lms.LMStudioValueError, match=r"no model follows .*rules\.toml: .* add --scripted --model NAME"):
+        build_catalog(path=catalog, rules=path)
+
+
 def test_each_load_unload_and_prediction_is_a_line_unless_it_is_quiet(serve: Serve, capsys: Capture) -> None:
     def check(server: Emulator) -> None:
         with lms.Client(server.address) as client:

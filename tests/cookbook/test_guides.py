@@ -63,7 +63,7 @@ def test_the_example_of_a_guide_runs(kind: type, scripted: Emulator, capsys: pyt
 
 @pytest.mark.parametrize(("kind", "extra"), [pytest.param(*item, id=item[0].__name__) for item in EXTRAS.items()])
 def test_a_guide_names_the_extra_and_the_page(kind: type, extra: str) -> None:
-    assert f'pip install "PATH[{extra}]"' in guide(kind)
+    assert f'pip install "lmstudio-integrations[{extra}]"' in guide(kind)
     (page,) = PAGE.findall(guide(kind))
     text = (ROOT / page).read_text(encoding="utf-8")
     assert f"`{kind.__name__}`" in text

@@ -561,10 +561,9 @@ class AsyncClient(BaseClient):
     """A client for coroutines, in any event loop; many may share it. See `BaseClient` for the arguments.
 
     Setup:
-        Install from a clone or a wheel: `pip install PATH`. Start LM Studio, or `lmsi serve`. The page
+        Install the package: `pip install lmstudio-integrations`. Start LM Studio, or `lmsi serve`. The page
         `docs/guides/native-client.md` shows what such examples print. `async with`, or `await client.aclose()`, closes
-        the client.
-        Notebooks and `python -m asyncio` run an `await` that is in no function.
+        the client. Notebooks and `python -m asyncio` run an `await` that is in no function.
 
     Example:
         ```python

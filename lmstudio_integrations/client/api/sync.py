@@ -558,9 +558,9 @@ class Client(BaseClient):
     """A client for threads; many may share it. See `BaseClient` for the arguments.
 
     Setup:
-        Install from a clone or a wheel: `pip install PATH`. Start LM Studio, or `lmsi serve`. The page
+        Install the package: `pip install lmstudio-integrations`. Start LM Studio, or `lmsi serve`. The page
         `docs/guides/native-client.md` shows what such examples print. `with`, or `client.close()`, closes
-        the client.
+        the client. Notebooks and `python -m asyncio` run an `await` that is in no function.
 
     Example:
         ```python

@@ -133,7 +133,11 @@ class ModelEntry(CatalogTable):
     tokens_per_second: Annotated[float | None, Field(gt=0, description="How fast a scripted model writes.")] = None
     rules: Annotated[
         tuple[Any, ...],
-        Field(alias="rule", description="The rules of a scripted model."),
+        Field(
+            alias="rule",
+            description="The rules of a scripted model, of which the first that applies counts, such as "
+            '`{"when": {"last": "hot"}, "then": "Yes."}`.',
+        ),
     ] = ()
 
     @model_validator(mode="before")
