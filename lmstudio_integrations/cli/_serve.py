@@ -365,7 +365,7 @@ def how_to_reach(host: str, port: int, first: Attempt | None = None) -> str:
     )
 
 
-def scripted_entries(rules: Sequence[Rule] = ()) -> tuple[ModelEntry, ...]:
+def scripted_entries(rules: tuple[Rule, ...] = ()) -> tuple[ModelEntry, ...]:
     """Return scripted models for what the bundled ones are too small for: tools, reranking and decisions.
 
     Unless it is given rules, the first calls the first tool it is offered, and then quotes what the tool returned. With
