@@ -26,6 +26,12 @@ def test_unsupported_system_endpoints_fail(system: Wire) -> None:
     assert system.call("stopHttpServer") == {"type": "rpcResult"}
 
 
+def test_the_flags_of_experiments_are_kept(system: Wire) -> None:
+    for code, value, flags in (("b", True, ["b"]), ("a", True, ["a", "b"]), ("b", False, ["a"])):
+        system.result("setExperimentFlag", {"code": code, "value": value})
+        assert sorted(system.result("getExperimentFlags")) == flags
+
+
 def test_every_endpoint_is_served() -> None:
     for namespace, endpoints in ENDPOINTS.items():
         known = endpoints.keys() | NAMED_ENDPOINTS[namespace].keys()
