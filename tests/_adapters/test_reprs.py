@@ -79,10 +79,14 @@ async def test_the_repr_of_a_stream_has_its_state(server: Emulator, steps: list[
 def test_an_adapter_shows_only_the_settings_that_were_changed(name: str) -> None:
     headers = {"X-Key": TOKEN}
     adapter = ADAPTERS[name]
-    made = adapter.make(model="m", host="h:1", api_token=TOKEN, headers=headers, ttl=5, timeout=None)
+    made = adapter.make(
+        model="m", host="h:1", api_token=TOKEN, headers=headers, ttl=5, timeout=None, load_policy="require_loaded"
+    )
     text = shown(made)
     assert text.startswith(f"{adapter.name}(")
-    assert {"model='m'", "host='h:1'", "ttl=5.0"} <= set(text[len(adapter.name) + 1 : -1].split(", "))
+    assert {"model='m'", "host='h:1'", "ttl=5.0", "load_policy='require_loaded'"} <= set(
+        text[len(adapter.name) + 1 : -1].split(", ")
+    )
     assert not [absent for absent in ("timeout", "headers", "callback", "prompt") if absent in text]
     assert shown(str(made))
     made.timeouts = {"idle_timeout": 7.0}

@@ -155,10 +155,12 @@ async def test_a_model_of_the_wrong_kind_is_an_error_that_names_its_kind(client:
 
 
 @pytest.mark.parametrize(
-    ("error", "advice"),
+    ("kind", "error", "advice"),
     [
-        ({"error": "Failed to load model. Error: Model is not llm."}, 'use client.embedding.model("odd")'),
+        ("llm", {"error": "Failed to load model. Error: Model is not llm."}, 'use client.embedding.model("odd")'),
+        ("embedding", {"error": "Failed to load model. Error: Model is not embedding."}, 'use client.llm.model("odd")'),
         (
+            "llm",
             {
                 "error": "Wrong kind",
                 "code": "generic.domainMismatch",
@@ -169,13 +171,13 @@ async def test_a_model_of_the_wrong_kind_is_an_error_that_names_its_kind(client:
     ],
 )
 async def test_only_a_model_of_the_other_kind_gets_the_advice_to_use_it_there(
-    make_client: Callable[..., Any], error: dict[str, Any], advice: str | None
+    make_client: Callable[..., Any], kind: Any, error: dict[str, Any], advice: str | None
 ) -> None:
     rules: Any = ({"when": {"load": True}, "then": [error]},)
-    with Emulator([ModelEntry(key="odd", rules=rules)]) as server:
+    with Emulator([ModelEntry(key="odd", kind=kind, rules=rules)]) as server:
         async with make_client(server.address) as client:
             with pytest.raises(lms.LMStudioWrongModelKindError) as caught:
-                await client.llm.model("odd")
+                await getattr(client, kind).model("odd", load_policy="explicit")
     assert str(caught.value).endswith(f"suggestion: {advice}" if advice else "Wrong kind")
     assert caught.value.suggestion == advice
 
