@@ -73,7 +73,7 @@ def test_text_that_cannot_become_an_object_is_rejected_at_its_last_character(tex
 
 
 @pytest.mark.parametrize(
-    "text", ['{"a":1}\n', ' {"a" : [ 1 , {} , [] ] } ', '{"a":-1.5e+3,"b":0}', '{"\\u00e9":"\\n"}']
+    "text", ['{"a":1}\n', ' {"a" : [ 1 , {} , [] ] } ', '{"a":-1.5e+3,"b":0}', '{"\\u00e9":"\\n"}', '{"a b":"c d"}']
 )
 def test_space_numbers_and_escapes_are_part_of_json(text: str) -> None:
     scanner = JsonPrefix()
