@@ -1,6 +1,9 @@
 """What this server does not have gets a response all the same, so that no client hangs."""
 
+import inspect
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -10,6 +13,8 @@ from lmstudio_integrations.emulator.server.handlers import HANDLERS, SERVED
 from lmstudio_integrations.emulator.server.handlers import system as handlers
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, NAMED_ENDPOINTS, Namespace, Rpc
 from tests.emulator.bare_client import Wire, wire
+
+HANDLERS_PACKAGE = handlers.__name__.rpartition(".")[0]
 
 
 @pytest.fixture
@@ -37,6 +42,19 @@ def test_every_endpoint_is_served() -> None:
         known = endpoints.keys() | NAMED_ENDPOINTS[namespace].keys()
         assert HANDLERS[namespace].keys() == SERVED[namespace].keys() == known
         assert not endpoints.keys() & NAMED_ENDPOINTS[namespace].keys()
+
+
+def test_every_handler_of_a_leaf_is_there_if_the_leaf_is() -> None:
+    named = {
+        (each["module"], each["name"])
+        for handlers in HANDLERS.values()
+        for each in (inspect.getclosurevars(handler).nonlocals for handler in handlers.values())
+        if each.keys() == {"module", "name"}
+    }
+    assert ("documents", "retrieve") in named
+    for module, name in named:
+        if find_spec(path := f"{HANDLERS_PACKAGE}.{module}"):
+            assert callable(getattr(import_module(path), name))
 
 
 @pytest.mark.parametrize("namespace", NAMED_ENDPOINTS)
