@@ -82,7 +82,7 @@ def test_a_config_names_its_own_settings(kind: Any, name: str, hint: str) -> Non
         ("truncation", "write prediction_config={'context_overflow_policy': …}"),
         ("context_overflow_policy", "write prediction_config={'context_overflow_policy': …}"),
         ("service_tier", "remove it"),
-        ("num_gpu", "write load_config={'gpu': …}"),
+        ("num_gpu", "write load_config={'gpu': {'ratio': …}}, from 0 to 1"),
         ("main_gpu", "write load_config={'gpu': …}"),
         ("gpu", "write load_config={'gpu': …}"),
         ("use_mmap", "write load_config={'try_mmap': …}"),
@@ -94,7 +94,7 @@ def test_a_config_names_its_own_settings(kind: Any, name: str, hint: str) -> Non
         ("port", "write it behind the host: host='HOST:PORT'"),
         (
             "format",
-            "use with_structured_output(schema), in LlamaIndex as_structured_llm; or pass response_format=",
+            "use with_structured_output(schema), in LlamaIndex as_structured_llm; or, for any JSON object, ",
         ),
     ],
 )
@@ -103,6 +103,12 @@ def test_a_setting_of_another_package_leads_to_ours(name: str, remedy: str) -> N
         ADAPTERS["LMStudioLLM"].make(**{name: "secret-value"})
     assert f"; {remedy}" in str(caught.value)
     assert "secret-value" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["check_embedding_ctx_length", "chunk_size", "tiktoken_enabled"])
+def test_embeddings_need_no_limits_of_requests(name: str) -> None:
+    with pytest.raises(LMStudioValueError, match=f"unknown setting '{name}'; remove it"):
+        ADAPTERS["LMStudioEmbeddings"].make(**{name: 1})
 
 
 class _Unprintable:

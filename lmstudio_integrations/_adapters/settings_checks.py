@@ -332,6 +332,7 @@ def resolve_aliases(
         LMStudioValueError: If names are unknown; it says of each what to write.
     """
     named: dict[str, Any] = {}
+    names: dict[str, str] = {}
     unknown: list[str] = []
     for name, value in values.items():
         own = name if name in known else ALIASES.get(name, name)
@@ -340,8 +341,8 @@ def resolve_aliases(
         if own not in known:
             unknown.append(name)
         if own in named:
-            raise LMStudioValueError(f"{name!r} is another name of {own!r}; give one of them")
-        named[own] = value
+            raise LMStudioValueError(f"{names[own]!r} and {name!r} are the same setting; give one of them")
+        named[own], names[own] = value, name
     if unknown:
         raise _unknown_settings(unknown, known, owner)
     return named

@@ -6,7 +6,6 @@ public names on first use, with `public_name`.
 
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,13 +15,8 @@ NAME = "lmstudio-integrations"
 
 
 def install_command(extra: str) -> str:
-    """Return a command that installs the requirements of an extra, wherever this package was installed from."""
-    try:
-        requirements = distribution(NAME).requires or []
-    except PackageNotFoundError:  # it runs from a folder of sources
-        return package_command(f'"PATH/TO/{NAME}[{extra}]"')
-    of_extra = (requirement.partition("; extra == ") for requirement in requirements)
-    return package_command(" ".join(f'"{each}"' for each, _, marker in of_extra if marker.strip("'\"") == extra))
+    """Return a command that installs an extra; what is installed stays as it is."""
+    return package_command(f'"{NAME}[{extra}]"')
 
 
 def package_command(packages: str) -> str:

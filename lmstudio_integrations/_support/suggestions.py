@@ -78,20 +78,26 @@ _MISPLACED = {
     ("load_config", "reasoning_effort"): "chat models have it",
     ("host", "port"): "write it behind the host: host='HOST:PORT'",
     ("api_host", "port"): "write it behind the host: api_host='HOST:PORT'",
+    ("query_prefix", "chunk_size"): "remove it: several texts are sent at a time",
 }
 """What helps if a setting is given to the other config, or to another adapter; one setting that it has is named."""
 
 _WITHOUT_COUNTERPART = """
-    api_version async_client client is_chat_model include mirostat mirostat_eta mirostat_tau modalities organization
-    openai_organization prompt_cache_key prompt_key repeat_last_n reuse_client service_tier
-    should_use_structured_outputs store strict tfs_z tiktoken_model_name use_responses_api user verbosity
+    api_version async_client async_client_kwargs check_embedding_ctx_length client default_query disabled_params
+    embedding_ctx_length encode_kwargs include is_chat_model mirostat mirostat_eta mirostat_tau modalities
+    openai_organization organization prompt_cache_key prompt_key repeat_last_n reuse_client service_tier
+    should_use_structured_outputs skip_empty store strict sync_client_kwargs tfs_z tiktoken_enabled
+    tiktoken_model_name use_responses_api user verbosity
 """
 """Settings of the classes that the pages on migration are about, which mean nothing here."""
 
 _DICTS = "additional_kwargs client_kwargs extra_body model_kwargs ollama_additional_kwargs options"
 """Names of dicts in other packages that hold what are settings here."""
 
-_SCHEMA = "use with_structured_output(schema), in LlamaIndex as_structured_llm; or pass response_format=… to the call"
+_SCHEMA = (
+    "use with_structured_output(schema), in LlamaIndex as_structured_llm; or, for any JSON object, pass "
+    "response_format={'type': 'object'} to the call"
+)
 
 _OF_ADAPTERS = {
     **dict.fromkeys(_WITHOUT_COUNTERPART.split(), "remove it"),
@@ -100,6 +106,7 @@ _OF_ADAPTERS = {
     **dict.fromkeys(("format", "json_mode"), _SCHEMA),
     **dict.fromkeys(("http_client", "http_async_client"), "remove it; for certificates of your own, write ca_file=…"),
     **dict.fromkeys(("request_timeout", "timeout"), "for a whole call, write timeouts={'total_timeout': …}"),
+    **dict.fromkeys(("gpu_layers", "n_gpu_layers", "num_gpu"), "write load_config={'gpu': {'ratio': …}}, from 0 to 1"),
     "allow_private_image_hosts": "write allow_image_download='private'",
     "evict": "write load_policy='fit_any'",
     "extra": "write prediction_config={'raw': …}",

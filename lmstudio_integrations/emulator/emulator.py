@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
 from lmstudio_integrations._support.text import counted, shown
-from lmstudio_integrations._support.typeguards import is_mapping, is_number
+from lmstudio_integrations._support.typeguards import is_count, is_mapping, is_number
 from lmstudio_integrations.emulator.engines.base import Engine, EngineError
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.emulator.engines.table import weights_engine
@@ -127,6 +127,9 @@ class Emulator:
         ):
             if isinstance(value, str):  # it would be taken for its letters; it may be a token, so it is not shown
                 raise LMStudioValueError(f"{name} must be a list of {content}; got a string; write {name}=[…]")
+        ports: Sequence[object] = port if isinstance(port, Sequence) and not isinstance(port, str) else [port]
+        if not all(is_count(each) and each <= 65535 for each in ports):
+            raise LMStudioValueError(f"port must be a number from 0 to 65535, or a list of them; got {shown(port)}")
         if not (is_number(latency) and latency >= 0):
             raise LMStudioValueError(f"latency must be 0 or more seconds; got {shown(latency)}")
         self.catalog: Catalog = _catalog(models, catalog, plugins)

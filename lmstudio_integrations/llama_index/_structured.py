@@ -18,6 +18,7 @@ from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel
 
 from lmstudio_integrations._adapters.response_attempts import Attempts
+from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index._settings import without_span
@@ -179,6 +180,8 @@ def _max_attempts(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | N
     Raises:
         LMStudioValueError: If that is invalid, or if the confidence is requested, for which an instance has no place.
     """
+    if not (isinstance(output_cls, type) and issubclass(output_cls, BaseModel)):
+        raise LMStudioValueError(f"output_cls must be a pydantic class; got {shown(output_cls)}")
     settings = llm_kwargs or {}
     if settings.get("include_confidence"):
         name = output_cls.__name__

@@ -2,6 +2,8 @@
 
 from functools import lru_cache
 
+from lmstudio_integrations._support.text import shown
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index.llms import LMStudio
 
 _CACHE_SIZE = 4096
@@ -27,6 +29,8 @@ class LMStudioTokenizer:
     """
 
     def __init__(self, llm: LMStudio) -> None:
+        if not isinstance(llm, LMStudio):
+            raise LMStudioValueError(f"llm must be an LMStudio; got {shown(llm)}; write LMStudio(model=…)")
         self.llm = llm
         self._tokens = lru_cache(_CACHE_SIZE)(llm.tokenize)
 

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.suggestions import explain
+from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_iterable, is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._wire_model import TaggedModel, WireModel
@@ -263,8 +264,12 @@ class Chat:
     def add_user_message(
         self, content: Content | Iterable[Content], *, images: Iterable[FileHandle | Mapping[str, Any]] = ()
     ) -> UserMessage:
-        """Add a user message; images come after the text."""
-        files = map(_tagged, _listed(images, "images must be a list of prepared files"))
+        """Add a user message; images, as `prepare_image` returns them, come after the text."""
+        requirement = "images must be a list of prepared files, which prepare_image(…) returns"
+        files = [_tagged(each) for each in _listed(images, requirement)]
+        for each in files:
+            if not (isinstance(each, FileHandle) or is_mapping(each)):
+                raise LMStudioValueError(f"{requirement}; got {shown(each)}")
         return self._add(UserMessage, [*_parts(content), *files])
 
     def add_assistant_response(

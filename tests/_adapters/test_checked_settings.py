@@ -252,7 +252,8 @@ def test_a_timeout_is_the_longest_silence_in_both_frameworks(adapter: Adapter, s
     pair = str(error_of(lambda: adapter.make(**{spelling: (3, 5)})))
     assert "write timeouts={'connect_timeout': 3, 'idle_timeout': 5}" in pair
     twice = partial(adapter.make, timeout=7, request_timeout=5)
-    assert "'request_timeout' is another name of 'timeout'; give one of them" in str(error_of(twice))
+    assert "'timeout' and 'request_timeout' are the same setting; give one of them" in str(error_of(twice))
+    assert "'request_timeout' and 'timeout' are" in str(error_of(partial(adapter.make, request_timeout=5, timeout=7)))
     if adapter.takes_settings:
         assert limits(made, {spelling: 9}) == dict.fromkeys(silence, 9) | {"keepalive": 5}
         assert limits(made, {"timeouts": {"idle_timeout": 9}})["idle_timeout"] == 9, "a call overrides the object"
@@ -330,13 +331,13 @@ def test_an_unknown_setting_is_an_error_that_names_the_nearest(name: str) -> Non
         error = error_of(partial(CALLS["call"], adapter, make(**others), {setting: 1}))
         assert remedy.format(name) in str(error)
         assert isinstance(error, ModelInvalidRequestError) == (adapter.framework == "LangChain")
-    assert "'base_url' is another name of 'host'" in str(error_of(partial(make, **others, base_url="b")))
+    assert "'host' and 'base_url' are the same setting" in str(error_of(partial(make, **others, base_url="b")))
 
 
 PASTED: dict[str, tuple[Any, str]] = {
     "num_ctx": (4096, "did you mean 'context_length'?"),
     "keep_alive": ("10m", "did you mean 'ttl'?"),
-    "num_gpu": (20, "write load_config={'gpu': …}"),
+    "num_gpu": (20, "write load_config={'gpu': {'ratio': …}}, from 0 to 1"),
     "num_batch": (64, "write load_config={'eval_batch_size': …}"),
     "main_gpu": (1, "write load_config={'gpu': …}"),
     "num_thread": (4, "write prediction_config={'cpu_threads': …}"),

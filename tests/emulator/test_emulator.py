@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.emulator.server import server as listening
 from lmstudio_integrations.emulator.server.tcp import netloc
-from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioTimeoutError
+from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioTimeoutError, LMStudioValueError
 from tests.emulator.bare_client import TIMEOUT, Wire, prediction_request, wire
 from tests.emulator.server.hostile import CLOSE, frame, lazy, raw_websocket
 from tests.emulator.stalling_model import LONG, MODEL, credentials, stalling
@@ -62,6 +63,18 @@ def test_a_taken_port_is_a_clear_error(server: Emulator) -> None:
         Emulator([MODEL], port=server.port).start()
     with Emulator([MODEL], port=[server.port, 0]) as other:
         assert other.port not in {0, server.port}, "of several, the first free one is taken"
+
+
+@pytest.mark.parametrize("port", ["21950", "1234x", -1, 65536, 1.0, True, None, [0, "1"]])
+def test_an_invalid_port_is_an_error_that_names_it(port: Any) -> None:
+    with pytest.raises(LMStudioValueError, match=f"port must be a number .*; got {re.escape(repr(port))}"):
+        Emulator([MODEL], port=port)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
+def test_a_host_that_is_not_this_machine_is_named(host: str) -> None:
+    with pytest.raises(LMStudioOSError, match=f"cannot listen on {host}, port 0: .*; set host to one"):
+        Emulator([MODEL], host=host).start()
 
 
 def test_an_emulator_starts_again_after_a_stop() -> None:

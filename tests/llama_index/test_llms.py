@@ -47,10 +47,12 @@ def test_a_stream_may_continue_a_formatted_prompt(llm: LMStudio) -> None:
 # Settings -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_setting_ranks_above_the_extra_ones_of_migrants() -> None:
+def test_the_extra_settings_of_migrants_are_settings_and_are_not_given_twice() -> None:
     extra: dict[str, Any] = {"additional_kwargs": {"seed": 4, "temperature": 0.5}}
-    llm = LMStudio(temperature=0.2, **extra)
-    assert (llm.seed, llm.temperature) == (4, 0.2)
+    llm = LMStudio(top_p=0.2, **extra)
+    assert (llm.seed, llm.temperature, llm.top_p) == (4, 0.5, 0.2)
+    with pytest.raises(ValueError, match="'temperature' is given twice: also in additional_kwargs; give it once"):
+        LMStudio(temperature=0.2, **extra)
 
 
 def test_extra_settings_of_migrants_are_checked_as_well() -> None:

@@ -201,3 +201,9 @@ def test_the_tokenizer_requests_once_for_each_text() -> None:
     tokenizer("a").append(2)
     assert tokenizer("a") == [1]
     assert texts == ["a"]
+
+
+def test_a_tokenizer_is_that_of_a_model_and_not_of_its_name() -> None:
+    name: Any = "m"
+    with pytest.raises(ValueError, match=r"llm must be an LMStudio; got 'm'; write LMStudio\(model=…\)"):
+        LMStudioTokenizer(name)

@@ -144,6 +144,19 @@ def test_every_path_announces_what_core_would(llm: LMStudio, listener: Listener,
     assert listener.names("LLMChatStart") == ["LLMChatStartEvent"]
 
 
+@pytest.mark.parametrize("mode", [PydanticProgramMode.DEFAULT, PydanticProgramMode.FUNCTION])
+async def test_what_is_no_pydantic_class_is_rejected(server: Server, mode: PydanticProgramMode) -> None:
+    kind: Any
+    with server.llm(pydantic_program_mode=mode) as llm:
+        for kind in (dict, Person(name="x", age=1), "Person"):
+            with pytest.raises(LMStudioValueError, match="output_cls must be a pydantic class; got "):
+                llm.structured_predict(kind, PROMPT, who="x")
+            with pytest.raises(LMStudioValueError, match="output_cls must be a pydantic class; got "):
+                await llm.astructured_predict(kind, PROMPT, who="x")
+            with pytest.raises(LMStudioValueError, match="output_cls must be a pydantic class; got "):
+                list(llm.stream_structured_predict(kind, PROMPT, who="x"))
+
+
 async def test_every_prediction_is_one_span(server: Server, spans: list[str]) -> None:
     for mode in (PydanticProgramMode.DEFAULT, PydanticProgramMode.FUNCTION):
         with server.llm(pydantic_program_mode=mode) as llm:

@@ -214,8 +214,8 @@ def _with_more(role: str, **more: Any) -> Callable[[], Any]:
         ),
         (lambda: Untyped().add_assistant_response("hi", [{"id": "1"}]), "content does not fit a message of Assistant"),
         (lambda: Untyped().add_tool_results(5), "results must be a list of tool results; got 5"),
-        (lambda: Untyped().add_user_message("hi", images=IMAGE), "images must be a list of prepared files; got File"),
-        (lambda: Untyped().add_user_message("hi", images=["cat.png"]), "content does not fit a message of UserMessage"),
+        (lambda: Untyped().add_user_message("hi", images=IMAGE), "which prepare_image(…) returns; got File"),
+        (lambda: Untyped().add_user_message("hi", images=["cat.png"]), "prepare_image(…) returns; got 'cat.png'"),
         (lambda: Untyped().to_history(), "the chat is empty"),
     ],
 )

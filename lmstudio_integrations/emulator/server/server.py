@@ -8,6 +8,7 @@ import errno
 import http
 import json
 import logging
+import socket as sockets
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, get_args
 from weakref import WeakSet
@@ -93,11 +94,14 @@ class Server:
         try:
             return await self._listen(last)
         except OSError as error:
-            reason = "already in use" if error.errno == errno.EADDRINUSE else error
+            reason: object = error
+            remedy = "choose another port, or 0 for any free one"
+            if error.errno == errno.EADDRINUSE:
+                reason = "already in use"
+            elif isinstance(error, sockets.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                reason, remedy = "not an address of this machine", "set host to one, such as 127.0.0.1"
             ports = ", ".join(map(str, self._ports))
-            raise LMStudioOSError(
-                f"cannot listen on {self.host}, port {ports}: {reason}; choose another port, or 0 for any free one"
-            ) from error
+            raise LMStudioOSError(f"cannot listen on {self.host}, port {ports}: {reason}; {remedy}") from error
 
     async def close(self) -> None:
         """Close all sockets, and wait until their requests have ended."""
