@@ -21,6 +21,7 @@ from langchain_core.utils.function_calling import convert_to_json_schema
 
 from lmstudio_integrations._adapters.response_attempts import Attempts
 from lmstudio_integrations._support.suggestions import reason_of
+from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._batches import batch
@@ -71,8 +72,8 @@ def bind_kwargs(schema: Any, method: str, *, strict: bool | None) -> dict[str, A
         raise
     except Exception as error:  # a schema's annotations may raise anything
         raise LMStudioValueError(
-            f"{schema!r} is not a valid schema for structured output by {method}: {reason_of(error)}; pass a pydantic "
-            "class, a TypedDict, an OpenAI dict or a JSON schema; function_calling needs an object schema with a title"
+            f"{shown(schema)} is not a valid schema for structured output by {method}: {reason_of(error)}; pass a "
+            "pydantic class, a TypedDict, an OpenAI dict or a JSON schema; function_calling needs an object schema with a title"
         ) from error
     return {"response_format": response_format}
 

@@ -180,8 +180,9 @@ def _max_attempts(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | N
     Raises:
         LMStudioValueError: If that is invalid, or if the confidence is requested, for which an instance has no place.
     """
-    if not (isinstance(output_cls, type) and issubclass(output_cls, BaseModel)):
-        raise LMStudioValueError(f"output_cls must be a pydantic class; got {shown(output_cls)}")
+    kind: object = output_cls
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        raise LMStudioValueError(f"output_cls must be a pydantic class; got {shown(kind)}")
     settings = llm_kwargs or {}
     if settings.get("include_confidence"):
         name = output_cls.__name__

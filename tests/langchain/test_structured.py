@@ -436,11 +436,12 @@ class Color(Enum):
     RED = "red"
 
 
-DEEP = {
-    "title": "deep",
-    "type": "object",
-    "properties": {"a": reduce(lambda items, _: {"items": items}, range(300), {})},
-}
+def nested(levels: int) -> dict[str, Any]:
+    """Return the schema of an object with lists in lists."""
+    items: dict[str, Any] = {}
+    for _ in range(levels):
+        items = {"items": items}
+    return {"title": "deep", "type": "object", "properties": {"a": items}}
 
 
 class Unfinished(BaseModel):
@@ -469,8 +470,8 @@ class Unfinished(BaseModel):
         (BARE, "function_calling", "is not a valid schema .*has no name.* with a title"),
         (COLOR, "function_calling", "'red'.* is not a valid schema .* needs an object schema"),
         (Unfinished, "json_schema", "Unfinished'> is not a valid schema"),
-        (DEEP, "json_schema", "^the schema of the response is nested more than"),
-        (DEEP, "function_calling", "^the schema of tool 'deep' is nested more than"),
+        (nested(300), "json_schema", "^the schema of the response is nested more than"),
+        (nested(300), "function_calling", "^the schema of tool 'deep' is nested more than"),
     ],
 )
 def test_impossible_wishes_are_rejected(server: Server, schema: Any, method: Any, match: str) -> None:

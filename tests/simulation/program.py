@@ -456,8 +456,12 @@ def _run(world: World) -> int:
 @contextlib.contextmanager
 def _failures_of_connections(reported: list[str]) -> Iterator[None]:
     """Add to a list what the emulator's server logs as an error: the handler of a connection has failed."""
-    logger, handler = logging.getLogger("websockets.server"), logging.Handler(logging.ERROR)
-    handler.emit = lambda record: reported.append(f"{record.getMessage()}: {record.exc_info and record.exc_info[1]!r}")
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            reported.append(f"{record.getMessage()}: {record.exc_info and record.exc_info[1]!r}")
+
+    logger, handler = logging.getLogger("websockets.server"), Handler(logging.ERROR)
     logger.addHandler(handler)
     try:
         yield
