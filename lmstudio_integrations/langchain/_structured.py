@@ -73,8 +73,8 @@ def bind_kwargs(schema: Any, method: str, *, strict: bool | None) -> dict[str, A
     except Exception as error:  # a schema's annotations may raise anything
         raise LMStudioValueError(
             f"{shown(schema)} is not a valid schema for structured output by {method}: {reason_of(error)}; pass a "
-            "pydantic class, a TypedDict, an OpenAI dict or a JSON schema; function_calling needs an object schema with a "
-            "title"
+            "pydantic class, a TypedDict, an OpenAI dict or a JSON schema; function_calling needs an object schema "
+            "with a title"
         ) from error
     return {"response_format": response_format}
 
