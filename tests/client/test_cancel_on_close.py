@@ -551,6 +551,13 @@ def test_a_stream_that_is_read_before_the_one_around_it_brings_its_calls() -> No
     assert call.aborted.is_set()
 
 
+def test_a_call_that_joins_a_scope_that_was_cancelled_meanwhile_ends() -> None:
+    scope, call = CancelScope("scope"), Call()
+    scope.cancel()
+    scope.add(call)
+    assert call.aborted.is_set()
+
+
 @pytest.mark.parametrize("read", [_reads_in_a_block, _reads_in_a_loop])
 def test_an_interruption_at_any_instant_stays_what_it_is_and_stops_the_stream(
     read: Callable[[Iterator[int]], None],

@@ -9,7 +9,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.scripted import error_codes
-from lmstudio_integrations.protocol.errors import to_exception
+from lmstudio_integrations.protocol.errors import means_unloaded, to_exception
 from tests.protocol.pair import SessionPair
 from tests.support.strict.shapes import schema_of
 
@@ -210,6 +210,21 @@ def test_a_context_overflow_has_used_and_limit(text: str, used: int | None, limi
         error = to_exception({"title": "Oh no", field: text}, "Chat response")
         assert isinstance(error, lms.LMStudioContextOverflowError)
         assert (error.used, error.limit) == (used, limit)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_unloaded"),
+    [
+        ("generic.noModelMatchingQuery", True),
+        ("generic.identifierNotFound", True),
+        ("generic.specificModelUnloaded", True),
+        ("generic.pathNotFound", False),
+    ],
+)
+def test_some_codes_mean_that_an_instance_is_not_loaded(code: str, is_unloaded: bool) -> None:
+    error = to_exception({"title": "x", "displayData": {"code": code, **DISPLAY[code][0]}}, "Chat response")
+    assert isinstance(error, lms.LMStudioModelNotFoundError)
+    assert means_unloaded(error) is is_unloaded
 
 
 def test_the_code_ranks_above_the_text_and_the_text_above_the_default() -> None:

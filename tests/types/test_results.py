@@ -41,6 +41,17 @@ WIRE = {
 }
 
 
+@pytest.mark.parametrize(
+    ("reason", "is_interrupted"),
+    [(reason, True) for reason in ("userStopped", "repetition", "failed", "modelUnloaded")]
+    + [(reason, False) for reason in ("eosFound", "toolCalls", "maxPredictedTokensReached", None)],
+)
+def test_a_prediction_that_did_not_come_to_an_end_of_its_own_is_interrupted(
+    reason: str | None, is_interrupted: bool
+) -> None:
+    assert lms.PredictionEnd({"stopReason": reason}, {}, {}, {}).is_interrupted is is_interrupted
+
+
 def test_a_fragment_has_a_wire_form() -> None:
     fragment = lms.LlmPredictionFragment("Hi", 2, True, "reasoning", True, [{"text": "Hi", "id": 1, "logProb": -0.1}])
     assert fragment.to_dict() == json.loads(fragment.to_json()) == WIRE

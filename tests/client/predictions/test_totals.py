@@ -82,12 +82,13 @@ LLAMA_CPP = {
         (MLX, 1.658 + 0.504),
         (MLX_SHORT, 0.05 + 0.599),
         (LLAMA_CPP, 0.092553),
+        ({**MLX, "totalTimeSec": 2 * MLX["totalTimeSec"]}, 2 * 1.658),
         ({**MLX, "tokensPerSecond": None}, 1.658),
         ({**MLX, "predictedTokensCount": 1}, 1.658),
         ({"timeToFirstTokenSec": 0.5, "totalTimeSec": None}, 0.5),
         ({"timeToFirstTokenSec": None, "totalTimeSec": 2, "tokensPerSecond": 5}, 2.0),
     ],
-    ids=["mlx", "mlx short", "llama.cpp", "no speed", "one token", "no total", "no first"],
+    ids=["mlx", "mlx short", "llama.cpp", "neither", "no speed", "one token", "no total", "no first"],
 )
 def test_the_total_of_several_asks_has_each_time_to_the_first_token_once(stats: dict[str, Any], whole: float) -> None:
     """As observed: the total of MLX begins with the first token, and that of llama.cpp with the request."""
