@@ -18,6 +18,7 @@ from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from pydantic import BaseModel, RootModel, field_validator, model_validator
 from pydantic.v1 import BaseModel as BaseModelV1
 
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._json_prefix import invalidator
@@ -121,6 +122,9 @@ async def test_any_other_schema_gives_dicts(server: Server, schema: Any) -> None
     assert structured is not None
     assert structured["type"] == "json"
     assert structured["jsonSchema"]["properties"].keys() == {"name", "age"}
+    assert structured["jsonSchema"].get("description") == (
+        schema.get("description") if is_object(schema) else "A person."
+    )
     assert not server.last_request.tools
 
 
