@@ -77,6 +77,15 @@ def test_a_host_that_is_not_this_machine_is_named(host: str) -> None:
         Emulator([MODEL], host=host).start()
 
 
+async def test_an_emulator_that_runs_is_not_started_again(server: Emulator) -> None:
+    with pytest.raises(LMStudioRuntimeError, match="already running"):
+        server.start()
+    with pytest.raises(LMStudioRuntimeError, match="already running"):
+        server.serve_forever()
+    with pytest.raises(LMStudioRuntimeError, match="already running"):
+        await server.__aenter__()
+
+
 def test_an_emulator_starts_again_after_a_stop() -> None:
     emulator = Emulator([MODEL])
     for _ in range(2):

@@ -703,3 +703,9 @@ def test_a_description_has_the_default_of_the_sdk(kind: type[Settings]) -> None:
             stated.add(name)
             assert (name, match[1].replace(",", "")) == (name, str(row.decode(TYPESCRIPT[row.key])))
     assert stated
+
+
+@pytest.mark.parametrize("value", [5, True, "x", b"x", {"a": 1}])
+def test_stop_strings_are_a_list(value: Any) -> None:
+    with pytest.raises(lms.LMStudioValueError, match=re.escape("stop_strings=") + ".*" + re.escape('write ["…"]')):
+        lms.LlmPredictionConfig(stop_strings=value)
