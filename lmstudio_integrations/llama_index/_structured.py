@@ -180,9 +180,7 @@ def _max_attempts(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | N
     Raises:
         LMStudioValueError: If that is invalid, or if the confidence is requested, for which an instance has no place.
     """
-    kind: object = output_cls
-    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-        raise LMStudioValueError(f"output_cls must be a pydantic class; got {shown(kind)}")
+    _check_class(output_cls)
     settings = llm_kwargs or {}
     if settings.get("include_confidence"):
         name = output_cls.__name__
@@ -193,6 +191,11 @@ def _max_attempts(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | N
     max_attempts: int = settings.get(_MAX_ATTEMPTS, 1)
     check_max_attempts(max_attempts)
     return max_attempts
+
+
+def _check_class(output_cls: object) -> None:
+    if not (isinstance(output_cls, type) and issubclass(output_cls, BaseModel)):
+        raise LMStudioValueError(f"output_cls must be a pydantic class; got {shown(output_cls)}")
 
 
 def _call_arguments(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:

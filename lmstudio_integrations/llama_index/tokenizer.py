@@ -29,7 +29,7 @@ class LMStudioTokenizer:
     """
 
     def __init__(self, llm: LMStudio) -> None:
-        if not isinstance(llm, LMStudio):
+        if not hasattr(llm, "tokenize"):
             raise LMStudioValueError(f"llm must be an LMStudio; got {shown(llm)}; write LMStudio(model=…)")
         self.llm = llm
         self._tokens = lru_cache(_CACHE_SIZE)(llm.tokenize)
