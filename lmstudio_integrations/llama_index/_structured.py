@@ -193,7 +193,7 @@ def _max_attempts(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | N
     return max_attempts
 
 
-def _check_class(output_cls: object) -> None:
+def _check_class(output_cls: Any) -> None:
     if not (isinstance(output_cls, type) and issubclass(output_cls, BaseModel)):
         raise LMStudioValueError(f"output_cls must be a pydantic class; got {shown(output_cls)}")
 
