@@ -193,8 +193,9 @@ def _max_attempts(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | N
     return max_attempts
 
 
-def _check_class(output_cls: Any) -> None:
-    if not (isinstance(output_cls, type) and issubclass(output_cls, BaseModel)):
+def _check_class(output_cls: object) -> None:
+    is_pydantic = isinstance(output_cls, type) and issubclass(output_cls, BaseModel)
+    if not is_pydantic:
         raise LMStudioValueError(f"output_cls must be a pydantic class; got {shown(output_cls)}")
 
 
