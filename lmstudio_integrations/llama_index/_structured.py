@@ -194,9 +194,9 @@ def _max_attempts(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | N
 
 
 def _check_class(output_cls: object) -> None:
-    is_pydantic = isinstance(output_cls, type) and issubclass(output_cls, BaseModel)
-    if not is_pydantic:
-        raise LMStudioValueError(f"output_cls must be a pydantic class; got {shown(output_cls)}")
+    value = shown(output_cls)
+    if not (isinstance(output_cls, type) and issubclass(output_cls, BaseModel)):
+        raise LMStudioValueError(f"output_cls must be a pydantic class; got {value}")
 
 
 def _call_arguments(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:

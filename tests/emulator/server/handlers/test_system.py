@@ -76,6 +76,17 @@ def test_what_the_server_does_not_have_fails_by_name_or_returns_an_empty_result(
         assert {name: me.result(name) for name in results} == results
 
 
+def test_there_are_no_accounts_engines_or_extensions(server: Emulator) -> None:
+    with wire(server, "repository") as me:
+        assert me.result("isAuthenticated") == {"authenticated": False}
+        assert me.result("getAuthenticationStatus") == {"authenticationStatus": {"type": "none"}}
+        assert me.result("getWritableArtifactOwners") == {"owners": []}
+    with wire(server, "runtime") as me:
+        assert me.result("listEngines") == []
+        assert me.result("getEngineSelections") == {"json": [], "meta": {"values": ["map"]}}
+        assert me.result("searchRuntimeExtensions") == {"extensions": []}
+
+
 def test_an_unsupported_endpoint_needs_a_reason_before_it_is_called() -> None:
     with pytest.raises(KeyError, match="system"):
         handlers.handlers("system", ["unheardOf"])
