@@ -76,7 +76,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def _shuffle(self) -> None:
         """Change the order of the steps of tasks. That of other callbacks is promised by asyncio."""
         ready: Any = self._ready  # type: ignore[attr-defined]
-        places = [place for place, handle in enumerate(ready) if _is_step(handle)]
+        at_once = [*ready]  # what is collected as garbage meanwhile may add to it
+        places = [place for place, handle in enumerate(at_once) if _is_step(handle)]
         if len(places) > 1:
             steps = [ready[place] for place in places]
             self.random.shuffle(steps)
