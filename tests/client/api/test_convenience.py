@@ -98,6 +98,9 @@ def test_a_token_is_not_for_another_host_of_the_default_client(server: Emulator)
     reset_default_client()
     lms.configure_default_client(api_token=TOKEN)
     assert lms.get_default_client().llm.lazy_model("m")._model.context.target.token == TOKEN
+    reset_default_client()
+    lms.configure_default_client(api_token=TOKEN)
+    assert lms.get_default_client(server.address).llm.lazy_model("m")._model.context.target.token is None
 
 
 def test_a_block_may_have_a_default_client_of_its_own(monkeypatch: pytest.MonkeyPatch, server: Emulator) -> None:

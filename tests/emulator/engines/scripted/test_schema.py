@@ -21,6 +21,7 @@ from lmstudio_integrations.emulator.engines.scripted.schema import instance_of
         ({"type": ["string", "null"]}, ""),
         ({"type": ["integer", "null"], "minimum": 10000}, 10000),
         ({"properties": {"a": {}}, "required": ["a"]}, {"a": 0}),
+        ({"type": "object", "properties": {"a": {}}}, {}),
         ({"items": {"type": "null"}, "minItems": 2}, [None, None]),
         ({"minLength": 2}, "aa"),
         ({"type": "object", "required": ["a", "a"], "minProperties": 3}, {"a": 0, "member0": 0, "member1": 0}),
