@@ -59,8 +59,8 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
     output, images and reasoning.
 
     Setup:
-        Install the package with its extra: `pip install "lmstudio-integrations[langchain]"`. Start LM Studio, or `lmsi
-        serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
+        Install the package with its extra: `pip install "lmstudio-integrations[langchain]"`. Start LM Studio, or
+        `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
     Example:
         ```python

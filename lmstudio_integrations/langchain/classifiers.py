@@ -48,8 +48,8 @@ class LMStudioClassifier(DecisionSettings, BaseDecisionModel):  # type: ignore[m
     Needs langchain-core 1.8 or newer.
 
     Setup:
-        Install the package with its extra: `pip install "lmstudio-integrations[langchain]"`. Start LM Studio, or `lmsi
-        serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
+        Install the package with its extra: `pip install "lmstudio-integrations[langchain]"`. Start LM Studio, or
+        `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
     Example:
         ```python

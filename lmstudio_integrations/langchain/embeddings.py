@@ -22,8 +22,8 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
     expects. The page `docs/langchain/embeddings.md` goes on to searches.
 
     Setup:
-        Install the package with its extra: `pip install "lmstudio-integrations[langchain]"`. Start LM Studio, or `lmsi
-        serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
+        Install the package with its extra: `pip install "lmstudio-integrations[langchain]"`. Start LM Studio, or
+        `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
     Example:
         ```python

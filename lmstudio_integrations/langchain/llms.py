@@ -33,8 +33,8 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
     statistics.
 
     Setup:
-        Install the package with its extra: `pip install "lmstudio-integrations[langchain]"`. Start LM Studio, or `lmsi
-        serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
+        Install the package with its extra: `pip install "lmstudio-integrations[langchain]"`. Start LM Studio, or
+        `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
     Example:
         ```python

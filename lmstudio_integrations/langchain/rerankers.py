@@ -25,8 +25,8 @@ class LMStudioReranker(RerankerSettings, BaseDocumentCompressor):
     in their chat template. The page `docs/langchain/embeddings.md` goes on to retrievers.
 
     Setup:
-        Install the package with its extra: `pip install "lmstudio-integrations[langchain]"`. Start LM Studio, or `lmsi
-        serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
+        Install the package with its extra: `pip install "lmstudio-integrations[langchain]"`. Start LM Studio, or
+        `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
     Example:
         ```python
