@@ -122,7 +122,7 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         more: Any = others.pop("additional_kwargs", None) or {}
         if not is_object(more):
             raise LMStudioValueError(f"additional_kwargs must be a dict of settings, got {more!r}")
-        for name in more.keys() & others.keys():
+        for name in sorted(more.keys() & others.keys()):
             raise LMStudioValueError(f"{name!r} is given twice: also in additional_kwargs; give it once")
         more = with_effect(more, {*cls.model_fields, *ALIASES})  # elsewhere, these are arguments of every call
         return super()._resolve_aliases({**more, **others})
