@@ -412,7 +412,10 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
 
     async def list_loaded(self) -> list[HandleT]:
         """Return handles to all loaded instances."""
-        infos = await arun(queries.list_loaded(self._operation(), self._kind))
+        return await self._list_loaded(self._operation())
+
+    async def _list_loaded(self, operation: Operation) -> list[HandleT]:
+        infos = await arun(queries.list_loaded(operation, self._kind))
         is_linked = any(info.device_identifier is not None for info in infos)
         return [self._loaded(info, names_device=is_linked) for info in infos]
 
@@ -630,10 +633,10 @@ class AsyncClient(BaseClient):
 
     async def list_loaded_models(self, namespace: ModelKind | None = None) -> list[AnyAsyncModel]:
         """Return handles to all loaded instances, or to those of one kind."""
-        kind, loaded = checked_kind(namespace), list[AnyAsyncModel]()
-        for each in [kind] if kind else await arun(queries.kinds(Operation(self._context))):
+        kind, loaded, operation = checked_kind(namespace), list[AnyAsyncModel](), Operation(self._context)
+        for each in [kind] if kind else await arun(queries.kinds(operation)):
             with nullcontext() if kind else suppress(MissingLeafError):
-                loaded += await getattr(self, each).list_loaded()
+                loaded += await getattr(self, each)._list_loaded(operation)  # noqa: SLF001 - of this module
         return loaded
 
     async def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyAsyncDownloadedModel]:

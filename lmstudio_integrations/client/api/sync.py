@@ -411,7 +411,10 @@ class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
 
     def list_loaded(self) -> list[HandleT]:
         """Return handles to all loaded instances."""
-        infos = run(queries.list_loaded(self._operation(), self._kind))
+        return self._list_loaded(self._operation())
+
+    def _list_loaded(self, operation: Operation) -> list[HandleT]:
+        infos = run(queries.list_loaded(operation, self._kind))
         is_linked = any(info.device_identifier is not None for info in infos)
         return [self._loaded(info, names_device=is_linked) for info in infos]
 
@@ -627,10 +630,10 @@ class Client(BaseClient):
 
     def list_loaded_models(self, namespace: ModelKind | None = None) -> list[AnyModel]:
         """Return handles to all loaded instances, or to those of one kind."""
-        kind, loaded = checked_kind(namespace), list[AnyModel]()
-        for each in [kind] if kind else run(queries.kinds(Operation(self._context))):
+        kind, loaded, operation = checked_kind(namespace), list[AnyModel](), Operation(self._context)
+        for each in [kind] if kind else run(queries.kinds(operation)):
             with nullcontext() if kind else suppress(MissingLeafError):
-                loaded += getattr(self, each).list_loaded()
+                loaded += getattr(self, each)._list_loaded(operation)  # noqa: SLF001 - of this module
         return loaded
 
     def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyDownloadedModel]:

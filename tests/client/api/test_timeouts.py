@@ -74,6 +74,21 @@ async def test_the_total_timeout_covers_all_requests_of_a_call() -> None:
         assert whole.context.timeouts["idle_timeout"] == 60.0
 
 
+@in_virtual_time
+async def test_the_total_timeout_covers_the_lists_of_all_kinds_of_models() -> None:
+    async def behave(socket: Socket) -> None:
+        await authenticate(socket)
+        while True:
+            call = await receive(socket)
+            await asyncio.sleep(6)
+            await send(socket, {"type": "rpcResult", "callId": call["callId"], "result": []})
+
+    async with fake_server(behave) as address, lms.AsyncClient(address, total_timeout=9) as client:
+        assert await client.llm.list_loaded() == []
+        with pytest.raises(lms.LMStudioTimeoutError, match="total_timeout expired"):
+            await client.list_loaded_models()
+
+
 async def test_the_total_timeout_covers_all_texts_of_a_call() -> None:
     async with lms.AsyncClient("127.0.0.1:1") as client:
         state = ModelState("embedding", "vectors", instance=Instance("vectors"))
