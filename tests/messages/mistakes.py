@@ -768,8 +768,8 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "missing-package": (
         ModuleNotFoundError,
-        (CHAT, _missing_package(langchain, "langchain_core", "ChatLMStudio"), "run: … langchain-core<"),
-        (LLAMA, _missing_package(llama_index, "llama_index", "LMStudio"), "run: … llama-index-core<"),
+        (CHAT, _missing_package(langchain, "langchain_core", "ChatLMStudio"), "run: … integrations[langchain]"),
+        (LLAMA, _missing_package(llama_index, "llama_index", "LMStudio"), "run: … integrations[llama-index]"),
     ),
     "unreadable": (
         lms.LMStudioProtocolError,
