@@ -105,7 +105,7 @@ class Transport(asyncio.Transport):
             self._closing = self._is_lost = True
             if all(side._is_lost for side in self.connection.sides):
                 self._network.connections.discard(self.connection)
-            self.connection.lost_at = self._loop.time()
+                self.connection.lost_at = self._loop.time()
             self._incoming.clear()
             self._protocol.connection_lost(error)
 
@@ -153,7 +153,7 @@ class Connection:
     Attributes:
         bytes_left: How many bytes of the server still arrive before the connection is cut; `None` for all.
         stalled_until: When bytes arrive again.
-        lost_at: When a side has lost it, at last; never before.
+        lost_at: When both sides have lost it; never before. A server works on for a client whose end it does not see.
     """
 
     port: int
