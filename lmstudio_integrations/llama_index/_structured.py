@@ -18,7 +18,6 @@ from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel
 
 from lmstudio_integrations._adapters.response_attempts import Attempts
-from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index._settings import without_span
@@ -194,9 +193,8 @@ def _max_attempts(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | N
 
 
 def _check_class(output_cls: object) -> None:
-    value = shown(output_cls)
     if not (isinstance(output_cls, type) and issubclass(output_cls, BaseModel)):
-        raise LMStudioValueError(f"output_cls must be a pydantic class; got {value}")
+        raise LMStudioValueError(f"output_cls must be a pydantic class; got {output_cls!r}")
 
 
 def _call_arguments(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The check of the distributions, with planted faults; `test_rehearsal.py` checks real ones."""
+"""The check of the distributions, with planted faults; `test_installation.py` checks real ones."""
 
 import io
 import tarfile

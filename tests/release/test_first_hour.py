@@ -57,7 +57,9 @@ def server() -> Iterator[Emulator]:
 class Stranger:
     """Runs commands in a shell, whose variables last from one command to the next.
 
-    Attributes:
+    Args:
+        folder: Where they run.
+        index: The index of packages that has this one.
         python: The interpreter that `python3` is; `None` for that of the shell. It may lack `venv`, as Debian's does.
     """
 
