@@ -57,6 +57,9 @@ _CLOSED = NullReceiver()
 class InstanceQueue:
     """The queue of a model instance as the calls of this process see it.
 
+    A call that names an instance that has ended may wait for another one of its model
+    (docs/protocol.md#model-matching). Of that one's queue, it sees the length alone, as of the calls of other programs.
+
     Attributes:
         last_packet: When one of them last received a packet, or it became shorter.
         length: The calls of all clients that wait or run there; `None` until the server has reported them.

@@ -135,6 +135,8 @@ class Player:
         is_blamed = world.is_network_to_blame(call.ports, call.since)
         if isinstance(error, lms.LMStudioTimeoutError) and error.timeout_name == "total_timeout":
             return bool(self._elapsed >= self._timeouts["total_timeout"])
+        if isinstance(error, lms.LMStudioTimeoutError) and error.timeout_name == "queue_timeout":
+            return is_blamed or world.has_substitutes(call.ports, call.keys, call.since)
         if isinstance(error, OF_NETWORKS):
             return is_blamed
         if not isinstance(error, lms.LMStudioModelUnloadedError | lms.LMStudioModelNotFoundError):

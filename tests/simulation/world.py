@@ -5,7 +5,7 @@ import math
 import random
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable, Collection, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry, SystemClock
 from lmstudio_integrations.emulator.engines.scripted.engine import ScriptedEngine
 from lmstudio_integrations.emulator.models.clock import Timer
+from lmstudio_integrations.types.models import QuerySpecifier
 from tests.simulation.loop import SimulatedLoop, virtual_time
 from tests.simulation.network import Connection
 from tests.simulation.session import WatchedSession
@@ -101,6 +102,8 @@ class World:
         trace: What has happened.
         faults: What has gone wrong in the network.
         ends: When an instance has ended, at which port, and of which model.
+        substitutes: The same of calls that a server gave to another instance of the model, since the one that they name
+            has ended. Their client does not see how the queue of that one moves.
     """
 
     loop: SimulatedLoop
@@ -110,6 +113,7 @@ class World:
     trace: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     ends: list[tuple[float, int, str]] = field(default_factory=list)
+    substitutes: list[tuple[float, int, str]] = field(default_factory=list)
 
     @property
     def ports(self) -> list[int]:
@@ -130,13 +134,13 @@ class World:
                 engines = {ScriptedEngine.name: ScriptedEngine(clock.sleep)}
                 emulator = Emulator(MODELS, auto_evict=auto_evict, clock=clock, engines=engines)
                 running = await stack.enter_async_context(emulator._serving())
-                self._record_ends(running.state.registry, running.server.port)
+                self._watch(running.state.registry, running.server.port)
                 self.servers.append(running)
                 self.clocks.append(clock)
             yield
 
-    def _record_ends(self, registry: Any, port: int) -> None:
-        discard = registry.discard
+    def _watch(self, registry: Any, port: int) -> None:
+        discard, find = registry.discard, registry.find
 
         def recorded(instance: Any, state: Any = "unloaded") -> Any:
             if instance.unloading is None:
@@ -144,7 +148,13 @@ class World:
                 self.note(f"{instance.identifier} at {self.ports.index(port)} is {state}")
             return discard(instance, state)
 
-        registry.discard = recorded
+        def found(kind: Any, specifier: Any) -> Any:
+            instance = find(kind, specifier)
+            if isinstance(specifier, QuerySpecifier) and specifier.query.identifier != instance.identifier:
+                self.substitutes.append((self.loop.time(), port, instance.entry.key))
+            return instance
+
+        registry.discard, registry.find = recorded, found
 
     # What goes wrong ------------------------------------------------------------------------------------------------
 
@@ -229,7 +239,11 @@ class World:
 
     def count_ends(self, ports: Collection[int], keys: Collection[str], since: float) -> int:
         """Return how many instances of some models have ended since a time."""
-        return sum(at >= since and port in ports and key in keys for at, port, key in self.ends)
+        return _count(self.ends, ports, keys, since)
+
+    def has_substitutes(self, ports: Collection[int], keys: Collection[str], since: float) -> bool:
+        """Whether a server gave calls to some models to other instances than those that they name, since a time."""
+        return _count(self.substitutes, ports, keys, since) > 0
 
     def unfinished(self) -> list[str]:
         """Return what is left of the calls, a while after the last one."""
@@ -260,6 +274,12 @@ class World:
             if task is not own and "Server" not in str(task.get_coro())
         ]
         return left
+
+
+def _count(
+    events: Iterable[tuple[float, int, str]], ports: Collection[int], keys: Collection[str], since: float
+) -> int:
+    return sum(at >= since and port in ports and key in keys for at, port, key in events)
 
 
 def _age(connection: Any) -> int:
