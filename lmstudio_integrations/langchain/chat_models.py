@@ -53,10 +53,10 @@ from lmstudio_integrations.types.structured import check_max_attempts
 class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
     """Chat with a model in LM Studio.
 
-    The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
-    between threads and event loops. Every setting can also be passed to a call, or bound with `bind`. To embed texts,
-    use `LMStudioEmbeddings`. The page `docs/langchain/chat.md` shows more, and links to streams, tools, structured
-    output, images and reasoning.
+    The object holds settings, described in `model_fields`, and opens no connection before its first call. You can copy
+    it, pickle it, and share it between threads and event loops. Every setting can also be passed to a call, or bound
+    with `bind`. To embed texts, use `LMStudioEmbeddings`. The page `docs/langchain/chat.md` shows more, and links to
+    streams, tools, structured output, images and reasoning.
 
     Setup:
         Install the package with its extra: `pip install "lmstudio-integrations[langchain]"`. Start LM Studio, or

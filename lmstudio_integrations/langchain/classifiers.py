@@ -41,9 +41,9 @@ class LMStudioClassifier(DecisionSettings, BaseDecisionModel):  # type: ignore[m
     Each question is one prediction of one token for each order of its options, with reasoning off; the state is
     processed once. `confidence` is the highest probability: how sure the model is, not how often it is right. If the
     model is a decision model, which the server says, all questions are one request to it, and `confidence` is its own;
-    such a model may also see images. The object holds settings and opens no connection before its first call. You can
-    copy it, pickle it, and share it between threads and event loops. The page `docs/langchain/classifier.md` goes on to
-    routers and guards.
+    such a model may also see images. The object holds settings, described in `model_fields`, and opens no connection
+    before its first call. You can copy it, pickle it, and share it between threads and event loops. The page
+    `docs/langchain/classifier.md` goes on to routers and guards.
 
     Needs langchain-core 1.8 or newer.
 

@@ -17,9 +17,9 @@ _CHUNK_SIZE = "the text splitter's chunk size"
 class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
     """Embed texts with a model in LM Studio.
 
-    The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
-    between threads and event loops. Several texts are sent at a time. The model card says which prefixes a model
-    expects. The page `docs/langchain/embeddings.md` goes on to searches.
+    The object holds settings, described in `model_fields`, and opens no connection before its first call. You can copy
+    it, pickle it, and share it between threads and event loops. Several texts are sent at a time. The model card says
+    which prefixes a model expects. The page `docs/langchain/embeddings.md` goes on to searches.
 
     Setup:
         Install the package with its extra: `pip install "lmstudio-integrations[langchain]"`. Start LM Studio, or

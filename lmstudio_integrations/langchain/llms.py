@@ -28,9 +28,9 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
     """Complete texts with a model in LM Studio, without a chat template.
 
     This is for base models, and for prompts that contain their own template. To chat, call tools or send images, use
-    `ChatLMStudio`. The object holds settings and opens no connection before its first call. You can copy it, pickle it,
-    and share it between threads and event loops. The page `docs/langchain/completion.md` goes on to streams and
-    statistics.
+    `ChatLMStudio`. The object holds settings, described in `model_fields`, and opens no connection before its first
+    call. You can copy it, pickle it, and share it between threads and event loops. The page
+    `docs/langchain/completion.md` goes on to streams and statistics.
 
     Setup:
         Install the package with its extra: `pip install "lmstudio-integrations[langchain]"`. Start LM Studio, or

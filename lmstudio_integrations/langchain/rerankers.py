@@ -20,9 +20,10 @@ class LMStudioReranker(RerankerSettings, BaseDocumentCompressor):
     """Sort retrieved documents by how relevant they are, with a model in LM Studio.
 
     Each document is one call, in which the model generates one token: the scores are the probabilities of yes and no.
-    The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
-    between threads and event loops. Rerankers of the Qwen3 kind are asked as they were trained, other language models
-    in their chat template. The page `docs/langchain/embeddings.md` goes on to retrievers.
+    The object holds settings, described in `model_fields`, and opens no connection before its first call. You can copy
+    it, pickle it, and share it between threads and event loops. Rerankers of the Qwen3 kind are asked as they were
+    trained, other language models in their chat template. The page `docs/langchain/embeddings.md` goes on to
+    retrievers.
 
     Setup:
         Install the package with its extra: `pip install "lmstudio-integrations[langchain]"`. Start LM Studio, or

@@ -15,9 +15,9 @@ from lmstudio_integrations.types.plugins import ToolContent, ToolReport
 class LMStudioToolkit(ToolkitSettings, BaseToolkit):
     """The tools of LM Studio's plugins and MCP servers, for agents with any chat model of LangChain.
 
-    LM Studio runs the tools. The object holds settings and opens no connection before it is asked for its tools. You
-    can copy it, pickle it, and share it between threads and event loops. Its tools share one session, which ends with
-    `close`, or when neither the object nor a tool is in use.
+    LM Studio runs the tools. The object holds settings, described in `model_fields`, and opens no connection before it
+    is asked for its tools. You can copy it, pickle it, and share it between threads and event loops. Its tools share
+    one session, which ends with `close`, or when neither the object nor a tool is in use.
 
     The content of a result is a string, or text and image blocks if there are images; the artifact is the whole result.
     If a tool fails, or its arguments do not fit, the model gets a text. Everything else is raised: after a timeout or a

@@ -95,8 +95,8 @@ class LMStudioSelector(_Settings, BaseSelector):
 
     A language model is asked for the letter of a choice, one token for each order of the choices; a decision model is
     asked as it is. A selection has the `probability`, the `probabilities` of all choices, `spread` and `unseen`, and
-    its reason says the probability. The object holds settings and opens no connection before its first call. The page
-    `docs/llama-index/decisions.md` goes on to routers.
+    its reason says the probability. The object holds settings, described in `model_fields`, and opens no connection
+    before its first call. The page `docs/llama-index/decisions.md` goes on to routers.
 
     Setup:
         Install the package with its extra: `pip install "lmstudio-integrations[llama-index]"`. Start LM Studio, or
@@ -208,8 +208,8 @@ class LMStudioEvaluator(_Settings, BaseEvaluator):
     """Judge a response with a question of yes or no: whether it is faithful to its context, or relevant to the query.
 
     The score of a result is the probability of yes, which is one token of a language model, or the answer of a decision
-    model; `unseen` says how far to trust it. The object holds settings and opens no connection before its first call.
-    The page `docs/llama-index/decisions.md` goes on to query engines.
+    model; `unseen` says how far to trust it. The object holds settings, described in `model_fields`, and opens no
+    connection before its first call. The page `docs/llama-index/decisions.md` goes on to query engines.
 
     Setup:
         Install the package with its extra: `pip install "lmstudio-integrations[llama-index]"`. Start LM Studio, or

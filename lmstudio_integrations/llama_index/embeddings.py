@@ -67,10 +67,10 @@ def _under_both_names(values: Mapping[str, Any]) -> dict[str, Any]:
 class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     """Embed texts with a model in LM Studio.
 
-    The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
-    between threads and event loops. You do not need `num_workers`: requests run in parallel, as many as the model
-    allows. The model card says which prefixes a model expects. The page `docs/llama-index/embedding.md` goes on to
-    indexes.
+    The object holds settings, described in `model_fields`, and opens no connection before its first call. You can copy
+    it, pickle it, and share it between threads and event loops. You do not need `num_workers`: requests run in
+    parallel, as many as the model allows. The model card says which prefixes a model expects. The page
+    `docs/llama-index/embedding.md` goes on to indexes.
 
     Setup:
         Install the package with its extra: `pip install "lmstudio-integrations[llama-index]"`. Start LM Studio, or

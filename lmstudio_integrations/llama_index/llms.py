@@ -62,11 +62,11 @@ _Request: TypeAlias = tuple[CallSettings, WireHistory | PendingHistory | None, s
 class LMStudio(ChatSettings, ComponentSettings, Structured):
     """Chat with a model in LM Studio, or complete texts with it.
 
-    The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
-    between threads and event loops. Every setting can also be passed to a call. To embed texts, use
-    `LMStudioEmbedding`. LlamaIndex reads the context window once, when you build an engine, an agent or a memory. Call
-    `load()` before that, or set `context_length` or `context_window`. The page `docs/llama-index/llm.md` goes on to
-    streams, images and reasoning.
+    The object holds settings, described in `model_fields`, and opens no connection before its first call. You can copy
+    it, pickle it, and share it between threads and event loops. Every setting can also be passed to a call. To embed
+    texts, use `LMStudioEmbedding`. LlamaIndex reads the context window once, when you build an engine, an agent or a
+    memory. Call `load()` before that, or set `context_length` or `context_window`. The page `docs/llama-index/llm.md`
+    goes on to streams, images and reasoning.
 
     Setup:
         Install the package with its extra: `pip install "lmstudio-integrations[llama-index]"`. Start LM Studio, or

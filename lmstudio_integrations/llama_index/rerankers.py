@@ -26,9 +26,9 @@ class LMStudioReranker(RerankerSettings, ComponentSettings, BaseNodePostprocesso
     """Sort retrieved nodes by how relevant they are, with a model in LM Studio.
 
     Each node is one call, in which the model generates one token: the scores are the probabilities of yes and no. The
-    object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
-    between threads and event loops. Rerankers of the Qwen3 kind are asked as they were trained, other language models
-    in their chat template. The page `docs/llama-index/query-engine.md` goes on to query engines.
+    object holds settings, described in `model_fields`, and opens no connection before its first call. You can copy it,
+    pickle it, and share it between threads and event loops. Rerankers of the Qwen3 kind are asked as they were trained,
+    other language models in their chat template. The page `docs/llama-index/query-engine.md` goes on to query engines.
 
     Setup:
         Install the package with its extra: `pip install "lmstudio-integrations[llama-index]"`. Start LM Studio, or

@@ -19,9 +19,9 @@ from lmstudio_integrations.types.plugins import ToolContent
 class LMStudioToolSpec(ToolkitSettings, BaseToolSpec):
     """The tools of LM Studio's plugins and MCP servers, for agents and workflows of LlamaIndex with any model.
 
-    LM Studio runs the tools. The object holds settings and opens no connection before it is asked for its tools. You
-    can copy it, pickle it, and share it between threads and event loops. Its tools share one session, which ends with
-    `close`, or when neither the object nor a tool is in use.
+    LM Studio runs the tools. The object holds settings, described in `model_fields`, and opens no connection before it
+    is asked for its tools. You can copy it, pickle it, and share it between threads and event loops. Its tools share
+    one session, which ends with `close`, or when neither the object nor a tool is in use.
 
     The blocks of an output are text and images; `raw_output` is the whole result. Errors are raised, and an agent makes
     of them an output with `is_error`, whose text the model gets. But a timeout or a lost connection ends the run of the
