@@ -19,7 +19,7 @@ from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import LoadPolicy
 from tests.simulation.session import ViolationError, WatchedSession
-from tests.simulation.world import AT_LENGTH, DIMENSIONS, FAULTS, World, response_to, simulation
+from tests.simulation.world import AT_LENGTH, DIMENSIONS, FAULTS, World, count_events, response_to, simulation
 from tests.support.embedding import embed_texts
 from tools.leaves import has_leaf
 
@@ -136,15 +136,15 @@ class Player:
         if isinstance(error, lms.LMStudioTimeoutError) and error.timeout_name == "total_timeout":
             return bool(self._elapsed >= self._timeouts["total_timeout"])
         if isinstance(error, lms.LMStudioTimeoutError) and error.timeout_name == "queue_timeout":
-            return is_blamed or world.has_substitutes(call.ports, call.keys, call.since)
+            return is_blamed or count_events(world.substitutes, call.ports, call.keys, call.since) > 0
         if isinstance(error, OF_NETWORKS):
             return is_blamed
         if not isinstance(error, lms.LMStudioModelUnloadedError | lms.LMStudioModelNotFoundError):
             return False
         # Each server to which a call moves may have lost the instance that its adapter used there.
         earlier = call.earlier * (len(call.ports) * (1 + self._max_retries) if is_blamed else 1)
-        since = world.count_ends(call.ports, call.keys, call.since)
-        before = world.count_ends(call.ports, call.keys, 0) - since
+        since = count_events(world.ends, call.ports, call.keys, call.since)
+        before = count_events(world.ends, call.ports, call.keys, 0) - since
         return since + min(before, earlier) >= call.ends
 
     async def close(self) -> None:

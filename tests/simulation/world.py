@@ -102,8 +102,8 @@ class World:
         trace: What has happened.
         faults: What has gone wrong in the network.
         ends: When an instance has ended, at which port, and of which model.
-        substitutes: The same of calls that a server gave to another instance of the model, since the one that they name
-            has ended. Their client does not see how the queue of that one moves.
+        substitutes: When a call went to another instance than the one it names, which had ended; at which port, and
+            of which model. Its client does not see how that queue moves.
     """
 
     loop: SimulatedLoop
@@ -237,14 +237,6 @@ class World:
         """Whether a call that began at a time may fail because of the network."""
         return any(fault.port in ports and fault.over_at + AFTERMATH >= since for fault in self.faults)
 
-    def count_ends(self, ports: Collection[int], keys: Collection[str], since: float) -> int:
-        """Return how many instances of some models have ended since a time."""
-        return _count(self.ends, ports, keys, since)
-
-    def has_substitutes(self, ports: Collection[int], keys: Collection[str], since: float) -> bool:
-        """Whether a server gave calls to some models to other instances than those that they name, since a time."""
-        return _count(self.substitutes, ports, keys, since) > 0
-
     def unfinished(self) -> list[str]:
         """Return what is left of the calls, a while after the last one."""
         connections = Connections.of(IOThread.current())._connections
@@ -276,9 +268,10 @@ class World:
         return left
 
 
-def _count(
+def count_events(
     events: Iterable[tuple[float, int, str]], ports: Collection[int], keys: Collection[str], since: float
 ) -> int:
+    """Return how many events were at some ports and of some models, since a time."""
     return sum(at >= since and port in ports and key in keys for at, port, key in events)
 
 
