@@ -23,11 +23,11 @@ from lmstudio_integrations._support.secrets import is_secret_name
 from lmstudio_integrations._support.typeguards import is_list
 from lmstudio_integrations.client.api.asynchronous import AsyncClient, AsyncEmbeddingModel, AsyncLLM
 from lmstudio_integrations.client.api.base import ModelParameters, handle_on_hosts, hosts_of_model, model_of
+from lmstudio_integrations.client.concurrency.flows import arun
 from lmstudio_integrations.client.embeddings import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.client.predictions.plan import History, PredictionSettings
 from lmstudio_integrations.client.support.arguments import text_of
 from lmstudio_integrations.client.transport.connect.addresses import hosts_of
-from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioConfigMismatchError,

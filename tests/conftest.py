@@ -26,8 +26,8 @@ from hypothesis import HealthCheck, settings
 
 os.environ["LMSTUDIO_INTEGRATIONS_CHECK_THREADS"] = "1"  # before the package is imported
 
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.client.transport.connect import discovery, records
-from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.support.gate import Gate
 from tests.support.tqdm_bars import drawn

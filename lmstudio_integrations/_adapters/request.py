@@ -11,13 +11,13 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 from lmstudio_integrations._adapters.request_model import Calling, Runtime, UsedModel
 from lmstudio_integrations._adapters.request_tools import ToolUse, tool_settings
 from lmstudio_integrations._support.leaves import door
+from lmstudio_integrations.client.concurrency.flows import Flow, arun, run
+from lmstudio_integrations.client.concurrency.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.client.predictions.language_model import LanguageModel, Prefix
 from lmstudio_integrations.client.predictions.plan import Callbacks, Plan, PredictionOptions
 from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.support.arguments import check_callbacks, checked_string, flag_of, optional_text
-from lmstudio_integrations.client.transport.flows import Flow, arun, run
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig

@@ -18,6 +18,8 @@ import lmstudio_integrations as lms
 from lmstudio_integrations._adapters.settings_checks import HostTokens, secret_for, tokens_of
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations.client.api.base import hosts_of_model, model_on_hosts, new_state
+from lmstudio_integrations.client.concurrency.flows import arun, run
+from lmstudio_integrations.client.concurrency.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.client.models.kinds import model_class
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import ModelState
@@ -27,8 +29,6 @@ from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.connect.addresses import Target, context_trusting
-from lmstudio_integrations.client.transport.flows import arun, run
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioError, LMStudioValueError
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.reasoning import WORST_FIRST

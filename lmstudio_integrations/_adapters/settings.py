@@ -50,10 +50,10 @@ from lmstudio_integrations._adapters.settings_types import (
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import redact, without_secrets
 from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.client.concurrency.flows import Flow, T, arun, run
+from lmstudio_integrations.client.concurrency.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
-from lmstudio_integrations.client.transport.flows import Flow, T, arun, run
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.errors import LMStudioAuthenticationError
 from lmstudio_integrations.types._numbers import Count, Natural, Seconds
 from lmstudio_integrations.types._wire_model import ExplainedModel, explained

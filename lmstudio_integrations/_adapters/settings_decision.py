@@ -9,14 +9,14 @@ from pydantic import Field
 from lmstudio_integrations._adapters.request_model import Calling, UsedModel
 from lmstudio_integrations._adapters.settings import AuxiliaryModelSettings
 from lmstudio_integrations._adapters.settings_types import MODEL_NAME, LlmLoadConfig
+from lmstudio_integrations.client.concurrency.flows import Flow, T, arun, run
+from lmstudio_integrations.client.concurrency.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.predictions.decisions.decider import decide
 from lmstudio_integrations.client.predictions.decisions.deciding import DEFAULT_PERMUTATIONS
 from lmstudio_integrations.client.predictions.decisions.reranking import RerankParameters
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
-from lmstudio_integrations.client.transport.flows import Flow, T, arun, run
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioWrongModelKindError
 from lmstudio_integrations.types._numbers import Count

@@ -9,10 +9,10 @@ from pydantic import Field
 
 from lmstudio_integrations._adapters.settings import AuxiliaryModelSettings
 from lmstudio_integrations._adapters.settings_types import EmbeddingLoadConfig
+from lmstudio_integrations.client.concurrency.flows import Flow, arun, run
+from lmstudio_integrations.client.concurrency.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.client.support.arguments import list_of
-from lmstudio_integrations.client.transport.flows import Flow, arun, run
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.config import ModelKind

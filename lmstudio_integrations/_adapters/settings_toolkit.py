@@ -24,13 +24,13 @@ from lmstudio_integrations._adapters.settings_types import (
 )
 from lmstudio_integrations._support.secrets import HIDDEN, holds_secret, is_secret_name
 from lmstudio_integrations._support.typeguards import is_list, is_mapping
+from lmstudio_integrations.client.concurrency.flows import arun, run
+from lmstudio_integrations.client.concurrency.mailboxes import LoopMailbox, ThreadMailbox
 from lmstudio_integrations.client.plugins.base import ToolCallParameters, calling, is_in_use, starting
 from lmstudio_integrations.client.plugins.sync import PluginsNamespace, PluginTool, ToolUseSession
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect.addresses import Target
-from lmstudio_integrations.client.transport.flows import arun, run
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, ThreadMailbox
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.types.config_dicts import TimeoutParameters
 from lmstudio_integrations.types.plugins import ToolContent, ToolReport

@@ -24,8 +24,8 @@ from lmstudio_integrations.cassettes.cassette import (
     file_errors,
     save,
 )
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
-from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.socket_session import recorders
 from lmstudio_integrations.errors import LMStudioOSError
 from lmstudio_integrations.protocol.envelope import parse

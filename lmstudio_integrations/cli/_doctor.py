@@ -27,11 +27,11 @@ from lmstudio_integrations.cli._common import (
 )
 from lmstudio_integrations.cli._formatting import for_commands, model_size, split_remedy
 from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.client.concurrency.flows import run
+from lmstudio_integrations.client.concurrency.mailboxes import ThreadMailbox
 from lmstudio_integrations.client.transport.connect.addresses import DEFAULT_PORT, Target, source_of, unencrypted
 from lmstudio_integrations.client.transport.connect.discovery import NOT_FOUND, Attempt, chosen, examine, search
 from lmstudio_integrations.client.transport.connect.probe import ServerStatus
-from lmstudio_integrations.client.transport.flows import run
-from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioError, LMStudioServerError
 from lmstudio_integrations.types.embedding_prefixes import prefixes_of_family
 from lmstudio_integrations.types.models import (

@@ -61,7 +61,7 @@ def ls(
 def _efforts(client: "Client") -> Mapping[str, Any]:
     """Return what the infos of models that allow efforts of reasoning have in addition, by their keys."""
     from lmstudio_integrations.client.api.base import context_of  # noqa: PLC0415 - slow
-    from lmstudio_integrations.client.transport.flows import run  # noqa: PLC0415 - slow
+    from lmstudio_integrations.client.concurrency.flows import run  # noqa: PLC0415 - slow
     from lmstudio_integrations.client.transport.operation import Operation  # noqa: PLC0415 - slow
 
     try:

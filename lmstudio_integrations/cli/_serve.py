@@ -19,6 +19,8 @@ from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.cli._common import note, results
 from lmstudio_integrations.cli._main import INTERRUPTED
+from lmstudio_integrations.client.concurrency.flows import run
+from lmstudio_integrations.client.concurrency.mailboxes import ThreadMailbox
 from lmstudio_integrations.client.transport.connect.addresses import (
     DISCOVERY_PORTS,
     Address,
@@ -28,8 +30,6 @@ from lmstudio_integrations.client.transport.connect.addresses import (
 )
 from lmstudio_integrations.client.transport.connect.discovery import BIONIC, LM_STUDIO, Attempt, chosen, search
 from lmstudio_integrations.client.transport.connect.records import bionic_file, shared_file
-from lmstudio_integrations.client.transport.flows import run
-from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import ANY_TOOL, Rule, parse_rules
 from lmstudio_integrations.emulator.models.catalog import (

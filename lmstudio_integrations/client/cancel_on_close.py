@@ -22,10 +22,10 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias, TypeVar, overload
 
 from lmstudio_integrations._support.text import shortened
+from lmstudio_integrations.client.concurrency.cancel_scope import CancelScope
+from lmstudio_integrations.client.concurrency.io_thread import uninterrupted
+from lmstudio_integrations.client.concurrency.mailboxes import SLICE, callers_loop, current_thread_or_task
 from lmstudio_integrations.client.support.user_warnings import users_place
-from lmstudio_integrations.client.transport.cancel_scope import CancelScope
-from lmstudio_integrations.client.transport.io_thread import uninterrupted
-from lmstudio_integrations.client.transport.mailboxes import SLICE, callers_loop, current_thread_or_task
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
     LMStudioConnectionLostError,

@@ -12,11 +12,11 @@ from pydantic_core import SchemaValidator, core_schema
 
 from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations._support.typeguards import is_count
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.model import Model, Texts
 from lmstudio_integrations.client.models.state import ContextWindow, Instance
 from lmstudio_integrations.client.support.arguments import texts_of, whole_number
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.listener import NOBODY
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (

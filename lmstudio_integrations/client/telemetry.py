@@ -20,8 +20,8 @@ from typing_extensions import override
 from lmstudio_integrations import errors
 from lmstudio_integrations._support.secrets import redact
 from lmstudio_integrations._support.typeguards import is_list
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
-from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.listener import NOBODY, ConnectionReport, Listener
 from lmstudio_integrations.protocol.envelope import without_surrogates
 from lmstudio_integrations.protocol.kv_config import collapse

@@ -15,8 +15,8 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_config_list, get_executor_for_config
 
 from lmstudio_integrations._adapters.request_model import Calling, UsedModel
-from lmstudio_integrations.client.transport.cancel_scope import CancelScope
-from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
+from lmstudio_integrations.client.concurrency.cancel_scope import CancelScope
+from lmstudio_integrations.client.concurrency.mailboxes import ThreadMailbox
 from lmstudio_integrations.types.config import LlmLoadModelConfig, slots_of
 from lmstudio_integrations.types.results import settings_by_key
 

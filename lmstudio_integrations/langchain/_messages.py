@@ -32,11 +32,11 @@ from lmstudio_integrations._adapters.request_messages import (
 )
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_list, is_object
+from lmstudio_integrations.client.concurrency.flows import run
 from lmstudio_integrations.client.files.uploads import decode_base64, decode_data_url
 from lmstudio_integrations.client.models.reasoning import Messages, without_thoughts
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.plan import PromptParameters
-from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
 from lmstudio_integrations.langchain._responses import PROVIDER
 from lmstudio_integrations.types.files import FileHandle

@@ -19,10 +19,10 @@ from lmstudio_integrations._adapters.settings_checks import ALIASES
 from lmstudio_integrations._adapters.settings_generation import GenerationSettings
 from lmstudio_integrations._support.environment import __version__
 from lmstudio_integrations._support.installation import NAME
+from lmstudio_integrations.client.concurrency.flows import run
+from lmstudio_integrations.client.concurrency.mailboxes import callers_loop
 from lmstudio_integrations.client.support.arguments import checked_string
 from lmstudio_integrations.client.transport.connect import addresses
-from lmstudio_integrations.client.transport.flows import run
-from lmstudio_integrations.client.transport.mailboxes import callers_loop
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER

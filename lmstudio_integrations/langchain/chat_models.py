@@ -27,12 +27,12 @@ from lmstudio_integrations._adapters.request_tools import tool_settings, wire_to
 from lmstudio_integrations._adapters.settings import load_config_of
 from lmstudio_integrations._adapters.settings_generation import ChatSettings
 from lmstudio_integrations._support.text import shortened
+from lmstudio_integrations.client.concurrency.mailboxes import LoopMailbox, callers_loop
 from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.client.predictions.async_readers import AsyncBatches
 from lmstudio_integrations.client.predictions.language_model import Prefix
 from lmstudio_integrations.client.predictions.plan import PromptParameters
 from lmstudio_integrations.client.support.arguments import flag_of, list_of, whole_number
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, callers_loop
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain import (
     _batches,

@@ -16,9 +16,9 @@ from lmstudio_integrations._adapters.request import CallArguments
 from lmstudio_integrations._adapters.request_model import AdapterNames
 from lmstudio_integrations._adapters.request_tools import ToolUse
 from lmstudio_integrations._adapters.response import FinishedResponse
+from lmstudio_integrations.client.concurrency.mailboxes import LoopMailbox
 from lmstudio_integrations.client.predictions.async_readers import AsyncBatches
 from lmstudio_integrations.client.predictions.prediction import Prediction
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 from lmstudio_integrations.langchain import _batches, _responses, _settings
 from lmstudio_integrations.langchain._errors import AUXILIARY_ADAPTERS, translating_errors
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PredictionResult

@@ -29,11 +29,11 @@ from lmstudio_integrations._adapters.settings_checks import ALIASES, with_effect
 from lmstudio_integrations._adapters.settings_generation import ChatSettings
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.client.concurrency.flows import arun, run
+from lmstudio_integrations.client.concurrency.mailboxes import LoopMailbox
 from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.client.predictions.language_model import Prefix
 from lmstudio_integrations.client.support.arguments import checked_string, flag_of
-from lmstudio_integrations.client.transport.flows import arun, run
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index import _callbacks, _messages, _settings, _tools
 from lmstudio_integrations.llama_index._callbacks import (

@@ -33,7 +33,6 @@ from lmstudio_integrations.protocol.exchange import (
     Exchange,
     InstanceQueue,
     InstanceQueues,
-    Receiver,
     ToolSession,
     expired_timeout,
     queue_queries,
@@ -95,11 +94,6 @@ class ClientSession:
     def has_callers(self) -> bool:
         """Whether a caller waits. The server may take long to end what was closed, and no caller waits for that."""
         return any(exchange.has_caller for exchange in self._exchanges())
-
-    @property
-    def receivers(self) -> list[Receiver]:
-        """The receivers of the callers who wait."""
-        return [exchange.receiver for exchange in self._exchanges() if exchange.has_caller]
 
     @property
     def in_flight(self) -> bool:

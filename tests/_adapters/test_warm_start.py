@@ -13,9 +13,9 @@ from langchain_core.messages import HumanMessage
 from llama_index.core.tools import FunctionTool
 
 from lmstudio_integrations import AsyncClient, Chat, Client, LlmPredictionConfigDict
+from lmstudio_integrations.client.concurrency.flows import Flow, run
 from lmstudio_integrations.client.models.state import KeptWarm
 from lmstudio_integrations.client.transport.client_context import ClientContext
-from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.errors import (

@@ -17,7 +17,7 @@ from lmstudio_integrations.cassettes import Recording, use_cassette
 from lmstudio_integrations.cassettes import recording as recording_module
 from lmstudio_integrations.cassettes.cassette import read, save
 from lmstudio_integrations.cassettes.modes import Mode, cassette_name
-from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioServerError, LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio

@@ -12,9 +12,9 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.cassettes import Recording, use_cassette
 from lmstudio_integrations.cassettes.cassette import read
 from lmstudio_integrations.cassettes.modes import Mode
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.client.transport.connect import discovery
 from lmstudio_integrations.client.transport.connect.addresses import Address
-from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioOSError
 from tests.cassettes.test_cassette_modes import CHAT, say, texts_of

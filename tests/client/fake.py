@@ -9,7 +9,7 @@ from typing import Any
 
 from websockets.asyncio.server import ServerConnection, serve
 
-from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 
 Socket = ServerConnection

@@ -80,11 +80,11 @@ def _in(module: str, name: str) -> Callable[[], None]:
 
 
 _CLIENT = "lmstudio_integrations.client"
-_IO_THREAD = f"{_CLIENT}.transport.io_thread"
+_IO_THREAD = f"{_CLIENT}.concurrency.io_thread"
 _CLIENT_MADE = _in(f"{_CLIENT}.api.sync", "Client.__init__")
 
 MOMENTS: dict[str, tuple[Callable[[], Callable[[], str]], Callable[[], None]]] = {
-    "when the event loop is made": (_with_client, _in(f"{_CLIENT}.transport.loop", "ClientLoop.__init__")),
+    "when the event loop is made": (_with_client, _in(f"{_CLIENT}.concurrency.threads", "Threads.start_loop")),
     "when the I/O thread is made": (_with_client, _in(_IO_THREAD, "IOThread.__init__")),
     "when the connections are made": (_with_client, _in(f"{_CLIENT}.transport.connections", "Connections.of")),
     "when the default client is made": (_with_default_client, _CLIENT_MADE),

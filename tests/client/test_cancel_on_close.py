@@ -25,8 +25,8 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client import cancel_on_close
-from lmstudio_integrations.client.transport.cancel_scope import CancelScope, add_to_scope
-from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.client.concurrency.cancel_scope import CancelScope, add_to_scope
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.support.gate import AT_THE_GATE, Gate
 from tests.support.signals import ctrl_c
@@ -366,8 +366,6 @@ def _collect_on_the_io_thread() -> None:
 def test_an_object_that_keeps_the_stream_of_its_method_is_collected_and_its_models_stop(
     client: lms.Client, server: Emulator, by: Callable[[], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The thread of the call must not collect: `in_threads` joins it.
-    monkeypatch.setattr(IOThread, "can_lead", lambda _: False)
     results: list[object] = []
     others = set(threading.enumerate())
     gc.disable()  # so that it is collected where the test says

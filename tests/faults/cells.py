@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any, get_args
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import Connection, Connections
-from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import PredictionRecord
 from lmstudio_integrations.protocol.endpoints import Namespace
 from tests.faults.conversations import THOUGHT, thought_of, with_thought

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
-from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from tests.faults.proxy import ProxyThread
 from tests.simulation.loop import SimulatedLoop

@@ -13,8 +13,8 @@ from llama_index.core.rate_limiter import BaseRateLimiter
 from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.embeddings import Embedder
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import (
     LMStudioConfigWarning,

@@ -11,8 +11,8 @@ import pytest
 
 from lmstudio_integrations._support import suggestions
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.client.transport.connect import probe
-from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model
 from tests.messages.mistakes import LOGGED, MISTAKES, Case, Trigger

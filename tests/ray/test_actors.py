@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from lmstudio_integrations import Client
 from lmstudio_integrations._support.installation import install_command
-from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import (
     LMStudioConfigMismatchError,

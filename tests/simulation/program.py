@@ -12,8 +12,8 @@ from typing import Any
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
+from lmstudio_integrations.client.concurrency.cancel_scope import CancelScope
 from lmstudio_integrations.client.embeddings import EmbeddingRequest
-from lmstudio_integrations.client.transport.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.engines.scripted.words import embed
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
-from lmstudio_integrations.client.transport import io_thread, socket_session
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
+from lmstudio_integrations.client.concurrency.threads import Threads
+from lmstudio_integrations.client.transport import socket_session
 from lmstudio_integrations.client.transport.connections import Connections
-from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry, SystemClock
 from lmstudio_integrations.emulator.engines.scripted.engine import ScriptedEngine
 from lmstudio_integrations.emulator.models.clock import Timer
@@ -293,13 +294,12 @@ def simulation(seed: int = 0) -> Generator[SimulatedLoop]:
     try:
         with (
             virtual_time(loop),
-            patch.object(io_thread.IOThread, "start_loop", lambda _: (loop, threading.current_thread())),
+            patch.object(Threads, "start_loop", lambda *_: (loop, threading.current_thread())),
             patch.object(IOThread, "_current", None),
             patch.object(socket_session, "ClientSession", WatchedSession),
             patch.object(WatchedSession, "found", [], create=True),
         ):
-            IOThread._current = io = IOThread()
-            io._runner = threading.get_ident()
+            IOThread._current = IOThread()
             yield loop
     finally:
         asyncio.set_event_loop(None)

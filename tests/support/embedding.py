@@ -4,8 +4,8 @@ from typing import Any
 
 from lmstudio_integrations import EmbeddingModel
 from lmstudio_integrations.client.api.base import model_of
+from lmstudio_integrations.client.concurrency.flows import arun, run
 from lmstudio_integrations.client.embeddings import EmbeddingRequest
-from lmstudio_integrations.client.transport.flows import arun, run
 
 
 def embed_texts(handle: Any, request: EmbeddingRequest, **settings: Any) -> Any:

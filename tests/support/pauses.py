@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.transport.client_context import ClientContext
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 
 

@@ -7,11 +7,11 @@ from typing import Any, get_args
 
 from websockets.exceptions import WebSocketException
 
+from lmstudio_integrations.client.concurrency.flows import run
+from lmstudio_integrations.client.concurrency.mailboxes import ThreadMailbox
 from lmstudio_integrations.client.transport.connect import records
 from lmstudio_integrations.client.transport.connect.addresses import Address, Credentials, public_candidates
 from lmstudio_integrations.client.transport.connect.discovery import Attempt, examine
-from lmstudio_integrations.client.transport.flows import run
-from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioOSError
 from lmstudio_integrations.protocol.endpoints import Namespace
 from tools.probe.wire import open_socket

@@ -32,6 +32,8 @@ from lmstudio_integrations.client.api.base import (
     new_state,
 )
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream
+from lmstudio_integrations.client.concurrency.flows import arun
+from lmstudio_integrations.client.concurrency.mailboxes import LoopMailbox, Mailbox
 from lmstudio_integrations.client.embeddings import Embedder
 from lmstudio_integrations.client.files import uploads
 from lmstudio_integrations.client.files.uploads import FileInput, PendingHistory
@@ -46,8 +48,6 @@ from lmstudio_integrations.client.support.arguments import TIMEOUTS, flag_of, te
 from lmstudio_integrations.client.transport.base_namespace import BaseNamespace
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect.discovery import is_reachable, locate
-from lmstudio_integrations.client.transport.flows import arun
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.types.config import (

@@ -27,6 +27,7 @@ from typing_extensions import TypeVar, Unpack
 from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER
+from lmstudio_integrations.client.concurrency.mailboxes import Mailbox
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import ModelState, OnProgress, ServerModels
 from lmstudio_integrations.client.support.arguments import (
@@ -42,7 +43,6 @@ from lmstudio_integrations.client.support.progress_bars import ShowProgress, che
 from lmstudio_integrations.client.transport.base_namespace import BaseNamespace
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES, Target
-from lmstudio_integrations.client.transport.mailboxes import Mailbox
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioRuntimeError, LMStudioValueError
 from lmstudio_integrations.types.config import (
     LOAD_CONFIGS,

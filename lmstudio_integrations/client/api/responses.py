@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Coroutine, Generator, Iterator
 from types import TracebackType
 from typing import Any, Self
 
+from lmstudio_integrations.client.concurrency.flows import arun, run
+from lmstudio_integrations.client.concurrency.mailboxes import DONE
 from lmstudio_integrations.client.predictions.async_readers import AsyncBatches, AsyncEvents, AsyncFragments
 from lmstudio_integrations.client.predictions.prediction import Prediction
-from lmstudio_integrations.client.transport.flows import arun, run
-from lmstudio_integrations.client.transport.mailboxes import DONE
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
 from lmstudio_integrations.types.models import LlmInstanceInfo
 from lmstudio_integrations.types.results import (

@@ -6,11 +6,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lmstudio_integrations.client.concurrency.flows import arun
 from lmstudio_integrations.client.downloads import downloading
 from lmstudio_integrations.client.downloads.downloading import BaseAvailableModel, BaseDownloadOption, OnDownload
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.transport.base_namespace import BaseNamespace
-from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.client.transport.operation import Operation
 
 

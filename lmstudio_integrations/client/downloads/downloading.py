@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.support.arguments import (
     check_callbacks,
     list_of,
@@ -13,7 +14,6 @@ from lmstudio_integrations.client.support.arguments import (
 )
 from lmstudio_integrations.client.support.progress_bars import ProgressBar, ShowProgress
 from lmstudio_integrations.client.transport.client_context import ClientContext
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import CallbackEffect, Operation, decode_errors, read_each
 from lmstudio_integrations.protocol.requests import (
     DownloadModel,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.files.uploads import ensure_uploaded
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.queries import link_status, list_wire_infos
@@ -17,7 +18,6 @@ from lmstudio_integrations.client.support.arguments import (
     whole_number,
 )
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import CallbackEffect, Operation
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioUnsupportedError, LMStudioValueError
 from lmstudio_integrations.protocol.errors import details_of

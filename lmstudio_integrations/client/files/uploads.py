@@ -21,11 +21,11 @@ from lmstudio_integrations._support.installation import package_command
 from lmstudio_integrations._support.leaves import MissingLeafError, door
 from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations._support.text import shortened
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.support.arguments import (
     list_of,
     optional_text,
 )
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,

@@ -16,6 +16,8 @@ from lmstudio_integrations._support.leaves import MissingLeafError, door
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations._support.typeguards import is_count, is_object
+from lmstudio_integrations.client.concurrency.flows import Flow, arun
+from lmstudio_integrations.client.concurrency.io_thread import on_io_thread
 from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.model import Model, is_retryable
 from lmstudio_integrations.client.models.queries import get_load_config
@@ -26,8 +28,6 @@ from lmstudio_integrations.client.models.state import (
     specifier_of_instance,
 )
 from lmstudio_integrations.client.transport.client_context import ClientContext
-from lmstudio_integrations.client.transport.flows import Flow, arun
-from lmstudio_integrations.client.transport.io_thread import on_io_thread
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,

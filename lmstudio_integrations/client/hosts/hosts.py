@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Hashable, Sequence
 from copy import copy
 
 from lmstudio_integrations._support.text import one_line
+from lmstudio_integrations.client.concurrency.flows import Flow, T
 from lmstudio_integrations.client.hosts.host import Host, begin_load, begin_probes, first_probe
 from lmstudio_integrations.client.models.model import ModelOperation, Retries, is_retryable
 from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
-from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,

@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import Any, Self
 
+from lmstudio_integrations.client.concurrency.concurrent_flows import MakeMailbox, run_concurrently
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest, Vectors
 from lmstudio_integrations.client.files.uploads import PendingHistory, origins
 from lmstudio_integrations.client.hosts.host import Host, conversation_of
@@ -18,8 +20,6 @@ from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.support.arguments import whole_number
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
-from lmstudio_integrations.client.transport.concurrent_flows import MakeMailbox, run_concurrently
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import MAX_IN_FLIGHT
 from lmstudio_integrations.errors import LMStudioConfigMismatchError, LMStudioError
 from lmstudio_integrations.protocol.exchange import Timeouts
@@ -71,7 +71,7 @@ class ModelOnHosts(Model):
                 logger.info("%s was left out: %s", host.name, error)
                 errors[host] = error
 
-        yield from run_concurrently(self.context, [partial(do, host) for host in hosts])
+        yield from run_concurrently(self.context.new_mailbox(), [partial(do, host) for host in hosts])
         return errors
 
     def unload(self) -> Flow[None]:
@@ -189,7 +189,7 @@ class EmbedderOnHosts(ModelOnHosts, Embedder):
             bar.report(0.0)
             batches = -(-len(vectors) // BATCH)
             flows = min(self.hosts.parallel or batches, batches)
-            yield from run_concurrently(self.context, [embed_batches] * flows)
+            yield from run_concurrently(self.context.new_mailbox(), [embed_batches] * flows)
         lengths = sorted(set(map(len, vectors)))
         if len(lengths) > 1:
             raise LMStudioConfigMismatchError(

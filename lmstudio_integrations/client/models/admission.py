@@ -14,10 +14,10 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
+from lmstudio_integrations.client.concurrency.flows import Flow, T
+from lmstudio_integrations.client.concurrency.io_thread import on_io_thread
+from lmstudio_integrations.client.concurrency.mailboxes import Mailbox, current_thread_or_task
 from lmstudio_integrations.client.transport.client_context import ClientContext
-from lmstudio_integrations.client.transport.flows import Flow, T
-from lmstudio_integrations.client.transport.io_thread import on_io_thread
-from lmstudio_integrations.client.transport.mailboxes import Mailbox, current_thread_or_task
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioTimeoutError
 from lmstudio_integrations.protocol.errors import copy_of

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, TypeAlias, cast
 from pydantic import ValidationError
 
 from lmstudio_integrations._support.typeguards import is_mapping
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.queries import count_tokens, look_up
 from lmstudio_integrations.client.models.reasoning import Messages, sent_messages, without_thoughts
 from lmstudio_integrations.client.models.state import Instance, Specifier
 from lmstudio_integrations.client.support.arguments import check_names, flag_of, list_of
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
     LMStudioModelNotFoundError,

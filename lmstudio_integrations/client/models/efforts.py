@@ -14,10 +14,10 @@ from pydantic_core import from_json
 
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations._support.typeguards import is_list, is_object
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connect.opening import find_server
 from lmstudio_integrations.client.transport.connect.probe import Finding, get
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioError
 

@@ -10,6 +10,7 @@ from copy import copy
 from dataclasses import replace
 from typing import Any
 
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.admission import SingleFlight
 from lmstudio_integrations.client.models.load_steps import FIRST_PAUSE, LONGEST_PAUSE
 from lmstudio_integrations.client.models.loading import Loader
@@ -31,7 +32,6 @@ from lmstudio_integrations.client.models.state import (
     identifier_of,
     reference_of,
 )
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
     LMStudioError,

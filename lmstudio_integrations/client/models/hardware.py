@@ -1,6 +1,6 @@
 """Asks a server for its hardware: for `client.hardware`, and for plans of what fits into the memory."""
 
-from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.types.hardware import HardwareSurvey
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_count, is_object
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.queries import get_load_config
 from lmstudio_integrations.client.models.state import (
     Instance,
@@ -16,7 +17,6 @@ from lmstudio_integrations.client.models.state import (
 )
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.client.support.user_warnings import warn_user
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
     LMStudioConfigMismatchError,

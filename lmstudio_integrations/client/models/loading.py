@@ -14,6 +14,7 @@ from lmstudio_integrations._support.suggestions import (
     MAKE_ROOM,
     NAME_A_MODEL,
 )
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.admission import SingleFlight
 from lmstudio_integrations.client.models.load_steps import (
     FIRST_PAUSE,
@@ -39,7 +40,6 @@ from lmstudio_integrations.client.models.state import (
     matches,
     reference_of,
 )
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import (
     LMStudioError,

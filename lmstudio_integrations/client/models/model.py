@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from lmstudio_integrations._support.text import dumps
+from lmstudio_integrations.client.concurrency.flows import Flow, T
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.state import (
@@ -26,7 +27,6 @@ from lmstudio_integrations.client.models.state import (
 )
 from lmstudio_integrations.client.support.arguments import texts_of
 from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
-from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
     LMStudioConnectionLostError,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.typeguards import is_count
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.hardware import survey_hardware
 from lmstudio_integrations.client.models.queries import (
     estimate_usage,
@@ -36,7 +37,6 @@ from lmstudio_integrations.client.models.state import (
     specifier_of_instance,
 )
 from lmstudio_integrations.client.support.arguments import list_of, text_of
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import (
     LMStudioModelNotFoundError,

@@ -8,12 +8,12 @@ from operator import itemgetter
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_count, is_list
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.state import Specifier, WireInfo, identifier_of
 from lmstudio_integrations.client.support.arguments import (
     optional_text,
     text_of,
 )
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors, read_each
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.envelope import ensure_writable

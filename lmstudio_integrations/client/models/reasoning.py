@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 from lmstudio_integrations._support.leaves import MissingLeafError, door
 from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.queries import get_base_config
 from lmstudio_integrations.client.models.state import Instance
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioServerError
 from lmstudio_integrations.types.chat import text_part

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.chat_templates import render
 from lmstudio_integrations.client.models.queries import look_up
 from lmstudio_integrations.client.models.reasoning import (
@@ -27,7 +28,6 @@ from lmstudio_integrations.client.models.reasoning import (
     write_thoughts,
 )
 from lmstudio_integrations.client.models.state import Instance
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
     LMStudioModelNotFoundError,

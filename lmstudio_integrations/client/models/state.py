@@ -14,11 +14,11 @@ from lmstudio_integrations._support.suggestions import FIT_BOTH, KEEP_LOADED
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations._support.typeguards import is_count
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.admission import ConcurrencyLimiter, SingleFlight
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.client_context import ClientContext
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioEvictionWarning, LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.requests import OnDevice, UnloadModel
 from lmstudio_integrations.types.config import LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from typing_extensions import Unpack
 
+from lmstudio_integrations.client.concurrency.flows import arun
 from lmstudio_integrations.client.plugins.base import (
     BasePluginsNamespace,
     BasePluginTool,
@@ -17,7 +18,6 @@ from lmstudio_integrations.client.plugins.base import (
     ToolCallParameters,
     ToolSessionParameters,
 )
-from lmstudio_integrations.client.transport.flows import arun
 
 
 class AsyncPluginTool(BasePluginTool):

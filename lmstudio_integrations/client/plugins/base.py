@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Generic, Self, TypeAlias, TypedDict
 from typing_extensions import TypeVar
 
 from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.client.concurrency.flows import Flow, arun
+from lmstudio_integrations.client.concurrency.mailboxes import LoopMailbox, Mailbox
 from lmstudio_integrations.client.plugins.sessions import OnReport, PluginSessions, RemoteTool, ToolCallbacks, spec_of
 from lmstudio_integrations.client.support.arguments import check_names, checked_timeouts
 from lmstudio_integrations.client.transport.base_namespace import BaseNamespace
 from lmstudio_integrations.client.transport.client_context import ClientContext
-from lmstudio_integrations.client.transport.flows import Flow, arun
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
     LMStudioRuntimeError,

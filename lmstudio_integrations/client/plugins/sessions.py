@@ -12,11 +12,11 @@ from typing import Any
 
 from lmstudio_integrations._support.suggestions import SEE_LOG
 from lmstudio_integrations._support.typeguards import is_mapping
+from lmstudio_integrations.client.concurrency.flows import Flow, call_back
+from lmstudio_integrations.client.concurrency.mailboxes import ThreadMailbox
 from lmstudio_integrations.client.support.arguments import check_names, optional_text, text_of
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.client_context import ClientContext
-from lmstudio_integrations.client.transport.flows import Flow, call_back
-from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.client.transport.operation import OpenRequest, Operation, decode_errors, read_each
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,

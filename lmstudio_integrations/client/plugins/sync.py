@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from typing_extensions import Unpack
 
+from lmstudio_integrations.client.concurrency.flows import run
 from lmstudio_integrations.client.plugins.base import (
     BasePluginsNamespace,
     BasePluginTool,
@@ -18,7 +19,6 @@ from lmstudio_integrations.client.plugins.base import (
     ToolCallParameters,
     ToolSessionParameters,
 )
-from lmstudio_integrations.client.transport.flows import run
 
 
 class PluginTool(BasePluginTool):

@@ -2,8 +2,8 @@
 
 from typing import Self
 
+from lmstudio_integrations.client.concurrency.flows import arun
 from lmstudio_integrations.client.predictions.prediction import Prediction
-from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent
 
 

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.leaves import door
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.files.uploads import FileInput, PendingHistory, prepare_images
 from lmstudio_integrations.client.models import chat_templates, queries
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools, template_flags
@@ -27,7 +28,6 @@ from lmstudio_integrations.client.predictions.plan import (
 from lmstudio_integrations.client.predictions.prediction import PredictingModel, Prediction
 from lmstudio_integrations.client.support.arguments import list_of, text_of
 from lmstudio_integrations.client.transport.client_context import ClientContext
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioPromptTemplateError
 from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig

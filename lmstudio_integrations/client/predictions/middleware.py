@@ -15,9 +15,9 @@ from typing import Any, TypeAlias
 from uuid import uuid4
 
 from lmstudio_integrations._support.text import shortened
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.plan import Plan
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import OpenRequest, Operation
 from lmstudio_integrations.errors import (
     LMStudioError,

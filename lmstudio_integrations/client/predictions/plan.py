@@ -12,11 +12,11 @@ from typing import Any, Self, TypeAlias, TypedDict
 
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER, is_object
+from lmstudio_integrations.client.concurrency.flows import Flow, call_back
 from lmstudio_integrations.client.files.uploads import PendingHistory, upload_images, with_valid_files
 from lmstudio_integrations.client.models.chat_templates import NO_FLAGS, PromptSettings, arrange
 from lmstudio_integrations.client.models.state import Instance, Specifier
 from lmstudio_integrations.client.support.arguments import check_names, checked_string, checked_timeouts, optional_text
-from lmstudio_integrations.client.transport.flows import Flow, call_back
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Channel, channel

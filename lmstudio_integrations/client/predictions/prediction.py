@@ -31,15 +31,15 @@ from functools import partial
 
 from lmstudio_integrations._support.text import counted, shown
 from lmstudio_integrations._support.typeguards import is_count
+from lmstudio_integrations.client.concurrency.cancel_scope import add_to_scope
+from lmstudio_integrations.client.concurrency.flows import Flow, Step, T, run
+from lmstudio_integrations.client.concurrency.mailboxes import Mailbox, current_thread_or_task
 from lmstudio_integrations.client.models.model import Model, ModelOperation
 from lmstudio_integrations.client.predictions.entries import middlewares_of
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.predictions.totals import Totals
-from lmstudio_integrations.client.transport.cancel_scope import add_to_scope
-from lmstudio_integrations.client.transport.flows import Flow, Step, T, run
 from lmstudio_integrations.client.transport.listener import NOBODY
-from lmstudio_integrations.client.transport.mailboxes import Mailbox, current_thread_or_task
 from lmstudio_integrations.client.transport.operation import OpenRequest
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,

@@ -10,13 +10,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Self
 
-from lmstudio_integrations.client.transport.cancel_scope import add_to_scope
+from lmstudio_integrations.client.concurrency.cancel_scope import add_to_scope
+from lmstudio_integrations.client.concurrency.flows import Flow, T
+from lmstudio_integrations.client.concurrency.io_thread import IOThread, on_io_thread
+from lmstudio_integrations.client.concurrency.mailboxes import IOTask, LoopMailbox, Mailbox
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 from lmstudio_integrations.client.transport.connections import ConnectionKey, Connections
-from lmstudio_integrations.client.transport.flows import Flow, T
-from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
 from lmstudio_integrations.client.transport.listener import NOBODY, Listener, default_listener
-from lmstudio_integrations.client.transport.mailboxes import IOTask, LoopMailbox, Mailbox
 from lmstudio_integrations.errors import LMStudioClientClosedError
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.exchange import Timeouts

@@ -9,25 +9,24 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
+from lmstudio_integrations.client.concurrency.io_thread import IOThread, on_io_thread
+from lmstudio_integrations.client.concurrency.mailboxes import IOTask
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
-from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
 from lmstudio_integrations.client.transport.listener import ConnectionReport
-from lmstudio_integrations.client.transport.mailboxes import IOTask, Mailbox
 from lmstudio_integrations.client.transport.socket_session import (
     Guests,
     SocketSession,
     closed_locally_error,
     dead_socket_error,
-    torn_error,
 )
 from lmstudio_integrations.protocol.endpoints import Namespace
-from lmstudio_integrations.protocol.exchange import Exchange, InstanceQueues, Receiver, Timeouts
-from lmstudio_integrations.protocol.session import ClientSession
+from lmstudio_integrations.protocol.exchange import Exchange, InstanceQueues, Timeouts
+from lmstudio_integrations.protocol.session import ClientSession, client_closed
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -128,10 +127,6 @@ class Connection:
         if current is not None and current.is_outdated and not current.session.has_callers:
             self.drop()
 
-    def receivers(self) -> list[Receiver]:
-        """Return the receivers of the open calls."""
-        return [] if self._current is None else self._current.session.receivers
-
     @property
     def unused(self) -> bool:
         """Whether it has neither a socket nor clients."""
@@ -166,12 +161,12 @@ class Connection:
         self._current = self._check = self._timer = None
         self._on_socket_lost()
 
-    def drop(self, make_error: Callable[[], BaseException] = closed_locally_error) -> None:
+    def drop(self) -> None:
         """Close the socket. It is forgotten first, because a call may come before it has closed."""
         current = self._current
         self._detach()
         if current is not None:
-            current.close(make_error)
+            current.close()
 
     # Liveness ---------------------------------------------------------------------------------------------------
 
@@ -306,7 +301,8 @@ class Connections:
     def of(cls, io: IOThread) -> "Connections":
         """Return the connections of an I/O thread, which closes them when the process exits."""
         # Made in one step: two threads may make the first call.
-        return io.connections or vars(io).setdefault("connections", cls())
+        tenant = io.tenant or vars(io).setdefault("tenant", cls())
+        return cast("Connections", tenant)  # nothing else lives there
 
     @on_io_thread
     def get(self, key: ConnectionKey, client_id: object, keep_idle: float) -> Connection:
@@ -333,24 +329,10 @@ class Connections:
     def close_client(self, client_id: object) -> None:
         """Close everything that a client has open, and drop its references to connections."""
         for task in [task for task in self.tasks if task.client_id == client_id]:
-            task.cancel()
+            task.cancel(client_closed())
         for key, connection in list(self._connections.items()):
             connection.close_client(client_id)
             self._forget(key)
-
-    def callers(self) -> Iterator[int | None]:
-        """Yield the thread of each caller who waits; `None` for a coroutine."""
-        for connection in self._connections.values():
-            for receiver in connection.receivers():
-                if isinstance(receiver, Mailbox):
-                    yield receiver.owner
-        for task in self.tasks:
-            yield task.mailbox.owner
-
-    def drop(self) -> None:
-        """Replace every socket, because a step of the loop may be torn; waiting callers get an error."""
-        for connection in list(self._connections.values()):
-            connection.drop(torn_error)
 
     async def close(self) -> None:
         """Close every socket."""

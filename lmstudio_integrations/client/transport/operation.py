@@ -17,13 +17,13 @@ from pydantic_core import ValidationError
 
 from lmstudio_integrations._support.text import dumps, shortened
 from lmstudio_integrations._support.typeguards import is_list
-from lmstudio_integrations.client.transport.cancel_scope import add_to_scope, check_scope
+from lmstudio_integrations.client.concurrency.cancel_scope import add_to_scope, check_scope
+from lmstudio_integrations.client.concurrency.flows import Flow, T
+from lmstudio_integrations.client.concurrency.io_thread import IOThread, on_io_thread
+from lmstudio_integrations.client.concurrency.mailboxes import Mailbox
 from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
 from lmstudio_integrations.client.transport.connections import ConnectionKey, Connections
-from lmstudio_integrations.client.transport.flows import Flow, T
-from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
 from lmstudio_integrations.client.transport.listener import NOBODY, ConnectionReport, Listener
-from lmstudio_integrations.client.transport.mailboxes import Mailbox
 from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace, channel, rpc
 from lmstudio_integrations.protocol.errors import copy_of

@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.client.transport.connect.addresses import Address, Credentials, Target
 from lmstudio_integrations.client.transport.connect.opening import Socket, find_server, open_socket
 from lmstudio_integrations.client.transport.connect.records import announced_ports
-from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.listener import ConnectionReport
-from lmstudio_integrations.client.transport.loop import ClientLoop
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioConnectionLostError,
@@ -237,8 +236,6 @@ class SocketSession:
     async def _run(self) -> None:
         """Connect, authenticate, and read until the socket is lost or closed."""
         session = self.session
-        readers = loop.direct_readers if isinstance(loop := asyncio.get_running_loop(), ClientLoop) else {}
-        descriptor, read_now = -1, None
         try:
             socket = await self._connect()
             self.flush()
@@ -246,9 +243,6 @@ class SocketSession:
             if self._report is not None:
                 self._report.end()
             socket.on_messages = receive = partial(self._receive, IOThread.current())
-            if socket.descriptor is not None:
-                descriptor, read_now = socket.descriptor, partial(socket.read_now, socket.descriptor)
-                readers[descriptor] = read_now
             while True:
                 receive([await socket.read()])
         except asyncio.CancelledError:
@@ -256,8 +250,6 @@ class SocketSession:
         except Exception as problem:  # noqa: BLE001 - any failure of the socket is the error of all waiting callers
             self._note(problem)
         finally:
-            if read_now is not None and readers.get(descriptor) is read_now:  # else it is that of another socket by now
-                del readers[descriptor]
             if self._guest is not None:
                 self._guest.sockets.discard(self)
             if self._report is not None:  # before a caller is woken
@@ -281,14 +273,6 @@ def dead_socket_error() -> BaseException:
     return LMStudioConnectionLostError(
         "the connection to LM Studio was lost (the server answers on a new connection, but not on this one); "
         "the next call uses the new one"
-    )
-
-
-def torn_error() -> BaseException:
-    """Return the error of calls on a socket whose reading was broken off."""
-    return LMStudioConnectionLostError(
-        "the connection to LM Studio was lost (an exception was raised into the thread that read from it); the next "
-        "call reconnects"
     )
 
 

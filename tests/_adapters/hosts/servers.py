@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
+from lmstudio_integrations.client.concurrency.mailboxes import ThreadMailbox
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter
 from tests.support.gate import AT_THE_GATE, Gate

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.transport.flows import run
+from lmstudio_integrations.client.concurrency.flows import run
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioModelNotFoundError, LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.transport.flows import arun
+from lmstudio_integrations.client.concurrency.flows import arun
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.conftest import MODELS
 from tests.client.public_calls import CALLS, ROWS, calls, made_calls

@@ -17,9 +17,9 @@ import lmstudio_integrations as lms
 from lmstudio_integrations._adapters.request_model import Runtime
 from lmstudio_integrations._support import environment
 from lmstudio_integrations._support.threads import BoundedCache
-from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.client.transport.io_thread import IOThread
-from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
+from lmstudio_integrations.client.concurrency.flows import Flow
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
+from lmstudio_integrations.client.concurrency.mailboxes import ThreadMailbox
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import EmbeddingRecord, Emulator
 from lmstudio_integrations.emulator.models.request_log import Records

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.secrets import redacted_url
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
+from lmstudio_integrations.client.concurrency.mailboxes import IOTask, ThreadMailbox
 from lmstudio_integrations.client.files.fetch import is_public_address
-from lmstudio_integrations.client.transport.io_thread import IOThread
-from lmstudio_integrations.client.transport.mailboxes import IOTask, ThreadMailbox
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import context_of
 from tests.support.web import PIXEL, WAIT, web_server

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.concurrency.flows import run
 from lmstudio_integrations.client.hosts.host import HostRecord
 from lmstudio_integrations.client.hosts.hosts import FailoverOperation, Hosts
-from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.listener import NOBODY
 from tests.support.virtual_time import in_virtual_time
 

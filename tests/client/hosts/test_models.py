@@ -9,10 +9,10 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.base import handle_on_hosts
+from lmstudio_integrations.client.concurrency.flows import arun
 from lmstudio_integrations.client.embeddings import EmbeddingRequest
 from lmstudio_integrations.client.hosts.models import hosts_of
 from lmstudio_integrations.client.models.admission import ConcurrencyLimiter
-from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.conftest import MODELS
 from tests.client.public_calls import CALLS, made_calls

@@ -8,9 +8,9 @@ from typing import Any
 import jinja2
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.concurrency.flows import Flow, run
 from lmstudio_integrations.client.models.reasoning import sent_messages
 from lmstudio_integrations.client.models.state import Instance
-from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.emulator.engines.base import EngineError
 from lmstudio_integrations.protocol.kv_config import collapse
 from lmstudio_integrations.types.chat import text_part

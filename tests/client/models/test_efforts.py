@@ -9,8 +9,8 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import SERVER_FILE_VARIABLE, USER_AGENT
 from lmstudio_integrations.client.api.base import context_of
+from lmstudio_integrations.client.concurrency.flows import arun, run
 from lmstudio_integrations.client.models.efforts import AllowedEfforts, list_efforts
-from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.operation import Operation
 from tests.support.web import Request, Web, web_server
 

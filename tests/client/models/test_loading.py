@@ -13,8 +13,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.concurrency.flows import Flow, run
 from lmstudio_integrations.client.models.admission import SingleFlight
-from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.fake import Socket, authenticate, context_of, fake_server, receive, send, send_together, wait_until

@@ -16,9 +16,9 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, ModelRetryMiddleware
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.planning import Resident, _Room, parse_item
 from lmstudio_integrations.client.models.seen_memory import SeenMemory
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.base import Engine

@@ -10,7 +10,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.suggestions import MAKE_ROOM
-from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.fake import wait_until
 from tests.support.gate import AT_THE_GATE, Gate

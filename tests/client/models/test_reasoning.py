@@ -8,9 +8,9 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.leaves import MissingLeafError
+from lmstudio_integrations.client.concurrency.flows import run
 from lmstudio_integrations.client.models.reasoning import sent_messages
 from lmstudio_integrations.client.models.state import Instance
-from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.types.chat import text_part
 from lmstudio_integrations.types.reasoning import REJECTED_REASONING, ReasoningOptions, SendReasoning, Tags
 from tests.client.models.rendering import (

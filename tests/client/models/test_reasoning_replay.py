@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.concurrency.flows import run
 from lmstudio_integrations.client.models.reasoning import sent_messages
 from lmstudio_integrations.client.models.reasoning_replay import replay_of
 from lmstudio_integrations.client.models.state import Instance
-from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.types.chat import text_part
 from lmstudio_integrations.types.reasoning import ReasoningOptions, Tags, Treatment
 from lmstudio_integrations.types.reasoning_replay import REJECTS, move_thoughts

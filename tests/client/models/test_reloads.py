@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.transport.flows import arun
+from lmstudio_integrations.client.concurrency.flows import arun
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.prediction_frames import joined
 from tests.support.adapters import ADAPTERS, DECIDES, covering

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.concurrency.flows import run
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.plan import Plan, PredictionOptions
-from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.chat import WireHistory

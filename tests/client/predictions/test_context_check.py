@@ -9,11 +9,11 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.text import dumps
+from lmstudio_integrations.client.concurrency.flows import run
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.entries import context_check
 from lmstudio_integrations.client.predictions.entries.context_check import ContextCheck
 from lmstudio_integrations.client.predictions.middleware import Ask
-from lmstudio_integrations.client.transport.flows import run
 from tests.client.predictions.middlewares import plan_with
 
 LIMIT = 1000

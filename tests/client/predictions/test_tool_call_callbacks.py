@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.concurrency.flows import call_back, run
+from lmstudio_integrations.client.concurrency.mailboxes import current_thread_or_task
 from lmstudio_integrations.client.predictions.tool_loop.runners import ToolCallReports
-from lmstudio_integrations.client.transport.flows import call_back, run
-from lmstudio_integrations.client.transport.mailboxes import current_thread_or_task
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.results import ToolCallEvent
 from tests.client.both import Awaited, make_client

@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
+from lmstudio_integrations.client.concurrency.mailboxes import IOTask, LoopMailbox
 from lmstudio_integrations.client.files.uploads import ensure_uploaded, prepare_file
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect import opening, probe
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import LINGER, Connection, Connections
-from lmstudio_integrations.client.transport.io_thread import IOThread
-from lmstudio_integrations.client.transport.mailboxes import IOTask, LoopMailbox
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.protocol.endpoints import rpc

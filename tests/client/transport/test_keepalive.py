@@ -14,9 +14,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import PING_TIMEOUT, QUIET, Connections
-from lmstudio_integrations.client.transport.io_thread import IOThread
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result, wait_until
 from tests.client.prediction_frames import END, fragment, loaded_handle, packet
 from tests.support.virtual_time import in_virtual_time

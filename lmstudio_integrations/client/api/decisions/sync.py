@@ -10,10 +10,10 @@ from typing import Any, ClassVar, cast
 from typing_extensions import Unpack, override
 
 from lmstudio_integrations.client.api.sync import DownloadedModel, Handle, ModelNamespace
+from lmstudio_integrations.client.concurrency.flows import run
 from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.predictions.decisions.decider import Decider
 from lmstudio_integrations.client.predictions.decisions.deciding import DecideParameters
-from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.types.config import DecisionLoadModelConfig, ModelKind
 from lmstudio_integrations.types.decisions import Decision, Question
 from lmstudio_integrations.types.models import DecisionModelInfo, DecisionModelInstanceInfo

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lmstudio_integrations._support.text import counted
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.predictions.calls_in_text.call_repair import MeantTools
 from lmstudio_integrations.client.predictions.calls_in_text.formats import OfferedTools
 from lmstudio_integrations.client.predictions.calls_in_text.lenient_json import json_of
 from lmstudio_integrations.client.predictions.calls_in_text.parser import UNMARKED, StreamingToolParser
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware, call_events, failed_call_events
 from lmstudio_integrations.client.predictions.plan import tools_in
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent
 
 logger: logging.Logger = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from lmstudio_integrations._support.text import counted
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.chat_templates import render
 from lmstudio_integrations.client.predictions.calls_in_text.call_arguments import mend
 from lmstudio_integrations.client.predictions.calls_in_text.call_parser import ParsedCall
@@ -40,7 +41,6 @@ from lmstudio_integrations.client.predictions.middleware import (
     with_response,
 )
 from lmstudio_integrations.client.predictions.plan import chat_request_of_text, tools_in
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioError
 from lmstudio_integrations.protocol.kv_config import with_changes
 from lmstudio_integrations.protocol.requests import TemplateParameters

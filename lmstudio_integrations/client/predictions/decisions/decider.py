@@ -10,6 +10,7 @@ from typing import Any
 from lmstudio_integrations._support.installation import package_command
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_count, is_object
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import Instance, reference_of
@@ -18,7 +19,6 @@ from lmstudio_integrations.client.predictions.decisions.deciding import DecidePa
 from lmstudio_integrations.client.predictions.decisions.states import questions_of, state_of
 from lmstudio_integrations.client.predictions.prediction import PredictingModel
 from lmstudio_integrations.client.support.arguments import check_names
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import (
     LMStudioModelNotFoundError,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, cast
 
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.embeddings import SPECIAL_TOKENS, utf8_length
 from lmstudio_integrations.client.predictions.decisions.first_token import FirstTokens, Probabilities, ask_all
 from lmstudio_integrations.client.predictions.decisions.prompts import in_chat_template, neutral
@@ -23,7 +24,6 @@ from lmstudio_integrations.client.predictions.decisions.states import (
 )
 from lmstudio_integrations.client.predictions.prediction import PredictingModel
 from lmstudio_integrations.client.support.arguments import check_names, whole_number
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
     LMStudioUnsupportedError,

@@ -5,10 +5,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.text import beginning
+from lmstudio_integrations.client.concurrency.concurrent_flows import MakeMailbox, run_concurrently
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.predictions.plan import plan_completion
 from lmstudio_integrations.client.predictions.prediction import PredictingModel
-from lmstudio_integrations.client.transport.concurrent_flows import MakeMailbox, run_concurrently
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioUnsupportedError
 from lmstudio_integrations.types._log_probs import probability_of
 from lmstudio_integrations.types.config import LlmPredictionConfig, switched_off, total_of
@@ -181,6 +181,6 @@ def ask_all(
             yield from ask(own, each)
 
     first = [[each] for _, each in zip(slots[:at_once], numbers, strict=False)]
-    yield from run_concurrently(model.context, [partial(ask_some, some) for some in first])
+    yield from run_concurrently(model.context.new_mailbox(), [partial(ask_some, some) for some in first])
     flows = min(at_once or total_of(slots) or number, number)  # all of them take from one iterator
-    yield from run_concurrently(model.context, [partial(ask_some, numbers)] * flows)
+    yield from run_concurrently(model.context.new_mailbox(), [partial(ask_some, numbers)] * flows)

@@ -2,9 +2,9 @@
 
 import re
 
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.chat_templates import render
 from lmstudio_integrations.client.predictions.prediction import PredictingModel
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioPromptTemplateError
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.types.chat import WireHistory

@@ -4,13 +4,13 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypedDict, cast
 
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.embeddings import SPECIAL_TOKENS, EmbeddingRequest, fit_texts, utf8_length
 from lmstudio_integrations.client.models.state import ContextWindow
 from lmstudio_integrations.client.predictions.decisions.first_token import FirstTokens, ask_all
 from lmstudio_integrations.client.predictions.decisions.prompts import in_chat_template, neutral
 from lmstudio_integrations.client.predictions.prediction import PredictingModel
 from lmstudio_integrations.client.support.arguments import check_names, list_of, text_of, whole_number
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
     LMStudioError,

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.plan import parameters_of
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.confidence import FieldConfidence, confidence_of_arguments
 from lmstudio_integrations.types.results import PredictionEnd, ToolCallEnd
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations._support.typeguards import is_count
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.chat_templates import render
 from lmstudio_integrations.client.models.queries import count_tokens
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.plan import tools_among
 from lmstudio_integrations.client.support.user_warnings import warn_user
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioError, LMStudioTruncationWarning
 from lmstudio_integrations.protocol.errors import context_overflow

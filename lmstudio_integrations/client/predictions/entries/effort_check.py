@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmstudio_integrations._support.text import shortened
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.efforts import efforts_of
 from lmstudio_integrations.client.predictions.middleware import Ask, Middleware
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.reasoning import EFFORTS, RequestedEffort
 
 _OFF = frozenset({"off", "none"})

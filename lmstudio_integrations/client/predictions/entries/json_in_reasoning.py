@@ -5,8 +5,8 @@ Versions of LM Studio do that with models whose prompt opens the thought. Such a
 
 from dataclasses import dataclass, replace
 
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.protocol.kv_config import collapse
 from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types.config import LlmPredictionConfig

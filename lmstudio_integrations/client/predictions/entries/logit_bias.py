@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmstudio_integrations._support.text import beginning, counted
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.queries import tokenize
 from lmstudio_integrations.client.predictions.middleware import Ask, Middleware
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.kv_config import with_changes
 from lmstudio_integrations.types.config import LlmPredictionConfig

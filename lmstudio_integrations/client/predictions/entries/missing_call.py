@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.plan import log_missing_call
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.results import (
     PredictionEnd,
 )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.middleware import (
     Ask,
@@ -24,7 +25,6 @@ from lmstudio_integrations.client.predictions.middleware import (
     with_response,
 )
 from lmstudio_integrations.client.predictions.plan import parameters_of, tools_in
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
     LMStudioError,

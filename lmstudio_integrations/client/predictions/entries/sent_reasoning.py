@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.reasoning import Messages, Sent, sent_messages, without_thoughts
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioError, LMStudioPromptTemplateError
 from lmstudio_integrations.protocol.kv_config import with_changes
 from lmstudio_integrations.types.reasoning import REJECTED_REASONING

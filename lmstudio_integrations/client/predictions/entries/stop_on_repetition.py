@@ -14,6 +14,7 @@ from typing import Any
 
 from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.plan import characters_of, tools_in
 from lmstudio_integrations.client.predictions.repetition import (
@@ -24,7 +25,6 @@ from lmstudio_integrations.client.predictions.repetition import (
     is_repeated,
 )
 from lmstudio_integrations.client.support.user_warnings import warn_user
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.protocol.kv_config import collapse
 from lmstudio_integrations.types._config_base import wire_keys

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.chat_templates import render
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.middleware import REJECTIONS, Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.plan import chat_request_of_text
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioError
 from lmstudio_integrations.protocol.kv_config import with_changes
 from lmstudio_integrations.types.config import LlmPredictionConfig

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias, cast
 
 from lmstudio_integrations._support.secrets import redact_members
 from lmstudio_integrations._support.text import shown
+from lmstudio_integrations.client.concurrency.flows import Flow, call_back
 from lmstudio_integrations.client.predictions.plan import (
     Callbacks,
     History,
@@ -37,7 +38,6 @@ from lmstudio_integrations.client.predictions.tool_loop.runners import (
     error_of,
 )
 from lmstudio_integrations.client.support.arguments import check_names, checked_timeouts, list_of, whole_number
-from lmstudio_integrations.client.transport.flows import Flow, call_back
 from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioPluginToolError,

@@ -19,8 +19,8 @@ from typing import Any, Self
 from lmstudio_integrations._support.secrets import redact_members
 from lmstudio_integrations._support.text import dumps, shortened
 from lmstudio_integrations._support.threads import run_in_thread
-from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.client.transport.mailboxes import SLICE
+from lmstudio_integrations.client.concurrency.flows import Flow
+from lmstudio_integrations.client.concurrency.mailboxes import SLICE
 from lmstudio_integrations.errors import LMStudioToolCallError
 from lmstudio_integrations.types.functions import ToolCallResultPart, ToolFunctionDef
 from lmstudio_integrations.types.plugins import ToolContent

@@ -18,6 +18,9 @@ from typing import Any
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE
 from lmstudio_integrations._support.suggestions import no_server
+from lmstudio_integrations.client.concurrency.flows import Flow, T
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
+from lmstudio_integrations.client.concurrency.mailboxes import IOTask, Mailbox
 from lmstudio_integrations.client.transport.connect import records
 from lmstudio_integrations.client.transport.connect.addresses import (
     DEFAULT_PORT,
@@ -34,9 +37,6 @@ from lmstudio_integrations.client.transport.connect.probe import (
     speaks_http,
     without_blocked,
 )
-from lmstudio_integrations.client.transport.flows import Flow, T
-from lmstudio_integrations.client.transport.io_thread import IOThread
-from lmstudio_integrations.client.transport.mailboxes import IOTask, Mailbox
 from lmstudio_integrations.errors import LMStudioRuntimeError, LMStudioValueError
 
 NOT_FOUND = "no LM Studio, llmster or Bionic found on this machine"

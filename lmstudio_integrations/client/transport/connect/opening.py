@@ -6,7 +6,6 @@ also knows when anything was received.
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +19,7 @@ from websockets.protocol import Event
 from lmstudio_integrations._support.environment import USER_AGENT
 from lmstudio_integrations._support.secrets import client_logger, redact_address
 from lmstudio_integrations._support.suggestions import UPDATE_FOR_DECISIONS
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target, source_of, unencrypted
 from lmstudio_integrations.client.transport.connect.discovery import diagnose, discover, may_get_secrets, not_found
 from lmstudio_integrations.client.transport.connect.probe import (
@@ -28,7 +28,6 @@ from lmstudio_integrations.client.transport.connect.probe import (
     redirected,
     without_blocked,
 )
-from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioServerError,
@@ -175,24 +174,6 @@ class Socket(ClientConnection):
             # The library has sent its own, and would wait for the server to close the TCP connection, perhaps forever.
             # `close` would wait until the server has read all that was written.
             self.transport.abort()
-
-    @property
-    def descriptor(self) -> int | None:
-        """That with which it may be read without the loop; `None` if that decrypts what arrives."""
-        bare = self.transport.get_extra_info("socket")
-        return None if bare is None or self.transport.get_extra_info("ssl_object") else bare.fileno()
-
-    def read_now(self, descriptor: int) -> bool:
-        """Read what has arrived, and deliver it; return whether that could be done."""
-        if self.transport.is_closing():
-            return False  # the descriptor may be that of another socket by now
-        try:
-            data = os.read(descriptor, READ_SIZE)
-        except OSError:
-            return False
-        if data:
-            self.data_received(data)
-        return bool(data)
 
     def eof_received(self) -> None:
         """End the socket: the server sends nothing more."""

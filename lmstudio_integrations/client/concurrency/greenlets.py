@@ -13,38 +13,46 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from lmstudio_integrations.client.transport.io_thread import YIELD, IOThread
+from lmstudio_integrations.client.concurrency.threads import Threads
 
 ResultT = TypeVar("ResultT")
 
 
-class GreenletIOThread(IOThread):
-    """A real thread of the operating system; its loop is made there, with the hub of that thread."""
+POLL = 0.001
+"""Seconds between two looks whether the loop is closed."""
 
-    def start_loop(self) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
-        """Return a new event loop, and the thread in which `run` runs it."""
+
+class GreenletThreads(Threads):
+    """Real threads of the operating system; their loops are made there, with the hub of that thread."""
+
+    def start_loop(
+        self,
+        run: Callable[[asyncio.AbstractEventLoop], None],
+        name: str,  # noqa: ARG002 - such a thread has no name
+    ) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+        """Return a new event loop, and the thread in which a function runs it."""
         original = sys.modules["gevent.monkey"].get_original
         started: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, threading.Thread]]
         started = original("queue", "SimpleQueue")()
 
         def make_loop() -> None:
-            loop = asyncio.new_event_loop()  # no greenlet runs it while it waits, because others share its thread
+            loop = asyncio.new_event_loop()
             loop.set_default_executor(_GreenletExecutor())
             started.put((loop, threading.current_thread()))
-            self.run(loop)
+            run(loop)
 
         original("_thread", "start_new_thread")(make_loop, ())
         return started.get()
 
+    def join(self, thread: threading.Thread, loop: asyncio.AbstractEventLoop, timeout: float) -> None:  # noqa: ARG002 - it is no thread of `threading`
+        """Wait until the loop is closed, for so many seconds at most."""
+        deadline = time.monotonic() + timeout
+        while not loop.is_closed() and time.monotonic() < deadline:
+            time.sleep(POLL)
+
     def make_signal(self) -> Any:
         """Return a queue on which the calling greenlet waits for the I/O thread."""
         return _Signal()
-
-    def join(self, timeout: float) -> None:
-        """Wait until the loop is closed, for so many seconds at most: it is no thread of `threading`."""
-        deadline = time.monotonic() + timeout
-        while not self.loop.is_closed() and time.monotonic() < deadline:
-            time.sleep(YIELD)
 
 
 class _GreenletExecutor(ThreadPoolExecutor):

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
-from lmstudio_integrations.client.transport.client_context import ClientContext
-from lmstudio_integrations.client.transport.flows import Flow, Step
-from lmstudio_integrations.client.transport.io_thread import IOThread
-from lmstudio_integrations.client.transport.mailboxes import Mailbox
+from lmstudio_integrations.client.concurrency.flows import Flow, Step
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
+from lmstudio_integrations.client.concurrency.mailboxes import Mailbox
 
 MakeMailbox: TypeAlias = Callable[[IOThread], Mailbox]
 """Makes the mailboxes of calls. A concurrent flow passes it to `with_mailboxes` of each `ClientContext` it uses."""
@@ -38,11 +37,6 @@ class _RelayMailbox(Mailbox):
             batch = self.pop_all()
         return batch
 
-    @property
-    def owner(self) -> int | None:
-        """The thread in which the caller of all concurrent flows waits; `None` for a coroutine."""
-        return self.common.owner
-
     def runs_with(self, other: Mailbox) -> bool:
         """Whether both belong to flows of one caller, each of which runs while the other waits."""
         return isinstance(other, _RelayMailbox) and other.common is self.common
@@ -62,14 +56,13 @@ _Waiting: TypeAlias = dict[object, tuple[Flow[None], Step]]
 """The flows that wait, each with its step, by the mailbox of the step."""
 
 
-def run_concurrently(context: ClientContext, works: Sequence[Callable[[MakeMailbox], Flow[None]]]) -> Flow[None]:
+def run_concurrently(common: Mailbox, works: Sequence[Callable[[MakeMailbox], Flow[None]]]) -> Flow[None]:
     """Run flows at once. The first error ends all of them.
 
     Args:
-        context: Makes the common mailbox.
+        common: Where their caller waits.
         works: Make the flows. All their contexts must have the mailboxes that they are given.
     """
-    common = context.new_mailbox()
     waiting: _Waiting = {}
 
     def make_mailbox(io: IOThread) -> Mailbox:

@@ -7,9 +7,9 @@ from functools import partial
 import pytest
 
 from lmstudio_integrations import AsyncClient, Client
+from lmstudio_integrations.client.concurrency.concurrent_flows import MakeMailbox, run_concurrently
+from lmstudio_integrations.client.concurrency.flows import Flow, arun, run
 from lmstudio_integrations.client.transport.client_context import ClientContext
-from lmstudio_integrations.client.transport.concurrent_flows import MakeMailbox, run_concurrently
-from lmstudio_integrations.client.transport.flows import Flow, arun, run
 from tests.client.fake import context_of
 
 Work = Callable[[ClientContext], Flow[None]]
@@ -22,7 +22,7 @@ def drive(path: str, works: list[Work]) -> None:
         def with_own(work: Work, make_mailbox: MakeMailbox) -> Flow[None]:
             return work(context.with_mailboxes(make_mailbox))
 
-        return run_concurrently(context, [partial(with_own, work) for work in works])
+        return run_concurrently(context.new_mailbox(), [partial(with_own, work) for work in works])
 
     async def main() -> None:
         await arun(make(context_of(AsyncClient())))
@@ -103,7 +103,7 @@ async def test_cancelling_the_task_closes_all_flows() -> None:
         finally:
             closed.append(1)
 
-    task = asyncio.create_task(arun(run_concurrently(context, [work, work])))
+    task = asyncio.create_task(arun(run_concurrently(context.new_mailbox(), [work, work])))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -12,19 +12,15 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
-from threading import current_thread, get_ident
+from threading import current_thread
 from typing import Any, Generic
 
-from lmstudio_integrations.client.transport.flows import Flow, T
-from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
+from lmstudio_integrations.client.concurrency.flows import Flow, T
+from lmstudio_integrations.client.concurrency.io_thread import IOThread, on_io_thread
 from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioConnectionLostError, LMStudioRuntimeError
-from lmstudio_integrations.protocol.session import client_closed
 
 SLICE = 0.1
 """Seconds of one blocking wait; Ctrl-C cannot interrupt a longer one on Windows."""
-
-ASK_EVERY = 16
-"""Waits after which a reader asks again to run the event loop; what others do may end, and an offer may lapse."""
 
 
 class _Done:
@@ -128,12 +124,11 @@ class Mailbox(ABC):
             return []
         if self._io.stopped:
             self._io.exit_calling_daemon_thread()
-            raise LMStudioConnectionLostError(
-                "the process was forked while this call was open; make it again"
-                if self._io.belongs_to_parent
-                else "the process is ending; make calls before that",
-                retryable=False,
-            )
+            if self._io.belongs_to_parent:
+                raise LMStudioConnectionLostError(
+                    "the process was forked while this call was open; make it again", retryable=False
+                )
+            raise _process_ending()
         return None
 
     def check_reader(self) -> None:
@@ -164,11 +159,6 @@ class Mailbox(ABC):
     def is_lost(self) -> bool:
         """Whether the caller belongs to the parent of a fork."""
         return self._io.belongs_to_parent
-
-    @property
-    def owner(self) -> int | None:
-        """The thread in which the caller waits; `None` for a coroutine."""
-        return None
 
     def runs_with(self, other: "Mailbox") -> bool:  # noqa: ARG002 - concurrent flows use it
         """Whether the caller waits for both at once."""
@@ -207,22 +197,13 @@ class Mailbox(ABC):
 
 
 class ThreadMailbox(Mailbox):
-    """For a thread. Who reads a stream runs the event loop itself while it waits, if the loop serves nobody else."""
+    """For a thread."""
 
-    __slots__ = ("_followed", "_has_waited", "_owner", "_signal")
+    __slots__ = ("_signal",)
 
     def __init__(self, io: IOThread) -> None:
         super().__init__(io)
-        self._owner = get_ident()
         self._signal: Any = None
-        self._has_waited = False
-        self._followed = 0
-        """How often it has waited for the I/O thread since it has led."""
-
-    @property
-    def owner(self) -> int | None:
-        """The thread in which the caller waits."""
-        return self._owner
 
     def wait(self) -> list[Any]:
         """Return what has arrived, at least one item; an empty list at the end.
@@ -236,40 +217,17 @@ class ThreadMailbox(Mailbox):
         if self._io.is_current:
             raise LMStudioRuntimeError("a blocking call was made on the I/O thread; make it from another thread")
         # Made late, because most calls of a batch get their response while the caller waits for another one.
-        signal = self._signal = self._signal or self._io.make_signal()
+        signal = self._signal = self._signal or self._io.threads.make_signal()
         while batch is None:
-            if not (self._has_waited and self._has_led()) and self.must_wait():
+            if self.must_wait():
                 with contextlib.suppress(queue.Empty):
                     signal.get(timeout=SLICE)
             self._waiting = False
             batch = self.pop_all()
-        self._has_waited = True  # who waits again reads a stream
         return batch
 
-    def _has_led(self) -> bool:
-        """Run the event loop until something arrives, and return true; or ask for that."""
-        io, thread = self._io, get_ident()
-        if thread != self._owner:
-            self._owner, self._followed = thread, 0
-        if io.lead(self):
-            self._followed = 0
-            return True
-        if self._followed % ASK_EVERY == 0 and io.can_lead():
-            io.submit(io.offer_turn, self)
-        else:
-            io.ensure_running()
-        self._followed += 1
-        return False
-
-    def wake(self) -> None:
-        """Wake the caller, who does not run the loop."""
-        self._signal.put(None)
-
     def _wake(self) -> None:
-        if self._io.leader is self:
-            self._io.loop.stop()
-        else:
-            self.wake()
+        self._signal.put(None)
 
 
 class LoopMailbox(Mailbox):
@@ -321,6 +279,7 @@ class IOTask(Generic[T]):
     work: Callable[[], Coroutine[Any, Any, T]]
     client_id: object = None
     _task: "asyncio.Task[T] | None" = None
+    _reason: BaseException | None = None
 
     @on_io_thread
     def begin(self, on_end: "Callable[[IOTask[T]], object]" = lambda _: None) -> None:
@@ -330,9 +289,10 @@ class IOTask(Generic[T]):
         self._task.add_done_callback(lambda _: on_end(self))
 
     @on_io_thread
-    def cancel(self) -> None:
-        """Cancel the coroutine; a waiting caller gets an error."""
+    def cancel(self, reason: BaseException | None = None) -> None:
+        """Cancel the coroutine; a waiting caller gets the reason as an error."""
         if self._task is not None:
+            self._reason = reason
             self._task.cancel()
 
     def abort(self, error: LMStudioCancelledError) -> None:
@@ -349,7 +309,11 @@ class IOTask(Generic[T]):
         return result  # type: ignore[no-any-return]  # what a step receives has any type
 
     def _finish(self, task: "asyncio.Task[T]") -> None:
-        error = client_closed() if task.cancelled() else task.exception()
+        error = (self._reason or _process_ending()) if task.cancelled() else task.exception()
         if error is None:
             self.mailbox.put(task.result())
         self.mailbox.finish(error)
+
+
+def _process_ending() -> LMStudioConnectionLostError:
+    return LMStudioConnectionLostError("the process is ending; make calls before that", retryable=False)

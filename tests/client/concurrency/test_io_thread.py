@@ -7,9 +7,10 @@ from typing import Any, NoReturn
 import pytest
 
 from lmstudio_integrations import Client
-from lmstudio_integrations.client.transport import io_thread
-from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread, uninterrupted
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
+from lmstudio_integrations.client.concurrency import io_thread
+from lmstudio_integrations.client.concurrency.io_thread import IOThread, on_io_thread, uninterrupted
+from lmstudio_integrations.client.concurrency.mailboxes import LoopMailbox
+from lmstudio_integrations.client.concurrency.threads import Threads
 from lmstudio_integrations.errors import LMStudioRuntimeError
 
 
@@ -128,6 +129,6 @@ def test_a_first_call_for_which_nothing_is_left_says_what_is_missing(
         raise problem
 
     with IOThread.fresh():
-        monkeypatch.setattr(IOThread, "start_loop", fail)
+        monkeypatch.setattr(Threads, "start_loop", fail)
         with pytest.raises(LMStudioRuntimeError, match=f"{problem.args[-1]}; close files .* ulimit"):
             Client("127.0.0.1:9").list_loaded_models()

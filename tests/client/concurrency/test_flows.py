@@ -9,7 +9,7 @@ from pkgutil import walk_packages
 from typing import Any, get_args, get_origin
 
 from lmstudio_integrations import client
-from lmstudio_integrations.client.transport.flows import Step, arun, call_back
+from lmstudio_integrations.client.concurrency.flows import Step, arun, call_back
 
 
 def functions() -> Iterator[Callable[..., Any]]:

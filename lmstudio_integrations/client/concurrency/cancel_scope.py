@@ -9,8 +9,8 @@ import weakref
 from contextvars import Context, ContextVar, copy_context
 from typing import Protocol
 
-from lmstudio_integrations.client.transport.io_thread import IOThread
-from lmstudio_integrations.client.transport.mailboxes import running_loop
+from lmstudio_integrations.client.concurrency.io_thread import IOThread
+from lmstudio_integrations.client.concurrency.mailboxes import running_loop
 from lmstudio_integrations.errors import LMStudioCancelledError
 
 
