@@ -1,10 +1,10 @@
 """One cell of the matrix: a fault on a surface. All cells of a fault run at once, each behind a proxy of its own."""
 
 import ssl
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
@@ -400,12 +400,12 @@ def _entry(fault: Row, surface: Surface) -> dict[str, Any]:
 
 # Running ------------------------------------------------------------------------------------------------------------
 
-_local = threading.local()
+_running: ContextVar[Cell] = ContextVar("the cell that runs")
 
 
-def pause_of_this_thread() -> None:
+def pause_of_this_cell() -> None:
     """Take the place of the sleep before a retry."""
-    _local.cell.pause()
+    _running.get().pause()
 
 
 def run_all(stage: Stage, cells: list[tuple[str, Cell, Callable[[], None]]]) -> list[str]:
@@ -413,7 +413,7 @@ def run_all(stage: Stage, cells: list[tuple[str, Cell, Callable[[], None]]]) -> 
     found: list[str] = []
 
     def guarded(name: str, cell: Cell, body: Callable[[], None]) -> None:
-        _local.cell = cell
+        _running.set(cell)
         try:
             body()
         except Exception as error:  # noqa: BLE001 - reported with the others

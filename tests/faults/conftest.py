@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.cells import pause_of_this_thread
+from tests.faults.cells import pause_of_this_cell
 from tests.faults.stage import Threads
 from tests.support.pauses import replace_pauses
 
@@ -18,4 +18,4 @@ def proxies() -> Iterator[Threads]:
 
 @pytest.fixture(autouse=True)
 def _no_time_passes_before_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
-    replace_pauses(monkeypatch, lambda _seconds: pause_of_this_thread())
+    replace_pauses(monkeypatch, lambda _seconds: pause_of_this_cell())

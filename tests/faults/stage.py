@@ -11,6 +11,7 @@ from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from tests.faults.proxy import ProxyThread
 from tests.simulation.loop import SimulatedLoop
+from tests.simulation.threads import SimulatedThread
 from tests.simulation.world import simulation
 from tests.support.virtual_time import end_tasks
 
@@ -56,22 +57,23 @@ class _Emulator(Emulator):
 
     def start(self) -> Self:
         self._open = self._serving()
-        self._running = self._loop.run_until_complete(self._open.__aenter__())
+        self._running = self._loop.complete(self._open.__aenter__())
         return self
 
     def stop(self) -> None:
-        self._loop.run_until_complete(self._open.__aexit__(None, None, None))
+        self._loop.complete(self._open.__aexit__(None, None, None))
         self._running = None
 
     def wait_for(self, predicate: Callable[[], bool], timeout: float = LIMIT) -> None:
         _run_until(self._loop, predicate, timeout)
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._loop.run_until_complete(work)
+        return self._loop.complete(work)
 
     @property
     def _loop(self) -> SimulatedLoop:
-        loop = asyncio.get_event_loop()
+        thread = SimulatedThread.current()
+        loop = asyncio.get_event_loop() if thread is None else thread.loop
         assert isinstance(loop, SimulatedLoop), "this runs in a simulation"
         return loop
 
@@ -80,14 +82,14 @@ class _Runner:
     """Runs coroutines as `asyncio.Runner` does, on the loop of the simulation."""
 
     def __init__(self, loop: SimulatedLoop) -> None:
-        self.run = loop.run_until_complete
+        self.run = loop.complete
 
     def close(self) -> None:
         """Do nothing: the loop goes on."""
 
 
 class Simulation(ProxyThread):
-    """All cells, one after the other, with all servers in one thread. Seconds take no time."""
+    """All cells, one after the other, each in a thread; all servers are in another one. Seconds take no time."""
 
     emulator = _Emulator
 
@@ -107,8 +109,9 @@ class Simulation(ProxyThread):
         return _Runner(self._loop)
 
     def run(self, work: Coroutine[Any, Any, T]) -> Any:
-        """Run a coroutine; if a call asks for it that runs itself, soon."""
-        return self._loop.create_task(work) if self._loop.is_running() else self._loop.run_until_complete(work)
+        """Run a coroutine; if a coroutine asks for it, soon."""
+        is_in_loop = self._loop.is_running() and SimulatedThread.current() is None
+        return self._loop.create_task(work) if is_in_loop else self._loop.complete(work)
 
     def wait(self, holds: Callable[[], bool]) -> bool:
         """Let time pass until something holds; return whether it does."""
@@ -121,7 +124,7 @@ class Simulation(ProxyThread):
     def run_all(self, bodies: list[tuple[str, Body]]) -> list[str]:
         """Run them; none hangs, because the loop would notice."""
         for _, body in bodies:
-            body()
+            self._loop.run_until_complete(self._loop.run_in_thread(body))
         return []
 
 
@@ -131,7 +134,7 @@ def _run_until(loop: SimulatedLoop, holds: Callable[[], bool], seconds: float) -
             while not holds():  # noqa: ASYNC110 - what it waits for has no event
                 await asyncio.sleep(0.01)
 
-    loop.run_until_complete(wait())
+    loop.complete(wait())
 
 
 Stage = Threads | Simulation

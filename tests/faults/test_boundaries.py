@@ -86,7 +86,7 @@ def ending(servers: Servers, surface: Surface, end: Action, retries: int) -> lis
 @pytest.mark.slow
 @pytest.mark.sampled(10)
 @pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("surface", [each for each in SURFACES if each.is_async], ids=str)
+@pytest.mark.parametrize("surface", SURFACES, ids=str)
 def test_a_connection_may_end_after_any_message(surface: Surface, end: str) -> None:
     with Simulation.begin() as stage, Servers.of(stage, Row("The connection ends.", Phase.FIRST, WORKS)) as servers:
         found = ending(servers, surface, ENDS[end], 0)

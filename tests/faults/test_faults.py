@@ -1,4 +1,4 @@
-"""Every fault of the table on all async surfaces in virtual time, and a fifth of them on sockets and threads."""
+"""Every fault of the table on all surfaces in virtual time, sync and async, and a fifth of them on sockets."""
 
 import os
 from collections import defaultdict
@@ -15,8 +15,6 @@ from tests.faults.model import Row
 from tests.faults.stage import Simulation, Stage, Threads
 from tests.faults.surfaces import SURFACES, Surface
 from tests.support.certificates import LOCALHOST
-
-ASYNC = [surface for surface in SURFACES if surface.is_async]
 
 SIMULATED = [row for row in TABLE if row.stop is None]
 """All but races of threads."""
@@ -48,11 +46,11 @@ def named(rows: Sequence[Row]) -> list[Any]:
 
 @pytest.mark.sampled(25)
 @pytest.mark.parametrize("fault", named(SIMULATED))
-def test_the_async_surfaces_match_the_table_in_virtual_time(
+def test_the_surfaces_match_the_table_in_virtual_time(
     fault: Row, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Simulation.begin() as stage:
-        check(stage, fault, [surface for surface in ASYNC if fault.happens_to(surface)], monkeypatch, caplog)
+        check(stage, fault, [surface for surface in SURFACES if fault.happens_to(surface)], monkeypatch, caplog)
 
 
 @pytest.mark.slow

@@ -5,16 +5,21 @@ The order of tasks that are ready at once, and the durations of the network, com
 
 import asyncio
 import itertools
+import math
 import random
 import ssl
 import time
 from asyncio.sslproto import SSLProtocol
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from unittest.mock import patch
 
 from tests.simulation.network import Network
+from tests.simulation.threads import Signal, SimulatedThread
+
+T = TypeVar("T")
 
 START = 1_000.0
 """The time at which it starts."""
@@ -40,7 +45,7 @@ class _Task(asyncio.Task[Any]):
 
 
 class SimulatedLoop(asyncio.BaseEventLoop):
-    """The loop. It has no sockets, threads or signals of the system."""
+    """The loop. It has no sockets or signals of the system, and threads run while it stands still."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -48,6 +53,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._steps = 0
         self.random = random.Random(seed)
         self.network = Network(self, self.random)
+        self.threads: set[SimulatedThread] = set()
+        """Those that have not ended."""
         self._selector = self  # `BaseEventLoop` asks it what is ready
         self._numbers = itertools.count()
         self.set_task_factory(self._new_task)
@@ -74,7 +81,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return []
 
     def _shuffle(self) -> None:
-        """Change the order of the steps of tasks. That of other callbacks is promised by asyncio."""
+        """Change the order of the steps of tasks and threads. That of other callbacks is promised by asyncio."""
         ready: Any = self._ready  # type: ignore[attr-defined]
         at_once = [*ready]  # what is collected as garbage meanwhile may add to it
         places = [place for place, handle in enumerate(at_once) if _is_step(handle)]
@@ -84,20 +91,22 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             for place, step in zip(places, steps, strict=True):
                 ready[place] = step
 
+    def run_in_thread(self, function: Callable[[], Any]) -> "asyncio.Future[Any]":
+        """Run a function in a thread of the simulation."""
+        return SimulatedThread(self, function).future
+
+    def complete(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine and return its result; a thread of the simulation waits for it meanwhile."""
+        if SimulatedThread.current() is None:
+            return self.run_until_complete(work)
+        ended, task = Signal(self), self.create_task(work)
+        task.add_done_callback(lambda _: ended.put(None))
+        ended.get(timeout=math.inf)
+        result: T = task.result()
+        return result
+
     def run_in_executor(self, _executor: Any, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":  # type: ignore[override]
-        """Run a function of a thread at once; its result comes later."""
-        future = self.create_future()
-
-        def run() -> None:
-            if future.cancelled():
-                return
-            try:
-                future.set_result(func(*args))
-            except Exception as error:  # noqa: BLE001 - who waits for the future raises it
-                future.set_exception(error)
-
-        self.call_later(self.random.uniform(0.0, 0.002), run)
-        return future
+        return self.run_in_thread(partial(func, *args))
 
     async def create_connection(
         self, protocol_factory: Any, host: Any = None, port: Any = None, **arguments: Any
@@ -148,7 +157,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
 def _is_step(handle: Any) -> bool:
     owner = getattr(handle._callback, "__self__", None)
-    return isinstance(owner, asyncio.Task)
+    return isinstance(owner, asyncio.Task | SimulatedThread)
 
 
 @contextmanager

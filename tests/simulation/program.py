@@ -6,22 +6,26 @@ import gc
 import logging
 import random
 import warnings
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.concurrency.cancel_scope import CancelScope
 from lmstudio_integrations.client.embeddings import EmbeddingRequest
 from lmstudio_integrations.emulator.engines.scripted.words import embed
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import LoadPolicy
+from tests.client.both import Awaited, at_once, finish
 from tests.simulation.session import ViolationError, WatchedSession
+from tests.simulation.threads import InterruptibleFuture, sleep_in_thread
 from tests.simulation.world import AT_LENGTH, DIMENSIONS, FAULTS, World, count_events, response_to, simulation
 from tests.support.embedding import embed_texts
 from tools.leaves import has_leaf
+
+T = TypeVar("T")
 
 DEADLINE = 3_600.0
 """Virtual seconds after which a call is stuck. Its own limits end it far earlier."""
@@ -54,6 +58,8 @@ KINDS = (
     *("respond", "stream", "leave", "stop", "cancel", "act", "embed", "rerank", "count", "list", "load", "unload"),
     *("close", "close_in_a_call", "together", "scope", "langchain", "llama_index", "vectors"),
 )
+IN_THE_LOOP = {"cancel", "embed", "together", "scope", "close", "close_in_a_call"}
+"""Kinds that begin calls, and wait for them as coroutines in each case."""
 _LEAF_OF = {"act": "tool_loop", "rerank": "decisions"}
 
 
@@ -83,23 +89,28 @@ class Player:
     Args:
         world: Where it plays.
         name: Stands for it in the trace, and is a part of what it says.
+        in_threads: Whether its calls are made in threads, by the sync client, or by coroutines.
     """
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, *, in_threads: bool) -> None:
         self._world = world
         self._name = name
+        self._in_threads = in_threads
         self._random = random.Random(world.random.random())
         self._calls = 0
         self._port = 0
         self._timeouts: Any = {name: self._random.choice(seconds) for name, seconds in TIMEOUTS.items()}
-        self.client: AsyncClient = self._new_client()
+        self.client: Any = self._new_client()
         self._call = Call(world.loop.time(), [self._port])
         settings: dict[str, Any] = {"host": [f"127.0.0.1:{port}" for port in world.ports], "timeouts": self._timeouts}
         self._max_retries = self._random.choice([0, 2])
-        self._chat = ChatLMStudio(model="chat", max_retries=self._max_retries, **settings)
-        self._llm = LMStudio(model="other", **settings)
-        self._embeddings = LMStudioEmbeddings(model="vectors", **settings)
-        self._kinds: dict[str, Callable[[str], Awaitable[str]]] = {
+        self._adapters = [
+            ChatLMStudio(model="chat", max_retries=self._max_retries, **settings),
+            LMStudio(model="other", **settings),
+            LMStudioEmbeddings(model="vectors", **settings),
+        ]
+        self._chat, self._llm, self._embeddings = map(self._dressed, self._adapters)
+        self._kinds: dict[str, Callable[[str], Coroutine[Any, Any, str]]] = {
             kind: getattr(self, f"_{kind}") for kind in KINDS if kind not in _LEAF_OF or has_leaf(_LEAF_OF[kind])
         }
 
@@ -115,7 +126,7 @@ class Player:
         self._call = Call(self._world.loop.time(), [self._port])
         try:
             async with asyncio.timeout(DEADLINE):
-                outcome = await self._kinds[kind](said)
+                outcome = await self._begin_kind(kind, said)
         except lms.LMStudioError as error:
             outcome = type(error).__name__
             if must_work or not self._may_fail_with(error):
@@ -148,13 +159,38 @@ class Player:
         return since + min(before, earlier) >= call.ends
 
     async def close(self) -> None:
-        await self.client.aclose()
+        await self._begin(self.client.aclose())
         for adapter in (self._chat, self._llm, self._embeddings):
-            await adapter.aclose()
+            await self._begin(adapter.aclose())
 
-    def _new_client(self) -> AsyncClient:
+    def _new_client(self) -> Any:
         self._port = self._random.choice(self._world.ports)
-        return AsyncClient(f"127.0.0.1:{self._port}", **self._timeouts)
+        make = lms.Client if self._in_threads else lms.AsyncClient
+        return self._dressed(make(f"127.0.0.1:{self._port}", **self._timeouts))
+
+    def _dressed(self, used: Any) -> Any:
+        """Give what is used in threads the interface of coroutines."""
+        return Awaited(used, at_once) if self._in_threads else used
+
+    def _method(self, adapter: Any, name: str) -> Any:
+        return getattr(adapter, name if self._in_threads else f"a{name}")
+
+    def _begin(self, body: Coroutine[Any, Any, T], context: Context | None = None) -> "asyncio.Future[T]":
+        """Begin what makes calls, in a task or in a thread; whoever cancels a thread raises an exception into it."""
+        if not self._in_threads:
+            return asyncio.create_task(body, context=context)
+        within = context or copy_context()
+        return InterruptibleFuture.of(self._world.loop, lambda: within.run(finish, body))
+
+    def _begin_kind(self, kind: str, said: str) -> "asyncio.Future[str]":
+        body = self._kinds[kind](said)
+        return asyncio.ensure_future(body) if kind in IN_THE_LOOP else self._begin(body)
+
+    async def _sleep(self, seconds: float) -> None:
+        if self._in_threads:
+            sleep_in_thread(self._world.loop, seconds)
+        else:
+            await asyncio.sleep(seconds)
 
     def _model(self) -> Any:
         key, policy = self._random.choice(["chat", "other"]), self._random.choice(POLICIES)
@@ -178,7 +214,7 @@ class Player:
                 self._call.ends = 1
                 parts.append(fragment.content)
                 if pause and self._random.random() < 0.2:
-                    await asyncio.sleep(pause)
+                    await self._sleep(pause)
             result = stream.result()
         _checked("".join(parts), result.content)
         return _checked(result.content, response_to(said))
@@ -211,7 +247,7 @@ class Player:
 
     async def _cancel(self, said: str) -> str:
         kind = self._random.choice(sorted(self._kinds.keys() - {"cancel", "close", "close_in_a_call"}))
-        task = asyncio.ensure_future(self._kinds[kind](said))
+        task = self._begin_kind(kind, said)
         await self._wait_for_something()
         task.cancel()
         try:
@@ -243,7 +279,7 @@ class Player:
     async def _together(self, said: str) -> str:
         """Use one handle in several calls at once; some of them are cancelled, also the one that loads the model."""
         model, count = self._model(), self._random.choice([2, 4, 6])
-        calls = [asyncio.ensure_future(model.respond(said)) for _ in range(count)]
+        calls = [self._begin(model.respond(said)) for _ in range(count)]
         try:
             for call in calls[self._random.randrange(count) :: 2]:
                 await self._wait_for_something()
@@ -268,12 +304,12 @@ class Player:
         scope = CancelScope("a scope")
         inside = self._random.choice([scope, scope.context().run(CancelScope, "a scope inside of it")])
         model = self._model()
-        calls = [asyncio.create_task(model.respond(said), context=inside.context()) for _ in range(2)]
+        calls = [self._begin(model.respond(said), inside.context()) for _ in range(2)]
         try:
             await self._wait_for_something()
             scope.cancel()
             cancelled_at = self._world.loop.time()
-            calls.append(asyncio.create_task(model.respond(said), context=inside.context()))
+            calls.append(self._begin(model.respond(said), inside.context()))
             await asyncio.wait(calls)
         finally:
             for call in calls:
@@ -293,10 +329,10 @@ class Player:
     async def _embed(self, said: str) -> str:
         self._call.keys = {"vectors"}
         model = self.client.embedding.lazy_model("vectors")
-        one, two = await model.embed([said, "the same"])
+        one, two = await self._begin(model.embed([said, "the same"]))
         request, limit = EmbeddingRequest([said], "pass", "chunk_size"), self._random.choice([1, 2])
         count = self._random.choice([1, 4])
-        calls = [asyncio.ensure_future(embed_texts(model, request, max_concurrency=limit)) for _ in range(count)]
+        calls = [self._begin(self._embed_texts(model, request, limit)) for _ in range(count)]
         try:
             for call in calls[1::2]:
                 await self._wait_for_something()
@@ -309,6 +345,11 @@ class Player:
         if again != {tuple(one)} or one == two or len(one) != DIMENSIONS:
             raise ViolationError("a vector is wrong")
         return "vectors"
+
+    async def _embed_texts(self, model: Any, request: EmbeddingRequest, limit: int) -> list[Any]:
+        if self._in_threads:
+            return list(embed_texts(model.sync, request, max_concurrency=limit))
+        return list(await embed_texts(model, request, max_concurrency=limit))
 
     async def _rerank(self, said: str) -> str:
         self._call.keys = {"chat"}
@@ -340,30 +381,32 @@ class Player:
     async def _langchain(self, said: str) -> str:
         self._use_adapter("chat")
         parts: list[str] = []
-        async for chunk in self._chat.astream(said):
+        async for chunk in self._method(self._chat, "stream")(said):
             self._call.ends = 1
             parts.append(chunk.text)
         return _checked("".join(parts), response_to(said))
 
     async def _llama_index(self, said: str) -> str:
         self._use_adapter("other")
-        return _checked((await self._llm.acomplete(said)).text, response_to(said))
+        return _checked((await self._method(self._llm, "complete")(said)).text, response_to(said))
 
     async def _vectors(self, said: str) -> str:
         self._use_adapter("vectors")
         texts = [f"{said} {number}" for number in range(self._random.choice([1, 5, 40]))]
-        if await self._embeddings.aembed_documents(texts) != [embed(text, DIMENSIONS) for text in texts]:
+        if await self._method(self._embeddings, "embed_documents")(texts) != [
+            embed(text, DIMENSIONS) for text in texts
+        ]:
             raise ViolationError("vectors are missing, double or of other texts")
         return "vectors"
 
     async def _close(self, _said: str) -> str:
-        await self.client.aclose()
+        await self._begin(self.client.aclose())
         self.client = self._new_client()
         return "closed"
 
     async def _close_in_a_call(self, said: str) -> str:
         """Close the client while it makes a call, which ends at once."""
-        task, ended_at = asyncio.ensure_future(self._model().respond(said)), list[float]()
+        task, ended_at = self._begin(self._model().respond(said)), list[float]()
         task.add_done_callback(lambda _: ended_at.append(self._world.loop.time()))
         await self._wait_for_something()
         closed_at = self._world.loop.time()
@@ -392,7 +435,8 @@ async def _play(world: World) -> int:
     every = chance.choice([0, 0.5, 3, 20])
     world.kinds = chance.sample(FAULTS, chance.randint(1, len(FAULTS)))
     async with world.open(chance.choice(HOSTS), auto_evict=chance.random() < 0.5):
-        players = [Player(world, f"p{number}") for number in range(chance.choice([1, 2, 3, 5]))]
+        ways = [chance.random() < 0.5 for _ in range(chance.choice([1, 2, 3, 5]))]
+        players = [Player(world, f"p{number}", in_threads=way) for number, way in enumerate(ways)]
         lengths = [chance.randrange(1, MOST_OPERATIONS) for _ in players]
         playing = [asyncio.ensure_future(player.play(length)) for player, length in zip(players, lengths, strict=True)]
         faults = asyncio.ensure_future(_harm(world, every))
@@ -432,7 +476,7 @@ def run(seed: int) -> tuple[int, list[str]]:
         ViolationError: If something happened that must not; with the end of the trace.
     """
     random.seed(seed)
-    with simulation(seed) as loop, warnings.catch_warnings():
+    with simulation(seed) as loop, warnings.catch_warnings(), _own_garbage():
         warnings.simplefilter("ignore", lms.LMStudioEvictionWarning)
         world = World(loop)
         try:
@@ -449,10 +493,23 @@ def _run(world: World) -> int:
     with _failures_of_connections(reported):
         operations = loop.run_until_complete(_play(world))
         loop.run_until_complete(loop.shutdown_asyncgens())
-        gc.collect(0)
+        gc.collect()
     if reported:
         raise ViolationError(f"the loop or the server has reported {reported}")
     return operations
+
+
+@contextlib.contextmanager
+def _own_garbage() -> Iterator[None]:
+    """Let garbage be collected only where the simulation does it, so that a seed always plays the same."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 @contextlib.contextmanager

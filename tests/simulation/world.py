@@ -4,15 +4,14 @@ import asyncio
 import math
 import random
 import sys
-import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
+from lmstudio_integrations.client.concurrency import io_thread, mailboxes
 from lmstudio_integrations.client.concurrency.io_thread import IOThread
-from lmstudio_integrations.client.concurrency.threads import Threads
 from lmstudio_integrations.client.transport import socket_session
 from lmstudio_integrations.client.transport.connections import Connections
 from lmstudio_integrations.emulator import Emulator, ModelEntry, SystemClock
@@ -22,6 +21,7 @@ from lmstudio_integrations.types.models import QuerySpecifier
 from tests.simulation.loop import SimulatedLoop, virtual_time
 from tests.simulation.network import Connection
 from tests.simulation.session import WatchedSession
+from tests.simulation.threads import SimulatedThreads, end_threads
 
 SLOTS = 2
 FAULTS = ("cut", "cut later", "stall", "half close", "disappear", "restart", "freeze", "freeze", "unload")
@@ -288,13 +288,17 @@ def _busy(server: Any) -> list[Any]:
 
 @contextmanager
 def simulation(seed: int = 0) -> Generator[SimulatedLoop]:
-    """Let the thread and the loop of a simulation be the client's I/O thread, and its time that of the process."""
+    """Let a simulated loop be that of the client's I/O thread and of coroutines, and its time that of the process.
+
+    Threads that wait for the client do so without a limit: whatever does not wake them is a deadlock.
+    """
     loop = SimulatedLoop(seed)
     asyncio.set_event_loop(loop)
     try:
         with (
             virtual_time(loop),
-            patch.object(Threads, "start_loop", lambda *_: (loop, threading.current_thread())),
+            patch.object(io_thread, "_threads_of_this_process", lambda: SimulatedThreads(loop)),
+            patch.object(mailboxes, "SLICE", math.inf),
             patch.object(IOThread, "_current", None),
             patch.object(socket_session, "ClientSession", WatchedSession),
             patch.object(WatchedSession, "found", [], create=True),
@@ -302,5 +306,6 @@ def simulation(seed: int = 0) -> Generator[SimulatedLoop]:
             IOThread._current = IOThread()
             yield loop
     finally:
+        end_threads(loop)
         asyncio.set_event_loop(None)
         loop.close()

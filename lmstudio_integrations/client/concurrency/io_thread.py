@@ -13,10 +13,10 @@ import threading
 import time
 from _thread import start_new_thread
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context
 from functools import wraps
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from lmstudio_integrations._support.leaves import door
@@ -192,10 +192,10 @@ class IOThread:
         """
         if self.stopped or self.is_current:
             return
-        done = threading.Lock()
-        done.acquire()
-        self.submit(done.release)
-        done.acquire(timeout=YIELD)
+        done = self.threads.make_signal()
+        self.submit(done.put, None)
+        with suppress(Empty):
+            done.get(timeout=YIELD)
 
     @on_io_thread
     def hold_wakes(self) -> None:

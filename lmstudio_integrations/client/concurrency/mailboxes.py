@@ -6,7 +6,6 @@ A coroutine on the I/O thread is waited for in the same way (`IOTask`): a pause,
 """
 
 import asyncio
-import contextlib
 import queue
 from abc import ABC, abstractmethod
 from collections import deque
@@ -211,20 +210,21 @@ class ThreadMailbox(Mailbox):
         Raises:
             LMStudioRuntimeError: If called on the I/O thread, which would wait forever.
         """
-        batch = self.pop_all()
-        if batch is not None:
-            return batch
+        while (batch := self.pop_all()) is None:
+            if self._signal is None:  # most calls of a batch get their response while the caller waits for another one
+                self._signal = self._make_signal()
+            if self.must_wait():
+                try:  # noqa: SIM105 - `suppress` is three calls, for each token
+                    self._signal.get(timeout=SLICE)
+                except queue.Empty:
+                    pass
+            self._waiting = False
+        return batch
+
+    def _make_signal(self) -> Any:
         if self._io.is_current:
             raise LMStudioRuntimeError("a blocking call was made on the I/O thread; make it from another thread")
-        # Made late, because most calls of a batch get their response while the caller waits for another one.
-        signal = self._signal = self._signal or self._io.threads.make_signal()
-        while batch is None:
-            if self.must_wait():
-                with contextlib.suppress(queue.Empty):
-                    signal.get(timeout=SLICE)
-            self._waiting = False
-            batch = self.pop_all()
-        return batch
+        return self._io.threads.make_signal()
 
     def _wake(self) -> None:
         self._signal.put(None)
@@ -255,8 +255,10 @@ class LoopMailbox(Mailbox):
     def _wake(self) -> None:
         # The loop may be closed, or closing; the session then finds out by `is_alive`. Other libraries' loops raise
         # anything then, which must not keep the I/O thread from waking other callers.
-        with contextlib.suppress(Exception):
+        try:  # noqa: SIM105 - `suppress` is three calls, for each token
             self._loop.call_soon_threadsafe(self._notify)
+        except Exception:  # noqa: BLE001, S110
+            pass
 
     def _notify(self) -> None:
         if self._future is not None and not self._future.done():

@@ -121,7 +121,8 @@ class OpenRequest:
 
     def __del__(self) -> None:
         # The last resort: the `finally` of an async generator never runs if its loop is closed first.
-        self.close()
+        if hasattr(self, "server_is_done"):  # an exception may have been raised in the middle of `__init__`
+            self.close()
 
 
 class Operation:

@@ -13,8 +13,9 @@ from functools import partial
 
 from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.client.transport.connect.addresses import Address, Credentials, Target
-from lmstudio_integrations.client.transport.connect.opening import Socket, find_server, open_socket
+from lmstudio_integrations.client.transport.connect.opening import find_server, open_socket
 from lmstudio_integrations.client.transport.connect.records import announced_ports
+from lmstudio_integrations.client.transport.connect.sockets import Socket
 from lmstudio_integrations.client.transport.listener import ConnectionReport
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -210,8 +211,9 @@ class SocketSession:
 
     def _receive(self, io: IOThread, messages: list[bytes]) -> None:
         """Deliver messages that arrived together; wake their callers after the last."""
-        now = time.monotonic()
-        io.hold_wakes()
+        now, are_several = time.monotonic(), len(messages) > 1
+        if are_several:
+            io.hold_wakes()
         try:
             for message in messages:
                 self.session.receive(message, now)
@@ -219,7 +221,8 @@ class SocketSession:
             self._note(problem)
             self.task.cancel()
         finally:
-            io.release_wakes()
+            if are_several:
+                io.release_wakes()
 
     def _note(self, problem: Exception) -> None:
         """Note with which error the session ends."""
