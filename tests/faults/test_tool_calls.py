@@ -179,7 +179,8 @@ class Cell:
 @pytest.mark.parametrize("fault", TABLE, ids=str)
 def test_a_tool_call_ends_once_and_is_never_repeated(fault: ToolFault) -> None:
     with Simulation.begin() as stage:
-        check(stage, fault, SURFACES)
+        # `act` of the sync client runs a tool that is async in an event loop of its own, whose time is real.
+        check(stage, fault, [surface for surface in SURFACES if surface != "act"])
 
 
 @pytest.mark.slow

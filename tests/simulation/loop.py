@@ -5,7 +5,6 @@ The order of tasks that are ready at once, and the durations of the network, com
 
 import asyncio
 import itertools
-import math
 import random
 import ssl
 import time
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 from unittest.mock import patch
 
 from tests.simulation.network import Network
-from tests.simulation.threads import Signal, SimulatedThread
+from tests.simulation.threads import FOREVER, Signal, SimulatedThread
 
 T = TypeVar("T")
 
@@ -55,6 +54,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.network = Network(self, self.random)
         self.threads: set[SimulatedThread] = set()
         """Those that have not ended."""
+        self.stops_threads = False
+        """Whether they are stopped between lines, too, which is slow."""
         self._selector = self  # `BaseEventLoop` asks it what is ready
         self._numbers = itertools.count()
         self.set_task_factory(self._new_task)
@@ -101,7 +102,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             return self.run_until_complete(work)
         ended, task = Signal(self), self.create_task(work)
         task.add_done_callback(lambda _: ended.put(None))
-        ended.get(timeout=math.inf)
+        ended.get(timeout=FOREVER)
         result: T = task.result()
         return result
 

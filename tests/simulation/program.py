@@ -433,6 +433,7 @@ def _checked_beginning(text: str, said: str) -> str:
 async def _play(world: World) -> int:
     chance = world.random
     every = chance.choice([0, 0.5, 3, 20])
+    world.loop.stops_threads = chance.random() < 0.5
     world.kinds = chance.sample(FAULTS, chance.randint(1, len(FAULTS)))
     async with world.open(chance.choice(HOSTS), auto_evict=chance.random() < 0.5):
         ways = [chance.random() < 0.5 for _ in range(chance.choice([1, 2, 3, 5]))]
@@ -502,7 +503,6 @@ def _run(world: World) -> int:
 @contextlib.contextmanager
 def _own_garbage() -> Iterator[None]:
     """Let garbage be collected only where the simulation does it, so that a seed always plays the same."""
-    gc.collect()
     gc.freeze()
     gc.disable()
     try:

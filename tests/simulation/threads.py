@@ -6,7 +6,6 @@ between two lines of what callers and that thread share. There an exception can 
 
 import asyncio
 import gc
-import math
 import queue
 import sys
 import threading
@@ -14,15 +13,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lmstudio_integrations.client.concurrency.threads import Threads
-from tests.simulation import loop as simulated
+
+if TYPE_CHECKING:
+    from tests.simulation.loop import SimulatedLoop
 
 T = TypeVar("T")
 
 SHARED = ("/client/concurrency/", "/client/transport/operation.py", "/client/transport/client_context.py")
 """Parts of the names of files between whose lines a thread may be stopped."""
+
+FOREVER = 1e6
+"""Seconds of a wait that only what is waited for ends."""
 
 CHANCE = 0.02
 """How likely it is stopped at a line."""
@@ -40,11 +44,13 @@ class SimulatedThread:
     _of_thread = threading.local()
 
     def __init__(
-        self, loop: "simulated.SimulatedLoop", function: Callable[[], Any], future: "asyncio.Future[Any] | None" = None
+        self, loop: "SimulatedLoop", function: Callable[[], Any], future: "asyncio.Future[Any] | None" = None
     ) -> None:
         self.loop = loop
         self._function = function
-        self._may_run, self._has_stopped = threading.Semaphore(0), threading.Semaphore(0)
+        self._may_run, self._has_stopped = threading.Lock(), threading.Lock()
+        self._may_run.acquire()
+        self._has_stopped.acquire()
         self._raised: BaseException | None = None
         self.future: asyncio.Future[Any] = future or loop.create_future()
         """Its result."""
@@ -83,7 +89,8 @@ class SimulatedThread:
     def _run(self) -> None:
         self._may_run.acquire()
         self._of_thread.current = self
-        sys.settrace(self._trace)
+        if self.loop.stops_threads:
+            sys.settrace(self._trace)
         try:
             result = self._function()
         except BaseException as error:  # noqa: BLE001 - who waits for the future raises it
@@ -121,9 +128,12 @@ class InterruptibleFuture(asyncio.Future[Any]):
     _thread: SimulatedThread
 
     @classmethod
-    def of(cls, loop: "simulated.SimulatedLoop", function: Callable[[], T]) -> "InterruptibleFuture":
+    def of(cls, loop: "SimulatedLoop", function: Callable[[], T]) -> "InterruptibleFuture":
         """Return that of a function, which begins soon."""
         future = cls(loop=loop)
+        future.add_done_callback(
+            lambda _: future.cancelled() or future.exception()
+        )  # somebody else may have failed first
 
         def run() -> Any:
             try:
@@ -144,7 +154,7 @@ class InterruptibleFuture(asyncio.Future[Any]):
 class Signal:
     """A queue on which a thread of the simulation waits."""
 
-    def __init__(self, loop: "simulated.SimulatedLoop") -> None:
+    def __init__(self, loop: "SimulatedLoop") -> None:
         self._loop = loop
         self._items = 0
         self._waiting: SimulatedThread | None = None
@@ -168,7 +178,7 @@ class Signal:
         if not self._items:
             thread = self._waiting = SimulatedThread.current()
             assert thread is not None, "who waits in the loop of a simulation waits for ever"
-            timer = None if timeout == math.inf else self._loop.call_later(timeout, self._wake)
+            timer = None if timeout >= FOREVER else self._loop.call_later(timeout, self._wake)
             try:
                 thread.pause()
             finally:
@@ -180,7 +190,7 @@ class Signal:
         self._items -= 1
 
 
-def sleep_in_thread(loop: "simulated.SimulatedLoop", seconds: float) -> None:
+def sleep_in_thread(loop: "SimulatedLoop", seconds: float) -> None:
     """Let a thread of the simulation wait."""
     with suppress(queue.Empty):
         Signal(loop).get(timeout=seconds)
@@ -189,7 +199,7 @@ def sleep_in_thread(loop: "simulated.SimulatedLoop", seconds: float) -> None:
 class SimulatedThreads(Threads):
     """Lets the thread and the loop of a simulation be the client's I/O thread, and callers be simulated threads."""
 
-    def __init__(self, loop: "simulated.SimulatedLoop") -> None:
+    def __init__(self, loop: "SimulatedLoop") -> None:
         self._loop = loop
 
     def start_loop(self, run: object, name: str) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
@@ -203,7 +213,7 @@ class _EndedError(BaseException):
     """The simulation is over."""
 
 
-def end_threads(loop: "simulated.SimulatedLoop") -> None:
+def end_threads(loop: "SimulatedLoop") -> None:
     """End the threads that still wait when a simulation is over."""
     while loop.threads:
         for thread in list(loop.threads):

@@ -21,7 +21,7 @@ from lmstudio_integrations.types.models import QuerySpecifier
 from tests.simulation.loop import SimulatedLoop, virtual_time
 from tests.simulation.network import Connection
 from tests.simulation.session import WatchedSession
-from tests.simulation.threads import SimulatedThreads, end_threads
+from tests.simulation.threads import FOREVER, SimulatedThreads, end_threads
 
 SLOTS = 2
 FAULTS = ("cut", "cut later", "stall", "half close", "disappear", "restart", "freeze", "freeze", "unload")
@@ -298,7 +298,7 @@ def simulation(seed: int = 0) -> Generator[SimulatedLoop]:
         with (
             virtual_time(loop),
             patch.object(io_thread, "_threads_of_this_process", lambda: SimulatedThreads(loop)),
-            patch.object(mailboxes, "SLICE", math.inf),
+            patch.object(mailboxes, "SLICE", FOREVER),
             patch.object(IOThread, "_current", None),
             patch.object(socket_session, "ClientSession", WatchedSession),
             patch.object(WatchedSession, "found", [], create=True),
