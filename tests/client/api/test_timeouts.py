@@ -11,9 +11,12 @@ from lmstudio_integrations.client.embeddings import Embedder
 from lmstudio_integrations.client.models.state import Instance, ModelState
 from lmstudio_integrations.client.transport.operation import MAX_IN_FLIGHT, Operation
 from lmstudio_integrations.protocol.endpoints import rpc
+from tests.client.both import make_client
 from tests.client.fake import Socket, authenticate, context_of, fake_server, receive, send, send_result
 from tests.client.prediction_frames import END, fragment, loaded_handle, packet
 from tests.support.virtual_time import in_virtual_time
+
+__all__ = ["make_client"]
 
 UNLOADED: dict[str, Any] = {
     "type": "channelError",
@@ -41,7 +44,7 @@ UNLOADED: dict[str, Any] = {
 )
 @in_virtual_time
 async def test_an_expired_timeout_cancels_on_the_server(
-    name: str, frames: list[dict[str, Any]], call: Callable[[Any], Any]
+    name: str, frames: list[dict[str, Any]], call: Callable[[Any], Any], make_client: Callable[..., Any]
 ) -> None:
     received: list[dict[str, Any]] = []
 
@@ -55,7 +58,7 @@ async def test_an_expired_timeout_cancels_on_the_server(
 
     names = ("load_timeout", "first_token_timeout", "idle_timeout", "total_timeout")
     limits: dict[str, Any] = {**dict.fromkeys(names), name: 20}
-    async with fake_server(behave) as address, lms.AsyncClient(address, **limits) as client:
+    async with fake_server(behave) as address, make_client(address, **limits) as client:
         with pytest.raises(lms.LMStudioTimeoutError, match=f"{name} expired") as caught:
             await call(client)
         assert caught.value.timeout_name == name
@@ -75,7 +78,7 @@ async def test_the_total_timeout_covers_all_requests_of_a_call() -> None:
 
 
 @in_virtual_time
-async def test_the_total_timeout_covers_the_lists_of_all_kinds_of_models() -> None:
+async def test_the_total_timeout_covers_the_lists_of_all_kinds_of_models(make_client: Callable[..., Any]) -> None:
     async def behave(socket: Socket) -> None:
         await authenticate(socket)
         while True:
@@ -83,7 +86,7 @@ async def test_the_total_timeout_covers_the_lists_of_all_kinds_of_models() -> No
             await asyncio.sleep(6)
             await send(socket, {"type": "rpcResult", "callId": call["callId"], "result": []})
 
-    async with fake_server(behave) as address, lms.AsyncClient(address, total_timeout=9) as client:
+    async with fake_server(behave) as address, make_client(address, total_timeout=9) as client:
         assert await client.llm.list_loaded() == []
         with pytest.raises(lms.LMStudioTimeoutError, match="total_timeout expired"):
             await client.list_loaded_models()
@@ -103,7 +106,7 @@ async def test_the_total_timeout_covers_all_texts_of_a_call() -> None:
 
 
 @in_virtual_time
-async def test_while_a_prediction_is_queued_only_the_total_timeout_runs() -> None:
+async def test_while_a_prediction_is_queued_only_the_total_timeout_runs(make_client: Callable[..., Any]) -> None:
     async def behave(socket: Socket) -> None:
         await authenticate(socket)
         await receive(socket)
@@ -114,9 +117,9 @@ async def test_while_a_prediction_is_queued_only_the_total_timeout_runs() -> Non
         await send(socket, {"type": "channelClose", "channelId": 1})
 
     timeouts: dict[str, Any] = {"first_token_timeout": 1.0, "load_timeout": 1.0, "idle_timeout": 1.0}
-    async with fake_server(behave) as address, lms.AsyncClient(address, **timeouts) as client:
+    async with fake_server(behave) as address, make_client(address, **timeouts) as client:
         responding = asyncio.ensure_future(loaded_handle(client).respond("Hi"))
         await asyncio.sleep(30)
         assert not responding.done()
-        assert await lms.AsyncClient(address).llm.list_loaded() == []
+        assert await make_client(address).llm.list_loaded() == []
         assert (await responding).content == "a"

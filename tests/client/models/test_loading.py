@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from types import FrameType
 from typing import Any
@@ -17,8 +17,11 @@ from lmstudio_integrations.client.concurrency.flows import Flow, run
 from lmstudio_integrations.client.models.admission import SingleFlight
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator, ModelEntry
+from tests.client.both import make_client
 from tests.client.fake import Socket, authenticate, context_of, fake_server, receive, send, send_together, wait_until
 from tests.support.virtual_time import in_virtual_time
+
+__all__ = ["make_client"]
 
 INFO = {"identifier": "m", "modelKey": "m", "path": "maker/m", "instanceReference": "r1", "contextLength": 8}
 FULL_INFO = {**INFO, "format": "gguf", "displayName": "M", "sizeBytes": 1, "maxContextLength": 8}
@@ -94,7 +97,7 @@ FUZZY_LOADED = [packet({"type": "success", "info": FUZZY}), CLOSE]
 )
 @in_virtual_time
 async def test_a_name_that_the_list_of_models_does_not_have_is_the_identifier(
-    listed: list[list[Any]], loads: list[list[dict[str, Any]]]
+    listed: list[list[Any]], loads: list[list[dict[str, Any]]], make_client: Callable[..., Any]
 ) -> None:
     """Also where another program loads it between a look at the loaded models and the load."""
     server = Server(
@@ -104,7 +107,7 @@ async def test_a_name_that_the_list_of_models_does_not_have_is_the_identifier(
             "loadModel": loads,
         }
     )
-    async with fake_server(server) as address, lms.AsyncClient(address) as client:
+    async with fake_server(server) as address, make_client(address) as client:
         model = await client.llm.model("fuzzy", load_policy="explicit", ttl=float("inf"))
     assert model.identifier == "fuzzy"
     made = [(each["modelKey"], each["identifier"]) for name, each in server.parameters if name == "loadModel"]
@@ -112,23 +115,23 @@ async def test_a_name_that_the_list_of_models_does_not_have_is_the_identifier(
 
 
 @in_virtual_time
-async def test_waiting_for_another_program_ends_with_the_load_timeout() -> None:
+async def test_waiting_for_another_program_ends_with_the_load_timeout(make_client: Callable[..., Any]) -> None:
     none_loaded, taken = repeat([result([])]), repeat([TAKEN])
     server = Server({"listLoaded": none_loaded, "listDownloadedModels": none_loaded, "loadModel": taken})
-    async with fake_server(server) as address, lms.AsyncClient(address, load_timeout=20) as client:
+    async with fake_server(server) as address, make_client(address, load_timeout=20) as client:
         with pytest.raises(lms.LMStudioTimeoutError, match="reserved the identifier 'fuzzy'") as caught:
             await client.llm.model("fuzzy", load_policy="explicit")
     assert caught.value.timeout_name == "load_timeout"
 
 
 @in_virtual_time
-async def test_waiting_for_a_load_of_another_caller_ends_with_the_timeout() -> None:
+async def test_waiting_for_a_load_of_another_caller_ends_with_the_timeout(make_client: Callable[..., Any]) -> None:
     none_loaded = repeat([result([])])
     server = Server({"listLoaded": none_loaded, "listDownloadedModels": none_loaded, "loadModel": [[]]})
-    async with fake_server(server) as address, lms.AsyncClient(address) as client:
+    async with fake_server(server) as address, make_client(address) as client:
         first = asyncio.ensure_future(client.llm.model("stuck", load_policy="explicit"))
         await asyncio.sleep(1)
-        async with lms.AsyncClient(address, total_timeout=20) as hasty:
+        async with make_client(address, total_timeout=20) as hasty:
             with pytest.raises(lms.LMStudioTimeoutError, match="another call that loads the model") as caught:
                 await hasty.llm.model("stuck", load_policy="explicit")
         assert caught.value.timeout_name == "total_timeout"

@@ -12,9 +12,12 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.base import handle_on_hosts
 from lmstudio_integrations.client.models.model import RELOAD_DELAYS, Retries
 from lmstudio_integrations.emulator import Emulator
+from tests.client.both import make_client
 from tests.client.fake import Socket, authenticate, fake_server, receive, send
 from tests.client.prediction_frames import END, INFO, fragment, loaded_handle, packet
 from tests.support.virtual_time import in_virtual_time
+
+__all__ = ["make_client"]
 
 LOST, UNLOADED = lms.LMStudioConnectionLostError("lost"), lms.LMStudioModelUnloadedError("unloaded")
 
@@ -88,9 +91,11 @@ class Fickle:
 
 @pytest.mark.parametrize("cuts", [2, 3])
 @in_virtual_time
-async def test_a_lost_connection_is_retried_while_the_caller_has_seen_nothing(cuts: int) -> None:
+async def test_a_lost_connection_is_retried_while_the_caller_has_seen_nothing(
+    cuts: int, make_client: Callable[..., Any]
+) -> None:
     server = Fickle(cuts, fragment("seen"))
-    async with fake_server(server) as address, lms.AsyncClient(address) as client:
+    async with fake_server(server) as address, make_client(address) as client:
         model, began = loaded_handle(client).with_retries(2), time.monotonic()
         if cuts <= 2:
             assert (await model.respond("Hi")).content == "ok"
@@ -102,10 +107,10 @@ async def test_a_lost_connection_is_retried_while_the_caller_has_seen_nothing(cu
 
 
 @in_virtual_time
-async def test_a_model_that_is_always_evicted_is_reloaded_three_times() -> None:
+async def test_a_model_that_is_always_evicted_is_reloaded_three_times(make_client: Callable[..., Any]) -> None:
     error = {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}}
     server = Fickle(9, {"type": "channelError", "error": error}, closes=False)
-    async with fake_server(server) as address, lms.AsyncClient(address) as client:
+    async with fake_server(server) as address, make_client(address) as client:
         with pytest.raises(lms.LMStudioModelUnloadedError) as caught:
             await loaded_handle(client).respond("Hi")
     assert caught.value.retryable

@@ -1,6 +1,6 @@
 """Connecting: how hosts and tokens are given, and what is said of those that are wrong."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -8,9 +8,12 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.connect.addresses import Address, Credentials, Target
 from lmstudio_integrations.emulator import Emulator
+from tests.client.both import make_client
 from tests.client.conftest import MODELS
 from tests.support.ports import free_port
 from tests.support.virtual_time import in_virtual_time
+
+__all__ = ["make_client"]
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 
@@ -174,8 +177,10 @@ async def test_secrets_are_in_no_repr_and_no_log_record(
 
 
 @in_virtual_time
-async def test_a_token_in_clear_text_to_another_machine_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_token_in_clear_text_to_another_machine_is_warned_of(
+    caplog: pytest.LogCaptureFixture, make_client: Callable[..., Any]
+) -> None:
     with pytest.raises(lms.LMStudioUnreachableError):
-        await lms.AsyncClient("192.0.2.1:9", TOKEN).llm.model("chatty")
+        await make_client("192.0.2.1:9", TOKEN).llm.model("chatty")
     assert "unencrypted" in caplog.text
     assert TOKEN not in caplog.text

@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ from lmstudio_integrations.client.transport.connections import LINGER, Connectio
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.protocol.endpoints import rpc
+from tests.client.both import make_client
 from tests.client.fake import (
     Socket,
     authenticate,
@@ -37,6 +39,8 @@ from tests.client.fake import (
 )
 from tests.client.prediction_frames import loaded_handle
 from tests.support.virtual_time import in_virtual_time
+
+__all__ = ["make_client"]
 
 
 class Server:
@@ -70,9 +74,9 @@ async def test_clients_with_the_same_credentials_share_their_sockets(server: Emu
 
 
 @in_virtual_time
-async def test_no_connection_is_kept_for_a_call_that_has_timed_out() -> None:
+async def test_no_connection_is_kept_for_a_call_that_has_timed_out(make_client: Callable[..., Any]) -> None:
     server = Server(lambda socket: socket.wait_closed())
-    async with fake_server(server) as address, lms.AsyncClient(address, connect_timeout=2) as client:
+    async with fake_server(server) as address, make_client(address, connect_timeout=2) as client:
         with pytest.raises(lms.LMStudioTimeoutError):
             await client.llm.list_loaded()
         await asyncio.sleep(2)
@@ -80,13 +84,15 @@ async def test_no_connection_is_kept_for_a_call_that_has_timed_out() -> None:
 
 
 @in_virtual_time
-async def test_an_idle_connection_closes_after_its_last_client_or_when_an_adapter_has_not_used_it() -> None:
+async def test_an_idle_connection_closes_after_its_last_client_or_when_an_adapter_has_not_used_it(
+    make_client: Callable[..., Any],
+) -> None:
     server = Server()
-    async with fake_server(server) as address, lms.AsyncClient(address) as client:
+    async with fake_server(server) as address, make_client(address) as client:
         await client.llm.list_loaded()
         await asyncio.sleep(10 * LINGER)
         assert server.opened == 1
-        async with lms.AsyncClient(address, keep_idle=1) as adapter:
+        async with make_client(address, keep_idle=1) as adapter:
             await adapter.llm.list_loaded()
         assert server.accepted == 1, "they share it"
         await client.aclose()
@@ -94,7 +100,7 @@ async def test_an_idle_connection_closes_after_its_last_client_or_when_an_adapte
         assert server.opened == 1
         await asyncio.sleep(2)
         assert server.opened == 0
-        adapter = lms.AsyncClient(address, keep_idle=1)
+        adapter = make_client(address, keep_idle=1)
         await adapter.llm.list_loaded()
         await asyncio.sleep(2)
         assert server.opened == 0
@@ -102,9 +108,9 @@ async def test_an_idle_connection_closes_after_its_last_client_or_when_an_adapte
 
 
 @in_virtual_time
-async def test_a_call_works_at_each_moment_at_which_an_idle_connection_closes() -> None:
+async def test_a_call_works_at_each_moment_at_which_an_idle_connection_closes(make_client: Callable[..., Any]) -> None:
     server, is_new = Server(), list[bool]()
-    async with fake_server(server) as address, lms.AsyncClient(address, keep_idle=1) as client:
+    async with fake_server(server) as address, make_client(address, keep_idle=1) as client:
         for milliseconds in range(-60, 60, 2):
             accepted = server.accepted
             assert await client.llm.list_loaded() == []
@@ -114,9 +120,9 @@ async def test_a_call_works_at_each_moment_at_which_an_idle_connection_closes() 
 
 
 @in_virtual_time
-async def test_a_call_is_not_sent_on_a_socket_whose_end_is_not_reported_yet() -> None:
+async def test_a_call_is_not_sent_on_a_socket_whose_end_is_not_reported_yet(make_client: Callable[..., Any]) -> None:
     server = Server()
-    async with fake_server(server) as address, lms.AsyncClient(address) as client:
+    async with fake_server(server) as address, make_client(address) as client:
         await client.llm.list_loaded()
         ((_, connection),) = Connections.of(IOThread.current())._connections.items()
         assert connection._current is not None
@@ -141,7 +147,9 @@ async def test_cancelling_a_finished_call_opens_no_connection() -> None:
 
 
 @in_virtual_time
-async def test_a_stream_that_the_server_never_ends_does_not_keep_the_connection() -> None:
+async def test_a_stream_that_the_server_never_ends_does_not_keep_the_connection(
+    make_client: Callable[..., Any],
+) -> None:
     types: list[str] = []
 
     async def behave(socket: Socket) -> None:
@@ -151,7 +159,7 @@ async def test_a_stream_that_the_server_never_ends_does_not_keep_the_connection(
 
     server = Server(behave)
     async with fake_server(server) as address:
-        async with lms.AsyncClient(address) as client:
+        async with make_client(address) as client:
             loading = asyncio.ensure_future(client.llm.model("chatty"))
             await asyncio.sleep(1)
             loading.cancel()
@@ -295,14 +303,16 @@ async def test_a_file_is_uploaded_again_if_its_socket_was_replaced_before_the_ca
 
 
 @in_virtual_time
-async def test_a_connection_stays_open_while_a_handle_to_an_uploaded_file_is_alive() -> None:
+async def test_a_connection_stays_open_while_a_handle_to_an_uploaded_file_is_alive(
+    make_client: Callable[..., Any],
+) -> None:
     async def behave(socket: Socket) -> None:
         await authenticate(socket)
         await send_result(socket, {"identifier": "1", "sizeBytes": 4, "fileType": "text/plain"})
 
     server = Server(behave)
     async with fake_server(server) as address:
-        async with lms.AsyncClient(address, keep_idle=1) as client:
+        async with make_client(address, keep_idle=1) as client:
             handle = await client.files.prepare_file(b"text", "note.txt")
         await asyncio.sleep(10 * LINGER)
         assert server.opened == 1
@@ -313,14 +323,14 @@ async def test_a_connection_stays_open_while_a_handle_to_an_uploaded_file_is_ali
 
 
 @in_virtual_time
-async def test_if_one_of_many_calls_fails_the_others_are_closed() -> None:
+async def test_if_one_of_many_calls_fails_the_others_are_closed(make_client: Callable[..., Any]) -> None:
     async def behave(socket: Socket) -> None:
         await authenticate(socket)
         call = await receive(socket)
         await send(socket, {"type": "rpcError", "callId": call["callId"], "error": {"title": "no"}})
         await socket.wait_closed()
 
-    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
+    async with fake_server(behave) as address, make_client(address) as client:
         with pytest.raises(lms.LMStudioServerError, match="no"):
             await loaded_handle(client).tokenize(["a", "b", "c"])
         await asyncio.sleep(1)

@@ -6,6 +6,7 @@ In virtual time: a silence is as long as it is to be.
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,9 +18,12 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import PING_TIMEOUT, QUIET, Connections
+from tests.client.both import make_client
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result, wait_until
 from tests.client.prediction_frames import END, fragment, loaded_handle, packet
 from tests.support.virtual_time import in_virtual_time
+
+__all__ = ["make_client"]
 
 LONG: dict[str, Any] = {"queue_timeout": 1e6, "first_token_timeout": 1e6, "idle_timeout": 1e6}
 
@@ -81,8 +85,10 @@ def server() -> Server:
 
 
 @in_virtual_time
-async def test_a_call_after_a_silence_gets_a_new_socket_only_if_the_old_one_is_dead(server: Server) -> None:
-    async with fake_server(server.behave) as address, lms.AsyncClient(address, keep_idle=1e6) as client:
+async def test_a_call_after_a_silence_gets_a_new_socket_only_if_the_old_one_is_dead(
+    server: Server, make_client: Callable[..., Any]
+) -> None:
+    async with fake_server(server.behave) as address, make_client(address, keep_idle=1e6) as client:
         for _ in range(3):
             assert await client.llm.list_loaded() == []
             await asyncio.sleep(QUIET + 1)
@@ -94,8 +100,10 @@ async def test_a_call_after_a_silence_gets_a_new_socket_only_if_the_old_one_is_d
 
 
 @in_virtual_time
-async def test_a_socket_is_checked_after_the_machine_slept(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with fake_server(server.behave) as address, lms.AsyncClient(address) as client:
+async def test_a_socket_is_checked_after_the_machine_slept(
+    server: Server, monkeypatch: pytest.MonkeyPatch, make_client: Callable[..., Any]
+) -> None:
+    async with fake_server(server.behave) as address, make_client(address) as client:
         await client.llm.list_loaded()
         server.deafen(server.sockets[0])
         now = time.time()
@@ -106,8 +114,10 @@ async def test_a_socket_is_checked_after_the_machine_slept(server: Server, monke
 
 
 @in_virtual_time
-async def test_an_expired_timeout_reveals_a_dead_socket_to_all_who_wait_on_it(server: Server) -> None:
-    async with fake_server(server.behave) as address, lms.AsyncClient(address, **LONG) as client:
+async def test_an_expired_timeout_reveals_a_dead_socket_to_all_who_wait_on_it(
+    server: Server, make_client: Callable[..., Any]
+) -> None:
+    async with fake_server(server.behave) as address, make_client(address, **LONG) as client:
         waiting = await server.serving(client)
         server.deafen(server.sockets[0])
         with pytest.raises(lms.LMStudioTimeoutError):
@@ -120,8 +130,10 @@ async def test_an_expired_timeout_reveals_a_dead_socket_to_all_who_wait_on_it(se
 
 
 @in_virtual_time
-async def test_a_frozen_server_ends_new_calls_only_and_continues_when_it_wakes(server: Server) -> None:
-    async with fake_server(server.behave) as address, lms.AsyncClient(address, **LONG) as client:
+async def test_a_frozen_server_ends_new_calls_only_and_continues_when_it_wakes(
+    server: Server, make_client: Callable[..., Any]
+) -> None:
+    async with fake_server(server.behave) as address, make_client(address, **LONG) as client:
         waiting = await server.serving(client)
         server.freeze()
         await asyncio.sleep(QUIET + 1)
@@ -141,9 +153,11 @@ async def test_a_frozen_server_ends_new_calls_only_and_continues_when_it_wakes(s
 
 
 @in_virtual_time
-async def test_without_any_other_timeout_the_idle_timeout_limits_the_wait_for_a_frozen_server(server: Server) -> None:
+async def test_without_any_other_timeout_the_idle_timeout_limits_the_wait_for_a_frozen_server(
+    server: Server, make_client: Callable[..., Any]
+) -> None:
     limits: dict[str, Any] = {"queue_timeout": None, "idle_timeout": 9.0, "keepalive": 2.0}
-    async with fake_server(server.behave) as address, lms.AsyncClient(address, **limits) as client:
+    async with fake_server(server.behave) as address, make_client(address, **limits) as client:
         waiting = await server.serving(client)
         server.freeze()
         with pytest.raises(lms.LMStudioTimeoutError, match="not even to a ping"):
@@ -152,7 +166,9 @@ async def test_without_any_other_timeout_the_idle_timeout_limits_the_wait_for_a_
 
 
 @in_virtual_time
-async def test_a_socket_that_is_never_accepted_is_replaced_although_somebody_always_waits(server: Server) -> None:
+async def test_a_socket_that_is_never_accepted_is_replaced_although_somebody_always_waits(
+    server: Server, make_client: Callable[..., Any]
+) -> None:
     opened: list[Socket] = []
 
     async def behave(socket: Socket) -> None:
@@ -160,7 +176,7 @@ async def test_a_socket_that_is_never_accepted_is_replaced_although_somebody_alw
         if len(opened) > 1:
             await server.behave(socket)
 
-    async with fake_server(behave) as address, lms.AsyncClient(address, connect_timeout=10) as client:
+    async with fake_server(behave) as address, make_client(address, connect_timeout=10) as client:
         calls = []
         for _ in range(6):
             calls.append(asyncio.ensure_future(client.llm.list_loaded()))
@@ -173,7 +189,7 @@ async def test_a_socket_that_is_never_accepted_is_replaced_although_somebody_alw
 @pytest.mark.parametrize("patience", [30, None])
 @in_virtual_time
 async def test_a_slow_socket_is_kept_as_long_as_a_caller_may_wait_for_it(
-    server: Server, patience: float | None
+    server: Server, patience: float | None, make_client: Callable[..., Any]
 ) -> None:
     opened: list[Socket] = []
 
@@ -184,8 +200,8 @@ async def test_a_slow_socket_is_kept_as_long_as_a_caller_may_wait_for_it(
 
     async with (
         fake_server(behave) as address,
-        lms.AsyncClient(address, connect_timeout=10) as hasty,
-        lms.AsyncClient(address, connect_timeout=patience) as patient,
+        make_client(address, connect_timeout=10) as hasty,
+        make_client(address, connect_timeout=patience) as patient,
     ):
         calls = [client.llm.list_loaded() for client in (hasty, patient)]
         error, found = await asyncio.gather(*calls, return_exceptions=True)
@@ -195,8 +211,8 @@ async def test_a_slow_socket_is_kept_as_long_as_a_caller_may_wait_for_it(
 
 
 @in_virtual_time
-async def test_a_silent_socket_that_nobody_waits_on_is_closed(server: Server) -> None:
-    async with fake_server(server.behave) as address, lms.AsyncClient(address, keepalive=5, keep_idle=1e6) as client:
+async def test_a_silent_socket_that_nobody_waits_on_is_closed(server: Server, make_client: Callable[..., Any]) -> None:
+    async with fake_server(server.behave) as address, make_client(address, keepalive=5, keep_idle=1e6) as client:
         await client.llm.list_loaded()
         server.freeze()
         await asyncio.sleep(5 + 2 * PING_TIMEOUT)
@@ -206,9 +222,11 @@ async def test_a_silent_socket_that_nobody_waits_on_is_closed(server: Server) ->
 
 
 @in_virtual_time
-async def test_a_call_that_is_held_back_reports_that_nothing_listens_any_more(server: Server) -> None:
+async def test_a_call_that_is_held_back_reports_that_nothing_listens_any_more(
+    server: Server, make_client: Callable[..., Any]
+) -> None:
     async with serve(server.behave, "127.0.0.1", 0, close_timeout=0.2) as listening:
-        async with lms.AsyncClient(f"127.0.0.1:{next(iter(listening.sockets)).getsockname()[1]}", **LONG) as client:
+        async with make_client(f"127.0.0.1:{next(iter(listening.sockets)).getsockname()[1]}", **LONG) as client:
             waiting = await server.serving(client)
             listening.close(close_connections=False)
             server.deafen(server.sockets[0])
@@ -225,9 +243,11 @@ async def test_a_call_that_is_held_back_reports_that_nothing_listens_any_more(se
 
 @pytest.mark.parametrize("is_broken", [False, True])
 @in_virtual_time
-async def test_no_call_that_was_held_back_is_lost_with_its_socket(server: Server, *, is_broken: bool) -> None:
+async def test_no_call_that_was_held_back_is_lost_with_its_socket(
+    server: Server, *, is_broken: bool, make_client: Callable[..., Any]
+) -> None:
     """Another socket takes the calls, because the first one is silent or broken, but for those that are cancelled."""
-    async with fake_server(server.behave) as address, lms.AsyncClient(address) as client:
+    async with fake_server(server.behave) as address, make_client(address) as client:
         assert await client.llm.list_loaded() == []
         server.deafen(server.sockets[0])
         await asyncio.sleep(QUIET + 1)
@@ -245,7 +265,9 @@ async def test_no_call_that_was_held_back_is_lost_with_its_socket(server: Server
 
 
 @in_virtual_time
-async def test_a_second_socket_that_is_lost_at_once_does_not_take_over(server: Server) -> None:
+async def test_a_second_socket_that_is_lost_at_once_does_not_take_over(
+    server: Server, make_client: Callable[..., Any]
+) -> None:
     tried = 0
 
     async def behave(socket: Socket) -> None:
@@ -259,7 +281,7 @@ async def test_a_second_socket_that_is_lost_at_once_does_not_take_over(server: S
         socket.protocol.send_close(CloseCode.GOING_AWAY)
         socket.transport.write(b"".join(socket.protocol.data_to_send()))  # the client reads both at once
 
-    async with fake_server(behave) as address, lms.AsyncClient(address, keep_idle=1e6, **LONG) as client:
+    async with fake_server(behave) as address, make_client(address, keep_idle=1e6, **LONG) as client:
         await client.llm.list_loaded()
         server.deafen(server.sockets[0])
         await asyncio.sleep(QUIET + 1)
@@ -269,9 +291,9 @@ async def test_a_second_socket_that_is_lost_at_once_does_not_take_over(server: S
 
 @in_virtual_time
 async def test_a_check_that_succeeds_as_its_socket_is_closed_ends_with_it(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: Server, monkeypatch: pytest.MonkeyPatch, make_client: Callable[..., Any]
 ) -> None:
-    async with fake_server(server.behave) as address, lms.AsyncClient(address) as client:
+    async with fake_server(server.behave) as address, make_client(address) as client:
         await client.llm.list_loaded()
         ((_, connection),) = Connections.of(IOThread.current())._connections.items()
         current = connection._current

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from websockets.client import ClientProtocol
@@ -13,15 +14,18 @@ from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.socket_session import Guests, SocketSession
 from lmstudio_integrations.protocol.endpoints import rpc
 from lmstudio_integrations.protocol.exchange import Exchange, InstanceQueues, NullReceiver
+from tests.client.both import make_client
 from tests.client.fake import Socket, authenticate, fake_server, receive, send_result
 from tests.client.prediction_frames import END, fragment, loaded_handle, packet
 from tests.support.virtual_time import in_virtual_time
+
+__all__ = ["make_client"]
 
 LIMIT = 200_000
 
 
 @in_virtual_time
-async def test_fragmented_and_whole_messages_keep_their_order() -> None:
+async def test_fragmented_and_whole_messages_keep_their_order(make_client: Callable[..., Any]) -> None:
     async def behave(socket: Socket) -> None:
         await authenticate(socket)
         await receive(socket)
@@ -30,7 +34,7 @@ async def test_fragmented_and_whole_messages_keep_their_order() -> None:
             await socket.send([text[:9], text[9:]] if number in {2, 4} else text)
         await socket.send(json.dumps(packet(END)).encode())  # in a binary frame
 
-    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
+    async with fake_server(behave) as address, make_client(address) as client:
         assert (await loaded_handle(client).respond("Hi")).content == "012345"
 
 
@@ -60,7 +64,9 @@ def _fragments(*sizes: int) -> bytes:
     ids=["announced", "sent", "in fragments"],
 )
 @in_virtual_time
-async def test_a_message_that_is_too_large_fails_every_call_on_its_connection_once(data: bytes, size: int) -> None:
+async def test_a_message_that_is_too_large_fails_every_call_on_its_connection_once(
+    data: bytes, size: int, make_client: Callable[..., Any]
+) -> None:
     sockets = 0
     closed = asyncio.Event()
 
@@ -77,7 +83,7 @@ async def test_a_message_that_is_too_large_fails_every_call_on_its_connection_on
         await socket.wait_closed()
         closed.set()
 
-    async with fake_server(behave) as address, lms.AsyncClient(address, max_message_bytes=LIMIT) as client:
+    async with fake_server(behave) as address, make_client(address, max_message_bytes=LIMIT) as client:
         calls = [asyncio.ensure_future(client.llm.list_loaded()) for _ in range(2)]
         for call in calls:
             with pytest.raises(lms.LMStudioProtocolError) as caught:
@@ -91,18 +97,22 @@ async def test_a_message_that_is_too_large_fails_every_call_on_its_connection_on
 
 
 @in_virtual_time
-async def test_a_server_that_announces_too_much_before_it_accepts_the_client_is_rejected() -> None:
+async def test_a_server_that_announces_too_much_before_it_accepts_the_client_is_rejected(
+    make_client: Callable[..., Any],
+) -> None:
     async def behave(socket: Socket) -> None:
         await receive(socket)
         socket.transport.write(_announced(1 << 40))
 
-    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
+    async with fake_server(behave) as address, make_client(address) as client:
         with pytest.raises(lms.LMStudioProtocolError, match="max_message_bytes is 268,435,456"):
             await client.llm.list_loaded()
 
 
 @in_virtual_time
-async def test_a_message_of_the_largest_size_arrives_and_each_limit_has_connections_of_its_own() -> None:
+async def test_a_message_of_the_largest_size_arrives_and_each_limit_has_connections_of_its_own(
+    make_client: Callable[..., Any],
+) -> None:
     text = "x" * 100_000
     reply = f'{{"type":"rpcResult","callId":1,"result":{{"version":"{text}","build":1}}}}'
 
@@ -113,9 +123,9 @@ async def test_a_message_of_the_largest_size_arrives_and_each_limit_has_connecti
 
     async with (
         fake_server(behave) as address,
-        lms.AsyncClient(address, max_message_bytes=len(reply)) as large_enough,
-        lms.AsyncClient(address, max_message_bytes=len(reply) - 1) as too_small,
-        lms.AsyncClient(address, max_message_bytes=None) as unlimited,
+        make_client(address, max_message_bytes=len(reply)) as large_enough,
+        make_client(address, max_message_bytes=len(reply) - 1) as too_small,
+        make_client(address, max_message_bytes=None) as unlimited,
     ):
         assert (await large_enough.system.get_version()).version == text
         with pytest.raises(lms.LMStudioProtocolError):
@@ -164,7 +174,7 @@ async def test_a_socket_that_is_closed_before_it_connects_wakes_its_callers() ->
 
 
 @in_virtual_time
-async def test_a_request_that_cannot_be_written_fails_at_once() -> None:
+async def test_a_request_that_cannot_be_written_fails_at_once(make_client: Callable[..., Any]) -> None:
     async def behave(socket: Socket) -> None:
         await authenticate(socket)
         await send_result(socket, [])
@@ -172,7 +182,7 @@ async def test_a_request_that_cannot_be_written_fails_at_once() -> None:
     def fail(_protocol: ClientProtocol, _data: bytes) -> None:
         raise ValueError("an extension failed")
 
-    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
+    async with fake_server(behave) as address, make_client(address) as client:
         assert await client.llm.list_loaded() == []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ClientProtocol, "send_text", fail)
