@@ -23,9 +23,9 @@ _HEAD = """\
 # Failures and recovery
 
 Servers restart, laptops sleep, proxies drop connections. This page lists {count} faults and the effect of each on a
-call. It is generated from the fault table in `tests/faults/`, after a proxy has injected each fault into the async
-calls that respond, stream, act, embed and rerank, of the native client and of both frameworks, in one thread and in
-virtual time. A fifth of the rows also runs on sockets and threads, and on the blocking calls.
+call. It is generated from the fault table in `tests/faults/`, after a proxy has injected each fault into the calls
+that respond, stream, act, embed and rerank, blocking and async, of the native client and of both frameworks, in virtual
+time. A fifth of the rows also runs on sockets.
 
 Four rules cover most rows.
 
