@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from tests.faults.proxy import ProxyThread
-from tests.simulation.loop import SimulatedLoop
+from tests.simulation.loop import DeadlockError, SimulatedLoop
 from tests.simulation.threads import SimulatedThread
 from tests.simulation.world import simulation
 from tests.support.virtual_time import end_tasks
@@ -122,9 +122,15 @@ class Simulation(ProxyThread):
         return True
 
     def run_all(self, bodies: list[tuple[str, Body]]) -> list[str]:
-        """Run them; none hangs, because the loop would notice."""
+        """Run them; none hangs, because the loop notices, and says so where the cell waits."""
         for _, body in bodies:
-            self._loop.run_until_complete(self._loop.run_in_thread(body))
+            running = self._loop.run_in_thread(body)
+            try:
+                self._loop.run_until_complete(running)
+            except DeadlockError as error:
+                for thread in list(self._loop.threads):
+                    thread.interrupt(error)
+                self._loop.run_until_complete(running)
         return []
 
 

@@ -10,6 +10,7 @@ import ssl
 import time
 from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -95,6 +96,19 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def run_in_thread(self, function: Callable[[], Any]) -> "asyncio.Future[Any]":
         """Run a function in a thread of the simulation."""
         return SimulatedThread(self, function).future
+
+    def submit_to_thread(self, function: Callable[[], T]) -> "Future[T]":
+        """Run a function in a thread of the simulation; return its result as threads of the system do."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function())
+            except Exception as error:  # noqa: BLE001 - who waits for the future raises it
+                future.set_exception(error)
+
+        self.run_in_thread(run)
+        return future
 
     def complete(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine and return its result; a thread of the simulation waits for it meanwhile."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -15,6 +16,7 @@ from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.client.transport import socket_session
 from lmstudio_integrations.client.transport.connections import Connections
 from lmstudio_integrations.emulator import Emulator, ModelEntry, SystemClock
+from lmstudio_integrations.emulator.engines import generation
 from lmstudio_integrations.emulator.engines.scripted.engine import ScriptedEngine
 from lmstudio_integrations.emulator.models.clock import Timer
 from lmstudio_integrations.types.models import QuerySpecifier
@@ -299,6 +301,7 @@ def simulation(seed: int = 0) -> Generator[SimulatedLoop]:
             virtual_time(loop),
             patch.object(io_thread, "_threads_of_this_process", lambda: SimulatedThreads(loop)),
             patch.object(mailboxes, "SLICE", FOREVER),
+            patch.object(generation, "threads", SimpleNamespace(run_in_thread=loop.submit_to_thread)),
             patch.object(IOThread, "_current", None),
             patch.object(socket_session, "ClientSession", WatchedSession),
             patch.object(WatchedSession, "found", [], create=True),
