@@ -121,6 +121,13 @@ class HostRecord:
         self.calls.pop(slot, None)
         self.loads.pop(call, None)
 
+    def forget(self, call: object) -> None:
+        """Release whatever a call has reserved."""
+        for slot, reserved_by in list(self.calls.items()):  # one step, as other threads reserve, too
+            if reserved_by is call:
+                self.release(slot, call)
+        self.loads.pop(call, None)
+
     def cached_parts(self, conversation: Sequence[int]) -> int:
         """Return how much of a conversation it has in its prompt cache."""
         return max((at for at, key in enumerate(conversation, start=1) if self.prompts.get(key)), default=0)

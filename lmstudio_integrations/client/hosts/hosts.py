@@ -168,9 +168,17 @@ class Hosts:
             if may_load and not status.loaded:
                 host.record.loads[call] = call
             if load is not None:
-                hosts[load].record.loads[hosts[load]] = None
-                self.context.submit(begin_load, hosts[load])
+                self._begin_load(hosts[load])
             return number, slot
+
+    def _begin_load(self, host: Host) -> None:
+        """Load the model on a host in the background; from now on its record says so."""
+        try:
+            host.record.loads[host] = None
+            self.context.submit(begin_load, host)
+        except BaseException:  # raised into this thread from outside
+            host.record.loads.pop(host, None)
+            raise
 
     def compare(self, statuses: Sequence[HostStatus]) -> None:
         """Warn once if the hosts have loaded different files of the model, or with different context lengths.
@@ -222,11 +230,11 @@ class FailoverOperation(ModelOperation):
         first = candidates[0].model
         super().__init__(first.context, first.state, timeouts, reload=reload)
         self._all = hosts
+        self._call = object()
+        """Stands for this object in the records, which must not keep it from being collected."""
         self._hosts = candidates
         self._number = 0
         self._conversation = conversation
-        self._call = object()
-        """Stands for this object in the records, which must not keep it from being collected."""
         self._errors: dict[int, LMStudioError] = {}
         self._retries_of_all = Retries(hosts.max_retries)
         self._all_started_at: float | None = None
@@ -321,6 +329,9 @@ class FailoverOperation(ModelOperation):
 
     def __del__(self) -> None:
         self.release()
+        # An exception may have been raised into the thread before the slot that it took was noted here.
+        for host in getattr(self, "_hosts", ()):
+            host.record.forget(self._call)
 
     def final_error(self, error: LMStudioError) -> LMStudioError:
         """Return the error of the operation; if all hosts failed, it has the reason of each."""
