@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -349,3 +350,20 @@ async def test_who_announces_that_it_waits_looks_once_more_whether_something_has
 
     assert Looking(IOThread.current()).must_wait()
     assert waited == [True]
+
+
+async def test_what_arrives_with_the_end_while_the_caller_looks_is_not_lost() -> None:
+    mailbox = LoopMailbox(IOThread.current())
+
+    class Arriving(deque[str]):
+        def __len__(self) -> int:
+            if mailbox.done:
+                return super().__len__()
+            self.append("the last")
+            mailbox.done = True
+            return 0
+
+    mailbox._items = Arriving()
+    assert mailbox.pop_all() is None
+    assert mailbox.pop_all() == ["the last"]
+    assert mailbox.pop_all() == []
