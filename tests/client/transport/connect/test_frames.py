@@ -175,6 +175,7 @@ STREAMS = {
     "a text of the largest size": [TEXT, framed(Opcode.TEXT, b"x" * MOST_BYTES), TEXT],
     "pings": [TEXT, PING, TEXT + PING, PING + TEXT],
     "the end": [TEXT, NOT_ALONE["the end"], TEXT],
+    "a text that ends like a whole one": [TEXT, framed(Opcode.TEXT, b"it ends with " + TEXT)[: -len(TEXT)], TEXT, TEXT],
 }
 
 
