@@ -101,7 +101,8 @@ class Simulation(ProxyThread):
     def begin(cls) -> Generator[Self]:
         """Let time be virtual, and the network be in memory."""
         with simulation() as loop:
-            loop.network.latency = 0.001, 0.001  # a row is one fault, and requests that are sent at once arrive at once
+            # A row is one fault: requests that are sent at once arrive at once, and in their order.
+            loop.network.latency, loop.shuffles = (0.001, 0.001), False
             yield cls(loop)
             loop.run_until_complete(end_tasks())
 

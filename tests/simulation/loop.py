@@ -55,6 +55,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.network = Network(self, self.random)
         self.threads: set[SimulatedThread] = set()
         """Those that have not ended."""
+        self.shuffles = True
+        """Whether tasks and threads that are ready at once run in any order, or in that of asyncio."""
         self.stops_threads = False
         """Whether they are stopped between lines, too, which is slow."""
         self._selector = self  # `BaseEventLoop` asks it what is ready
@@ -78,7 +80,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             raise DeadlockError("everything waits, and no timer runs")
         if timeout > 0:
             self._now = max(self._now, self._scheduled[0].when())  # type: ignore[attr-defined]
-        else:
+        elif self.shuffles:
             self._shuffle()
         return []
 

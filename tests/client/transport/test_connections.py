@@ -26,6 +26,7 @@ from lmstudio_integrations.client.transport.connections import LINGER, Connectio
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.protocol.endpoints import rpc
+from lmstudio_integrations.protocol.session import ClientSession
 from tests.client.both import make_client
 from tests.client.fake import (
     Socket,
@@ -338,6 +339,24 @@ async def test_if_one_of_many_calls_fails_the_others_are_closed(make_client: Cal
         ((_, connection),) = Connections.of(IOThread.current())._connections.items()
         assert connection._current is not None
         assert connection._current.session.idle
+
+
+@in_virtual_time
+async def test_an_error_in_delivering_a_message_ends_its_connection_alone(
+    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, receive_all = Server(), ClientSession.receive
+
+    def fail_once(session: ClientSession, data: str | bytes, now: float) -> None:
+        if session.ready and server.accepted == 1:
+            raise LookupError("a packet is in no list")
+        receive_all(session, data, now)
+
+    async with fake_server(server) as address, make_client(address) as client:
+        monkeypatch.setattr(ClientSession, "receive", fail_once)
+        with pytest.raises(lms.LMStudioConnectionLostError, match="a packet is in no list"):
+            await client.llm.list_loaded()
+        assert await client.llm.list_loaded() == []
 
 
 async def test_who_announces_that_it_waits_looks_once_more_whether_something_has_arrived() -> None:
