@@ -89,9 +89,9 @@ class SimulatedThread:
     def _run(self) -> None:
         self._may_run.acquire()
         self._of_thread.current = self
-        if self.loop.stops_threads:
-            sys.settrace(self._trace)
         try:
+            if self.loop.stops_threads:
+                sys.settrace(self._trace)
             result = self._function()
         except BaseException as error:  # noqa: BLE001 - who waits for the future raises it
             self._end(partial(self.future.set_exception, error))

@@ -307,8 +307,10 @@ def simulation(seed: int = 0) -> Generator[SimulatedLoop]:
             patch.object(WatchedSession, "found", [], create=True),
         ):
             IOThread._current = IOThread()
-            yield loop
+            try:
+                yield loop
+            finally:
+                end_threads(loop)  # what they do at their end waits for nothing of the system
     finally:
-        end_threads(loop)
         asyncio.set_event_loop(None)
         loop.close()

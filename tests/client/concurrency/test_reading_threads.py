@@ -20,6 +20,7 @@ from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
+from tests.support.signals import ctrl_c
 from tests.support.threads import together
 
 RULES: list[dict[str, Any]] = [
@@ -241,14 +242,16 @@ def test_a_handler_of_ctrl_c_below_python_is_still_there_after_a_stream(client: 
 
 
 def test_ctrl_c_while_a_stream_is_read_stops_it_and_stays_alive(server: Emulator, client: lms.Client) -> None:
-    for _ in range(2):
+    def read(has_begun: threading.Event) -> None:
         stream = fragments(client, "for ever")
         next(stream)
-        timer = threading.Timer(0.01, lambda: signal.raise_signal(signal.SIGINT))
-        timer.start()
-        with pytest.raises(KeyboardInterrupt):
-            list(stream)
-        timer.join()
+        has_begun.set()
+        list(stream)
+
+    for _ in range(2):
+        has_begun = threading.Event()
+        with pytest.raises(KeyboardInterrupt), ctrl_c(has_begun.wait):
+            read(has_begun)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
     assert answer(client) == "It is done."
