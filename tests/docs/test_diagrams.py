@@ -67,7 +67,6 @@ def drawn() -> dict[str, set[str]]:
     for start, ends in EDGE.findall(text):
         for part in names[start]:
             arrows[part] |= {name for end in re.split(r" & ", ends) for name in names[end.strip()]}
-    arrows["types"] |= {"errors"}  # one box
     return arrows
 
 
