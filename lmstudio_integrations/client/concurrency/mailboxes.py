@@ -90,7 +90,9 @@ class Mailbox(ABC):
 
     @on_io_thread
     def finish(self, error: BaseException | None) -> None:
-        """Record that nothing more arrives."""
+        """Record that nothing more arrives. The first end stays: whoever waits may be reading it."""
+        if self.done:
+            return
         self._error = error
         self.done = True
         if self._waiting:

@@ -9,9 +9,9 @@ import pytest
 from lmstudio_integrations import Client
 from lmstudio_integrations.client.concurrency import io_thread
 from lmstudio_integrations.client.concurrency.io_thread import IOThread, on_io_thread, uninterrupted
-from lmstudio_integrations.client.concurrency.mailboxes import LoopMailbox
+from lmstudio_integrations.client.concurrency.mailboxes import LoopMailbox, ThreadMailbox
 from lmstudio_integrations.client.concurrency.threads import Threads
-from lmstudio_integrations.errors import LMStudioRuntimeError
+from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioRuntimeError
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -58,6 +58,21 @@ async def test_a_loop_that_cannot_be_woken_delays_no_other_caller() -> None:
     never.cancel()
     await asyncio.to_thread(other.run_until_complete, asyncio.wait([never]))
     other.close()
+
+
+def test_the_first_end_of_a_wait_stays() -> None:
+    io, has_ended = IOThread.current(), threading.Event()
+    mailbox = ThreadMailbox(io)
+
+    def end_twice() -> None:
+        mailbox.finish(LMStudioCancelledError("the stream was closed"))
+        mailbox.finish(None)  # what was waited for ends meanwhile
+        has_ended.set()
+
+    io.submit(end_twice)
+    assert has_ended.wait(600)
+    with pytest.raises(LMStudioCancelledError, match="was closed"):
+        mailbox.wait()
 
 
 def test_what_was_submitted_is_done_when_the_caller_continues(monkeypatch: pytest.MonkeyPatch) -> None:
