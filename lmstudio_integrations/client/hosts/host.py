@@ -108,24 +108,19 @@ class HostRecord:
         pause = REFRESH if self.found.available else ABSENCE
         return self.probe is None and time.monotonic() >= self.checked_at + pause
 
-    def reserve(self, call: object, limit: int | None) -> Hashable | None:
-        """Take a free slot for a call; without a limit, take none and wait on the host. Return what `release` takes."""
+    def reserve(self, call: object, limit: int | None) -> bool:
+        """Take a free slot for a call, and return whether there was one; without a limit, let the call wait there."""
         if limit is None:
             self.calls[call] = call
-            return call
+            return True
         # `setdefault` is one step: two threads never get the same slot.
-        return next((slot for slot in range(limit) if self.calls.setdefault(slot, call) is call), None)
+        return any(self.calls.setdefault(slot, call) is call for slot in range(limit))
 
-    def release(self, slot: Hashable, call: object) -> None:
+    def release(self, call: object) -> None:
         """Release what a call has reserved, and its load."""
-        self.calls.pop(slot, None)
-        self.loads.pop(call, None)
-
-    def forget(self, call: object) -> None:
-        """Release whatever a call has reserved."""
-        for slot, reserved_by in list(self.calls.items()):  # one step, as other threads reserve, too
+        for slot, reserved_by in self.calls.copy().items():  # one step, as other threads reserve, too
             if reserved_by is call:
-                self.release(slot, call)
+                self.calls.pop(slot, None)
         self.loads.pop(call, None)
 
     def cached_parts(self, conversation: Sequence[int]) -> int:

@@ -3,7 +3,7 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import copy
 
 from lmstudio_integrations._support.text import one_line
@@ -140,10 +140,10 @@ class Hosts:
 
     def reserve(
         self, hosts: Sequence[Host], excluded: Collection[int], call: object, conversation: Sequence[int] = ()
-    ) -> tuple[int, Hashable] | None:
+    ) -> int | None:
         """Choose a host for a call and take a slot there; start a load elsewhere if no slot is free.
 
-        Return the number of the host and the slot, or `None` if no slot is free and some hosts were not asked yet.
+        Return the number of the host, or `None` if no slot is free and some hosts were not asked yet.
 
         Args:
             hosts: The hosts to choose from.
@@ -162,14 +162,13 @@ class Hosts:
             host, status = hosts[number], statuses[number]
             if not (all_known or (status.loaded and status.has_free_slot)):
                 return None
-            slot = host.record.reserve(call, status.parallel if status.has_free_slot else None)
-            if slot is None:
+            if not host.record.reserve(call, status.parallel if status.has_free_slot else None):
                 continue  # another thread was faster
             if may_load and not status.loaded:
                 host.record.loads[call] = call
             if load is not None:
                 self._begin_load(hosts[load])
-            return number, slot
+            return number
 
     def _begin_load(self, host: Host) -> None:
         """Load the model on a host in the background; from now on its record says so."""
@@ -226,7 +225,8 @@ class FailoverOperation(ModelOperation):
         reload: bool = True,
         conversation: Sequence[int] = (),
     ) -> None:
-        self._slot: Hashable | None = None
+        self._is_placed = False
+        """Whether the attempt has reserved its place on a host."""
         first = candidates[0].model
         super().__init__(first.context, first.state, timeouts, reload=reload)
         self._all = hosts
@@ -255,17 +255,17 @@ class FailoverOperation(ModelOperation):
 
     def next_attempt(self) -> Flow[None]:
         """Begin the next attempt, on the best host. All until a retry share the total timeout."""
-        if self._slot is None:
+        if not self._is_placed:
             delay, self._delay = self._delay, None
             if delay:
                 yield from self.context.pause(delay)
             if self._all_started_at is None:
                 self._all_started_at = time.monotonic()
-            reserved = None
-            while reserved is None:
+            number = None
+            while number is None:
                 yield from self._all.probe()
-                reserved = self._all.reserve(self._hosts, self._errors, self._call, self._conversation)
-            self._number, self._slot = reserved
+                number = self._all.reserve(self._hosts, self._errors, self._call, self._conversation)
+            self._number, self._is_placed = number, True
             model = self._hosts[self._number].model
             # Another device of the same server is no other host: it stops responding as well.
             used = {*self._errors, *self._beside()}
@@ -285,7 +285,7 @@ class FailoverOperation(ModelOperation):
         """Record that the attempt has failed; return whether another one follows, on this host or on another."""
         if super().should_retry(error, seen=seen):
             return True
-        delay = None if self._slot is None else self._delay_after(error, seen=seen)
+        delay = self._delay_after(error, seen=seen) if self._is_placed else None
         if delay is None:
             return False
         self.listener.on_retry(error)
@@ -313,7 +313,7 @@ class FailoverOperation(ModelOperation):
 
     def record_success(self, result: PredictionResult | None = None) -> None:
         """Record that the host has responded, and has the conversation now; release its slot."""
-        host, is_running = self._hosts[self._number], self._slot is not None
+        host, is_running = self._hosts[self._number], self._is_placed
         self.release()
         if not is_running or host.model.state.instance is None:  # images were uploaded, before any use of the model
             return
@@ -322,16 +322,18 @@ class FailoverOperation(ModelOperation):
             self._all.compare(self._all.statuses())
 
     def release(self) -> None:
-        """Release the slot, if there is one. May be called by finalizers."""
-        slot, self._slot = self._slot, None
-        if slot is not None:
-            self._hosts[self._number].record.release(slot, self._call)
+        """Release the slot, if there is one. May be called by finalizers.
+
+        Nothing is taken for granted: an exception may have been raised into the thread that took the slot before that
+        was noted here, or into one that began to release it.
+        """
+        self._is_placed = False
+        for host in self._hosts:
+            host.record.release(self._call)
 
     def __del__(self) -> None:
-        self.release()
-        # An exception may have been raised into the thread before the slot that it took was noted here.
-        for host in getattr(self, "_hosts", ()):
-            host.record.forget(self._call)
+        if hasattr(self, "_hosts"):
+            self.release()
 
     def final_error(self, error: LMStudioError) -> LMStudioError:
         """Return the error of the operation; if all hosts failed, it has the reason of each."""

@@ -525,6 +525,7 @@ class Prediction:
             if self._reads_to_end or len(events) == 1 or (is_early and may_reload):
                 raise
             self._record_failure(failure)
+            self._operation.release()
             return events[:-1]
         if self._plan.callbacks is not None:
             yield from self._plan.callbacks.show_message(self.result())

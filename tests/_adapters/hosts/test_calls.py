@@ -5,7 +5,7 @@ import base64
 import contextlib
 import gc
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from typing import Any, cast
@@ -22,6 +22,7 @@ from lmstudio_integrations.errors import (
     LMStudioConnectionLostError,
     LMStudioError,
     LMStudioModelNotFoundError,
+    LMStudioModelUnloadedError,
     LMStudioServerError,
     LMStudioUnreachableError,
 )
@@ -409,6 +410,31 @@ def test_a_stream_whose_second_prediction_fails_frees_its_slot() -> None:
         assert sum(map(requests, emulators)) == 2
     assert counts[0] == [1, 0]
     assert counts[-1] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        lambda host: ChatLMStudio(model=CHAT, host=host).stream("Hello"),
+        lambda host: LMStudio(model=CHAT, host=host).stream_complete("Hello"),
+    ],
+    ids=["LangChain", "LlamaIndex"],
+)
+def test_a_stream_that_fails_in_its_last_batch_frees_its_slot(stream: Callable[[Any], Iterator[Any]]) -> None:
+    slow = {"tokens_per_second": 50, "rules": ({"then": [{"text": "on and on " * 1000}]},)}
+    models = (chat_model(preload=True, **slow),)
+    with servers(models, models) as emulators:
+        model = ChatLMStudio(model=CHAT, host=addresses(emulators))
+        model.hosts()
+        reading = stream(addresses(emulators))
+        next(reading)
+        server, (prediction,) = emulators[0], emulators[0].predictions
+        server.wait_for(lambda: server.predictions[0].fragments > prediction.fragments + 10)
+        server.unload(CHAT)
+        server.wait_for(lambda: not running(server))
+        with pytest.raises(LMStudioModelUnloadedError):
+            list(reading)
+        assert [status.in_flight for status in known(model)] == [0, 0]
 
 
 @pytest.mark.slow

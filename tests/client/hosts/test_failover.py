@@ -30,13 +30,13 @@ async def test_the_total_timeout_begins_again_with_a_retry_and_not_with_another_
         timeouts={},
         started_at=None,
     )
-    record = SimpleNamespace(record_error=lambda _error, **_: True, release=lambda *_: None, forget=lambda _: None)
+    record = SimpleNamespace(record_error=lambda _error, **_: True, release=lambda _: None)
     model = SimpleNamespace(context=context, state=SimpleNamespace(name="m", key="m"))
     hosts: list[Any] = [SimpleNamespace(address=address, record=record, model=model) for address in "ab"]
     available: Any = SimpleNamespace(
         max_retries=1,
         probe=lambda: iter(()),
-        reserve=lambda hosts, excluded, *_: (min({*range(len(hosts))} - {*excluded}), 0),
+        reserve=lambda hosts, excluded, *_: min({*range(len(hosts))} - {*excluded}),
     )
     operation = FailoverOperation(available, hosts)
     for _ in range(3):

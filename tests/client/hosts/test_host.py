@@ -79,3 +79,15 @@ def test_who_sees_that_a_host_has_the_model_sees_how_many_calls_it_runs() -> Non
     record.record_probe(NOTHING)
     assert (True, LOADED.parallel) in seen
     assert (True, NOTHING.parallel) not in seen
+
+
+def test_a_call_releases_all_that_it_has_taken_and_nothing_else() -> None:
+    record, call, other = HostRecord(NOTHING), object(), object()
+    assert [record.reserve(each, 2) for each in (call, other, object())] == [True, True, False]
+    record.loads[call] = call
+    for _ in range(2):  # an exception may have been raised into the thread that began with it
+        record.release(call)
+        assert (record.calls, record.loads) == ({1: other}, {})
+    assert record.reserve(call, None)
+    record.release(call)
+    assert record.calls == {1: other}
