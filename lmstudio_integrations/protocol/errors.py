@@ -183,8 +183,12 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         LMStudioToolCallError,
-        r"failed to (parse|generate a) tool call|does not match the expected [\w-]{1,40} format",
-        "LM Studio 0.3.23 and 0.4.19 (bug-tracker#942, #2182)",
+        # Arguments that are no JSON are those of a call in the conversation: asking again does not help.
+        r"failed to (parse|generate a) tool call(?! arguments)|does not match the expected [\w-]{1,40} format"
+        r"|invalid diff: (now finding|')|failed to parse input at pos \d|unexpected end of input in tool call"
+        r"|no function provided",
+        "LM Studio 0.3.23 to 0.4.2x, llama.cpp and MLX (bug-tracker#942, #1528, #2182, public file 62484611308)",
+        "the engine cannot read what the model wrote: update its runtime in LM Studio's settings, or use another model",
     ),
     Cause(
         LMStudioStructuredOutputError,

@@ -257,7 +257,7 @@ class LlmPredictionStats(WireModel):
     (`ReasoningReplay.by_place`).
     """
 
-    stop_reason: str
+    stop_reason: str = "unknown"
     stop_string: str | None = None
     tokens_per_second: float | None = None
     num_gpu_layers: int | float | None = None

@@ -10,8 +10,8 @@ from langchain_core.messages import HumanMessage
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
-from lmstudio_integrations.llama_index import LlamaIndexToolCallError
-from tests._adapters.ways import Seen, Way, ways
+from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
+from tests._adapters.ways import Seen, Way, said, ways
 from tests.support.adapters import covering
 from tests.support.served import served
 from tests.support.web import PIXEL
@@ -245,6 +245,102 @@ def test_a_server_that_cannot_continue_a_prompt_is_asked_in_another_way() -> Non
         assert (seen["calls"], seen["text"]) == (ASKED["a missing one"][1], TEXT)
         assert "The tool look_up: " in str(server.predictions[-1].messages[-1])
         assert len(server.predictions[-1].messages) == 3
+
+
+# Calls that the engine reports as an error ----------------------------------------------------------------------------
+
+PEG = (
+    'Engine protocol predict stream returned an error: {"code":500,"message":"The model produced output that does not '
+    'match the expected peg-native format","type":"server_error"}. Error Data: n/a, Additional Data: n/a'
+)
+LOST: dict[str, list[dict[str, Any]]] = {
+    "at once": [{"error": PEG}],
+    "after a text": [{"text": TEXT}, {"error": "Failed to parse tool call: Extra content after end of tool call"}],
+    "after thoughts": [
+        {"reasoning": "It is in the north."},
+        {"error": "parse error: unexpected end of input in tool call"},
+    ],
+    "with a word": [{"text": TEXT}, {"error": "Failed to parse input at pos 12: <tool_call>"}],
+}
+"""What a model does before its engine gives up, by the question."""
+
+
+def lost(*rules: dict[str, Any]) -> Emulator:
+    return servers(*rules, *(rule(f"^{prompt}$", *steps) for prompt, steps in LOST.items()))
+
+
+@pytest.mark.parametrize(("name", "prompt"), covering(WAYS, LOST))
+def test_a_call_that_the_engine_reports_as_an_error_is_asked_for(name: str, prompt: str) -> None:
+    text = TEXT if {"text": TEXT} in LOST[prompt] else ""
+    with lost() as server:
+        seen = WAYS[name](server.address, prompt)
+        assert (seen["calls"], seen["text"], seen["predictions_count"]) == ([RIGHT], text, 2)
+        assert "".join(seen["parts"]) == text
+        assert seen["reasoning"] == ("It is in the north." if prompt == "after thoughts" else "")
+        assert prompt in (server.predictions[1].prompt or "")
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_a_model_that_meant_no_call_answers(name: str) -> None:
+    """Engines report stray tags of thoughts in the same words (llama.cpp#27733)."""
+    with lost(rule("as JSON", {"text": '{"answer": "It rains."}'}, structured=True)) as server:
+        seen = WAYS[name](server.address, "after a text")
+        assert (seen["calls"], seen["text"]) == ([], TEXT + "It rains.")
+        assert "".join(seen["parts"]) == TEXT + "It rains."
+        assert len(server.predictions) == 2
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_the_calls_before_it_stay_and_the_model_sees_them(name: str) -> None:
+    with servers(rule("^second$", call(BERGEN), {"error": PEG})) as server:
+        seen = WAYS[name](server.address, "second")
+        assert seen["calls"] == [("look_up", BERGEN), RIGHT]
+        assert IN_TEXT in (server.predictions[1].prompt or "")
+
+
+def test_a_required_call_cannot_be_an_answer() -> None:
+    with lost() as server:
+        model = ChatLMStudio(model="m", host=server.address).bind_tools([TOOL, OTHER], tool_choice="any")
+        assert [(each["name"], each["args"]) for each in model.invoke("at once").tool_calls] == [RIGHT]
+        schema = server.predictions[1].config["structured"]["jsonSchema"]
+        assert [each["properties"]["name"]["const"] for each in schema["anyOf"]] == ["look_up", "delete_city"]
+
+
+@pytest.mark.parametrize(("name", "prompt"), covering(UNREPAIRED, LOST))
+def test_without_repairs_it_is_an_invalid_call(name: str, prompt: str) -> None:
+    with lost() as server:
+        seen = either(UNREPAIRED[name], server.address, prompt)
+        assert (seen["calls"], seen["text"]) == ([], TEXT if {"text": TEXT} in LOST[prompt] else "")
+        assert len(server.predictions) == 1
+
+
+def test_an_invalid_call_says_what_the_engine_said() -> None:
+    with lost() as server:
+        llm = ChatLMStudio(model="m", host=server.address, repair_tool_calls=False).bind_tools([TOOL])
+        message = llm.invoke("at once")
+        assert ["peg-native" in str(each["error"]) for each in message.invalid_tool_calls] == [True]
+        assert message.response_metadata["model_name"] == "m"
+        index = LMStudio(model="m", host=server.address, repair_tool_calls=False)
+        with pytest.raises(LlamaIndexToolCallError, match="peg-native"):
+            index.chat(said("at once"), tools=[TOOL])
+
+
+def test_without_tools_it_is_an_error_with_a_remedy() -> None:
+    with lost() as server, pytest.raises(lms.LMStudioToolCallError, match="update its runtime"):
+        ChatLMStudio(model="m", host=server.address).invoke("at once")
+
+
+def test_act_goes_on_after_it() -> None:
+    def look_up(city: str, days: int = 1) -> str:
+        """Look up a city."""
+        return f"{city} is fine for {days} days."
+
+    with lost(rule("is fine", {"text": "Fine."})) as server, lms.Client(server.address) as client:
+        model, made = client.llm.model("m"), list[Any]()
+        assert model.act("at once", [look_up], on_message=made.append).rounds == 2
+        assert "Oslo is fine for 3 days." in str(made[1])
+        with pytest.raises(lms.LMStudioToolCallError, match="peg-native"):
+            model.act("at once", [look_up], repair_tool_calls=False)
 
 
 def test_an_image_is_in_the_request_as_well(server: Server) -> None:

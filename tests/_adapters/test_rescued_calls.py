@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.predictions.entries.required_tool_fallback import with_instruction
+from lmstudio_integrations.client.predictions.entries.required_tool_fallback import with_definitions
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
@@ -264,7 +264,7 @@ HISTORIES: list[tuple[str, str, str]] = [
 @pytest.mark.parametrize(("history", "text", "roles"), HISTORIES)
 def test_the_request_by_grammar_follows_on_any_conversation(history: str, text: str, roles: str) -> None:
     given: list[Any] = [{"role": role, "content": [{"type": "text", "text": "Go on"}]} for role in history.split()]
-    messages = with_instruction(given, text, [TOOL])
+    messages = with_definitions(given, text, [TOOL])
     assert " ".join(message["role"] for message in messages) == roles
     # What is the same each time comes first.
     assert any('"look"' in part["text"] for part in messages[0]["content"])

@@ -126,7 +126,7 @@ def seen_of(chunks: list[Any]) -> Seen:
             text=response.text,
             reasoning=response.additional_kwargs.get("reasoning_content", ""),
             calls=[(call["name"], call["args"]) for call in getattr(response, "tool_calls", [])],
-            prompt=response.usage_metadata["input_tokens"],  # type: ignore[attr-defined]  # every response has it
+            prompt=(getattr(response, "usage_metadata", None) or {"input_tokens": None})["input_tokens"],
             parts=[chunk.text for chunk in chunks],
             **added,
         )

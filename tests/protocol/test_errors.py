@@ -152,6 +152,16 @@ def test_each_error_code_has_its_exception_with_all_details(code: str) -> None:
         ("Conversation roles must alternate user/assistant/user/assistant/...", lms.LMStudioPromptTemplateError),
         ("No user query found in messages.", lms.LMStudioPromptTemplateError),
         ("Failed to parse tool call: Unexpected end of content.", lms.LMStudioToolCallError),
+        # llama.cpp#25072, #27025, #24523, #27733; mlx-lm#1125
+        ("The model produced output that does not match the expected peg-gemma4 format", lms.LMStudioToolCallError),
+        ("The model produced output that does not match the expected Content-only format", lms.LMStudioToolCallError),
+        ("Failed to parse input at pos 12: <tool_call>", lms.LMStudioToolCallError),
+        ("parse error: unexpected end of input in tool call", lms.LMStudioToolCallError),
+        ("Invalid diff: '{\"path\":' not found at start of '{\"file\":'", lms.LMStudioToolCallError),
+        ("Invalid diff: now finding less tool calls!", lms.LMStudioToolCallError),
+        ("ValueError: No function provided.", lms.LMStudioToolCallError),
+        # llama.cpp#25510: a call in the conversation
+        ("Failed to parse tool call arguments as JSON: parse error at line 1", lms.LMStudioServerError),
         ("Failed to parse tool call: Extra content after end of tool call", lms.LMStudioToolCallError),
         ("ValueError: 'type' must be a string", lms.LMStudioStructuredOutputError),
         ("logprobs is not supported with tools + stream", lms.LMStudioUnsupportedError),

@@ -83,7 +83,11 @@ def test_settings_without_sense_are_none(config: dict[str, Any]) -> None:
     assert result.prediction_config.to_fields() == {}
 
 
-@pytest.mark.parametrize("data", [{}, {"stopReason": 5}, {"stopReason": "eosFound", "totalTimeSec": "long"}])
+def test_statistics_without_a_stop_reason_have_an_unknown_one() -> None:
+    assert lms.PredictionResult("", "", lms.PredictionEnd({}, {}, {}, {})).stats.stop_reason == "unknown"
+
+
+@pytest.mark.parametrize("data", [{"stopReason": 5}, {"stopReason": "eosFound", "totalTimeSec": "long"}])
 def test_invalid_stats_raise_a_descriptive_error(data: dict[str, Any]) -> None:
     result = lms.PredictionResult("", "", lms.PredictionEnd(data, {}, {}, {}))
     with pytest.raises(lms.LMStudioProtocolError, match="malformed LlmPredictionStats"):

@@ -24,6 +24,7 @@ from lmstudio_integrations.errors import (
     LMStudioPredictionError,
     LMStudioPromptTemplateError,
     LMStudioServerError,
+    LMStudioToolCallError,
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol.prediction import Accumulator
@@ -166,6 +167,18 @@ def with_response(messages: Sequence[dict[str, Any]], text: str) -> list[dict[st
     return asked
 
 
+def with_instruction(messages: Sequence[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+    """Return a conversation with an instruction at its end, in the user's last message if nothing follows on that.
+
+    Many chat templates take no two messages of the user in a row.
+    """
+    *before, last = messages
+    if last["role"] != "user":
+        return [*messages, {"role": "user", "content": [text_part(text)]}]
+    content: list[dict[str, Any]] = last["content"]
+    return [*before, {**last, "content": [*content, text_part(f"\n\n{text}" if content else text)]}]
+
+
 _ID_LENGTH = 9
 """Mistral's templates accept no other identifiers."""
 
@@ -192,3 +205,13 @@ def failed_call_events(name: str | None, problem: str, raw_content: str) -> list
     """Return the events of a call that cannot be made."""
     named = [] if name is None else [ToolCallName(name)]
     return [ToolCallStart(uuid4().hex[:_ID_LENGTH]), *named, ToolCallFailed({"title": shortened(problem)}, raw_content)]
+
+
+def end_of_unreadable(ask: Ask, error: LMStudioToolCallError) -> Events:
+    """Return how a response ends whose engine reports a call that it cannot read as an error of the request.
+
+    Others report it as a call that failed, within a response (docs/protocol.md#predict-packets), and so does this.
+    """
+    failed = failed_call_events(None, error.title or str(error), "")
+    end = PredictionEnd({}, {**ask.instance.info}, {**ask.instance.load_config}, {})
+    return [*(failed if ask.raw.open_call is None else failed[1:]), end]

@@ -36,8 +36,8 @@ from lmstudio_integrations.client.concurrency.flows import Flow, Step, T, run
 from lmstudio_integrations.client.concurrency.mailboxes import Mailbox, current_thread_or_task
 from lmstudio_integrations.client.models.model import Model, ModelOperation
 from lmstudio_integrations.client.predictions.entries import middlewares_of
-from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
-from lmstudio_integrations.client.predictions.plan import Plan
+from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware, end_of_unreadable
+from lmstudio_integrations.client.predictions.plan import Plan, tools_in
 from lmstudio_integrations.client.predictions.totals import Totals
 from lmstudio_integrations.client.transport.listener import NOBODY
 from lmstudio_integrations.client.transport.operation import OpenRequest
@@ -49,6 +49,7 @@ from lmstudio_integrations.errors import (
     LMStudioModelUnloadedError,
     LMStudioPredictionError,
     LMStudioRuntimeError,
+    LMStudioToolCallError,
     LMStudioUnsupportedError,
     LMStudioWrongModelKindError,
 )
@@ -403,7 +404,10 @@ class Prediction:
             is_gone = isinstance(explained, LMStudioModelNotFoundError | LMStudioModelUnloadedError)
             if self._is_cancelled and not self._ask.is_open and is_gone:
                 raise _ClosedError from error  # or it would be loaded
-            raise explained  # noqa: B904 - it has its cause
+            if not (isinstance(explained, LMStudioToolCallError) and tools_in(self._ask.parameter)):
+                raise explained  # noqa: B904 - it has its cause
+            ask = self._ask
+            batch = end_of_unreadable(ask, explained)
         ask.is_open = True
         return batch
 

@@ -456,6 +456,30 @@ async def test_an_error_of_the_handler_of_an_unreadable_tool_call_does_not_repea
     assert frames == []
 
 
+async def test_a_call_that_was_begun_fails_with_the_error_of_the_engine() -> None:
+    error = {"title": "The model produced output that does not match the expected peg-native format"}
+
+    async def behave(socket: Socket) -> None:
+        begun = [
+            {"type": "toolCallGenerationStart", "toolCallId": "c1"},
+            {"type": "toolCallGenerationNameReceived", "name": "weather"},
+            {"type": "toolCallGenerationArgumentFragmentGenerated", "content": '{"city": '},
+        ]
+        failed = {"type": "channelError", "channelId": 1, "error": error}
+        await responds(fragment("Let me look."), *map(packet, begun), failed)(socket)
+        async for _ in socket:
+            pass
+
+    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
+        config: Any = {"rawTools": WEATHER}
+        result = await loaded_handle(client).respond("Hi", config=config, repair_tool_calls=False)
+        (call,) = result.tool_calls
+        assert (call.name, "".join(call.fragments), call.end) == ("weather", '{"city": ', None)
+        assert call.failure is not None
+        assert call.failure.error == error
+        assert (result.content, result.stats.stop_reason) == ("Let me look.", "unknown")
+
+
 @pytest.mark.parametrize(
     ("used", "stop_reason", "text", "fails"),
     [

@@ -6,7 +6,7 @@ the name of a tool only resembles one. `call_arguments.py` mends what needs no q
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +51,12 @@ class WrongCall:
     tool: OfferedTool
     arguments: dict[str, Any]
 
-    def schema(self) -> dict[str, Any]:
+    @property
+    def tools(self) -> Iterable[OfferedTool]:
+        """The tools that it can be a call of."""
+        return (self.tool,)
+
+    def functions(self) -> list[dict[str, Any]]:
         """Return the tool that the call is made of, with the arguments that fit fixed."""
         tool, fixed = self.tool, self._fixed()
         long = {name for name, value in fixed.items() if len(json.dumps(value)) > _LONGEST_FIXED}
@@ -68,7 +73,7 @@ class WrongCall:
         }
         required = [name for name in dict.fromkeys(required) if name not in long]
         parameters = {"additionalProperties": False, **tool.schema, "properties": properties, "required": required}
-        return {"name": tool.name, "parameters": parameters}
+        return [{"name": tool.name, "parameters": parameters}]
 
     def _is_all_known(self, fixed: Mapping[str, Any]) -> bool:
         return bool(fixed) and self.arguments.keys() <= self.tool.parameters.keys() | fixed.keys()
@@ -96,15 +101,58 @@ class WrongCall:
         return ParsedCall(tool, arguments) if tool.problem(arguments) is None else None
 
 
-def sentence(wrong: Sequence[WrongCall], *, with_tools: bool) -> str:
+_ANSWER: dict[str, Any] = {
+    "type": "object",
+    "properties": {"answer": {"type": "string"}},
+    "required": ["answer"],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LostCall:
+    """A call that the engine has not passed on, because it could not read it.
+
+    Engines report some responses without a call in the same words, so the model may also answer.
+
+    Attributes:
+        problem: What the engine says.
+        tools: The tools that are offered.
+        may_answer: Whether the request allows a response without a call.
+        text: What is known of the call.
+    """
+
+    problem: str
+    tools: OfferedTools
+    may_answer: bool
+    text: str = ""
+
+    def functions(self) -> list[dict[str, Any]]:
+        """Return all tools that are offered."""
+        return [{"name": tool.name, "parameters": tool.schema} for tool in self.tools]
+
+    def mended_by(self, call: object) -> ParsedCall | str | None:
+        """Return the call that a response makes of this one, or what it answers; `None` if it does not fit either."""
+        if not is_object(call):
+            return None
+        if self.may_answer and isinstance(answer := call.get("answer"), str):
+            return answer
+        name, arguments = call.get("name"), call.get("arguments")
+        tool = self.tools.find(name) if isinstance(name, str) else None
+        if tool is None or not is_object(arguments) or tool.problem(arguments) is not None:
+            return None
+        return ParsedCall(tool, arguments)
+
+
+def sentence(wrong: Sequence[WrongCall | LostCall], *, with_tools: bool) -> str:
     """Return the message that asks the model to write the calls again.
 
     Args:
         wrong: The calls.
         with_tools: Whether it has the definitions of their tools, because the prompt does not have them.
     """
-    problems = "\n".join(f"{shortened(each.text)}: {shortened(each.problem)}" for each in wrong)
-    tools = {each.tool.name: each.tool.schema for each in wrong} if with_tools else {}
+    problems = "\n".join(f"{shortened(each.text) or 'your response'}: {shortened(each.problem)}" for each in wrong)
+    tools = {tool.name: tool.schema for each in wrong for tool in each.tools} if with_tools else {}
     definitions = "".join(
         f"\nThe tool {name}: {json.dumps(schema, ensure_ascii=False)}" for name, schema in tools.items()
     )
@@ -112,28 +160,39 @@ def sentence(wrong: Sequence[WrongCall], *, with_tools: bool) -> str:
         form = 'the correct call as JSON: {"name": …, "arguments": …}'
     else:
         form = 'the correct calls as JSON: [{"name": …, "arguments": …}, …]'
+    if any(_may_answer(each) for each in wrong):
+        form += ', or, to answer without a call, {"answer": …}'
     return f"This does not fit:\n{problems}{definitions}\nRespond only with {form}"
 
 
-def response_schema(wrong: Sequence[WrongCall]) -> dict[str, Any]:
+def _may_answer(call: WrongCall | LostCall) -> bool:
+    return isinstance(call, LostCall) and call.may_answer
+
+
+def response_schema(wrong: Sequence[WrongCall | LostCall]) -> dict[str, Any]:
     """Return the schema of the response: one call, or a list of several."""
-    schema = call_schema([each.schema() for each in wrong])
-    if len(wrong) == 1:
-        return schema
+    schema = call_schema([function for each in wrong for function in each.functions()])
     definitions = {"$defs": schema.pop("$defs")} if "$defs" in schema else {}
-    return {"type": "array", "items": schema, "minItems": len(wrong), "maxItems": len(wrong), **definitions}
+    if any(_may_answer(each) for each in wrong):
+        schema = {"anyOf": [*schema.get("anyOf", [schema]), _ANSWER]}
+    if len(wrong) > 1:
+        schema = {"type": "array", "items": schema, "minItems": len(wrong), "maxItems": len(wrong)}
+    return {**schema, **definitions}
 
 
 def calls_of(response: str, wrong: Sequence[WrongCall]) -> list[ParsedCall | None]:
     """Return the call for each wrong one; `None` where none mends it."""
+    return [each.mended_by(call) for each, call in zip(wrong, written_in(response, len(wrong)), strict=True)]
+
+
+def written_in(response: str, number: int) -> list[Any]:
+    """Return what a response has in the place of each of a number of calls; `None` if it has not as many."""
     try:
         read: Any = json.loads(response)
     except ValueError:
         read = None
-    calls = [read] if len(wrong) == 1 else read
-    if not is_list(calls) or len(calls) != len(wrong):
-        return [None] * len(wrong)
-    return [each.mended_by(call) for each, call in zip(wrong, calls, strict=True)]
+    calls = [read] if number == 1 else read
+    return calls if is_list(calls) and len(calls) == number else [None] * number
 
 
 _CLOSING = {"{": "}", "[": "]"}

@@ -18,14 +18,15 @@ from lmstudio_integrations.client.models.chat_templates import render
 from lmstudio_integrations.client.predictions.calls_in_text.call_arguments import mend
 from lmstudio_integrations.client.predictions.calls_in_text.call_parser import ParsedCall
 from lmstudio_integrations.client.predictions.calls_in_text.call_repair import (
+    LostCall,
     MeantTools,
     WrongCall,
     calls_in,
-    calls_of,
     name_in,
     response_schema,
     sentence,
     split_calls,
+    written_in,
 )
 from lmstudio_integrations.client.predictions.calls_in_text.formats import MARKERS, OfferedTool
 from lmstudio_integrations.client.predictions.calls_in_text.lenient_json import NoCallError, json_of, number_of, plain
@@ -38,13 +39,13 @@ from lmstudio_integrations.client.predictions.middleware import (
     failed_call_events,
     is_last,
     only_json,
+    with_instruction,
     with_response,
 )
 from lmstudio_integrations.client.predictions.plan import chat_request_of_text, tools_in
 from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioError
 from lmstudio_integrations.protocol.kv_config import with_changes
 from lmstudio_integrations.protocol.requests import TemplateParameters
-from lmstudio_integrations.types.chat import text_part
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
@@ -82,7 +83,7 @@ class _PendingCall:
     sent: Events
     is_marked: bool = True
     mended: Events | None = None
-    wrong: WrongCall | None = None
+    wrong: WrongCall | LostCall | None = None
 
     @property
     def text(self) -> str:
@@ -92,6 +93,12 @@ class _PendingCall:
             return json_of({"name": last.name, "arguments": self.arguments})
         raw = last.raw_content if type(last) is ToolCallFailed else None
         return raw or self._fragments
+
+    @property
+    def problem(self) -> str:
+        """What the server says of a call that failed."""
+        last = self.sent[-1]
+        return str(last.error.get("title") if type(last) is ToolCallFailed else "") or _UNREADABLE
 
     @property
     def _fragments(self) -> str:
@@ -134,7 +141,7 @@ class RepairCalls(Middleware):
         return MeantTools(self.plan.tools)
 
     @property
-    def _wrong(self) -> list[WrongCall]:
+    def _wrong(self) -> list[WrongCall | LostCall]:
         return [each.wrong for each in self._pending if each.wrong is not None]
 
     # Reading --------------------------------------------------------------------------------------------------------
@@ -193,6 +200,9 @@ class RepairCalls(Middleware):
     def _read(self, call: _PendingCall) -> list[_PendingCall]:
         """Read a call that could not be read, once it is known that it was not cut off; it may be several."""
         name = next((event.name for event in reversed(call.sent) if type(event) is ToolCallName), None)
+        if not (name or call.text):
+            call.wrong = LostCall(call.problem, self._tools, may_answer=not self.plan.requires_call)
+            return [call]
         with suppress(NoCallError, RecursionError):
             read = calls_in(call.text, self._tools, name)
             fitting = [(tool := self._meant(each), mend(tool, each.arguments)) for each in read]
@@ -207,7 +217,7 @@ class RepairCalls(Middleware):
             begun = None if named is None else self._tools.meant(named)
             if not call.is_marked or begun is None:  # the model has not begun a call of a tool that it has
                 return [call]
-            for part in parts:
+            for part in parts or [""]:
                 tool, arguments = (begun, {}) if isinstance(part, str) else (self._meant(part), part.arguments)
                 problem = tool.problem(arguments) if arguments else None
                 call.wrong = WrongCall(call.text, problem or _UNREADABLE, tool, arguments)
@@ -284,10 +294,13 @@ class RepairCalls(Middleware):
             return wire
         wrong, first = self._wrong, self._first.parameter
         can_continue = self._continues_prompt and not self.plan.has_files and self.plan.options.preset is None
-        response = self._first.response().content.strip() or "\n".join(each.text for each in wrong)
-        instruction = {"role": "user", "content": [text_part(sentence(wrong, with_tools=not can_continue))]}
-        base = first if can_continue else wire
-        history = {"messages": [*with_response(base["history"]["messages"], response), instruction]}
+        written = [self._first.response().content.strip()]
+        if any(isinstance(each, LostCall) for each in wrong):  # so that it does not write those before it again
+            made = self._first.response().tool_call_requests
+            written += [json_of({"name": call.name, "arguments": call.arguments}) for call in made]
+        response = "\n".join(filter(None, written)) or "\n".join(each.text for each in wrong)
+        base, instruction = first if can_continue else wire, sentence(wrong, with_tools=not can_continue)
+        history = {"messages": with_instruction(with_response(base["history"]["messages"], response), instruction)}
         stack = with_changes(base["predictionConfigStack"], only_json(response_schema(wrong)))
         if not can_continue:
             return {**wire, "history": history, "predictionConfigStack": stack}
@@ -304,8 +317,11 @@ class RepairCalls(Middleware):
         wrong = [call for call in self._pending if call.wrong is not None]
         if not end.is_interrupted:
             with suppress(NoCallError, RecursionError):
-                for call, meant in zip(wrong, calls_of(text, self._wrong), strict=True):
-                    if meant is not None:
+                for call, written in zip(wrong, written_in(text, len(wrong)), strict=True):
+                    meant = None if call.wrong is None else call.wrong.mended_by(written)
+                    if isinstance(meant, str):
+                        call.mended = [LlmPredictionFragment(meant)]
+                    elif meant is not None:
                         self._replace(call, [meant], text)
             if unmended := sum(call.mended is None for call in wrong):
                 number = counted(unmended, "tool call")

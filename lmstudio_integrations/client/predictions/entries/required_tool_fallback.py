@@ -22,6 +22,7 @@ from lmstudio_integrations.client.predictions.middleware import (
     failed_call_events,
     is_last,
     only_json,
+    with_instruction,
     with_response,
 )
 from lmstudio_integrations.client.predictions.plan import parameters_of, tools_in
@@ -75,7 +76,7 @@ class RequiredToolFallback(Middleware):
         text = "" if self._first is None else self._first.response().content
         return {
             **wire,
-            "history": {"messages": with_instruction(wire["history"]["messages"], text, self.plan.tools)},
+            "history": {"messages": with_definitions(wire["history"]["messages"], text, self.plan.tools)},
             "predictionConfigStack": with_changes(wire["predictionConfigStack"], self._settings()),
         }
 
@@ -144,7 +145,7 @@ class RequiredToolFallback(Middleware):
         return call_events(name, json.dumps(arguments, ensure_ascii=False), text), replace(end, stats=stats)
 
 
-def with_instruction(
+def with_definitions(
     messages: Sequence[dict[str, Any]], text: str, definitions: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return a conversation that asks for a tool call.
@@ -164,9 +165,4 @@ def with_instruction(
     first_content: list[dict[str, Any]] = first["content"]
     is_system = first["role"] == "system"
     content = [*first_content, text_part(f"\n\n{tools}")] if is_system else [text_part(f"{tools}\n\n"), *first_content]
-    conversation.insert(0, {**first, "content": content})
-    last: dict[str, Any] = {"role": "user", "content": []}
-    if conversation[-1]["role"] == "user":
-        last = conversation.pop()
-    separator = "\n\n" if last["content"] else ""
-    return [*conversation, {**last, "content": [*last["content"], text_part(separator + _INSTRUCTION)]}]
+    return with_instruction([{**first, "content": content}, *conversation], _INSTRUCTION)
