@@ -366,9 +366,9 @@ def how_to_reach(host: str, port: int, first: Attempt | None = None) -> str:
 
 
 def scripted_entries(rules: tuple[Rule, ...] = ()) -> tuple[ModelEntry, ...]:
-    """Return scripted models for what the bundled ones are too small for: tools, reranking and decisions.
+    """Return scripted models for what the bundled ones are too small for: tools and reranking.
 
-    Unless it is given rules, the first calls the first tool it is offered, and then quotes what the tool returned. With
+    No decision model: of a list that has one, the official SDKs read nothing. Unless it is given rules, the first calls the first tool it is offered, and then quotes what the tool returned. With
     it, a first agent runs.
     """
     call = {"when": {"role": "user", "tools": [ANY_TOOL]}, "then": [{"tool": ANY_TOOL}]}
@@ -376,7 +376,6 @@ def scripted_entries(rules: tuple[Rule, ...] = ()) -> tuple[ModelEntry, ...]:
     return (
         ModelEntry(key="scripted-tools", rules=rules or (call, quote)),
         ModelEntry(key="scripted-reranker", tools=False),
-        ModelEntry(key="scripted-judge", kind="decision"),
     )
 
 

@@ -76,7 +76,7 @@ def test_the_memory_of_workers_is_given_in_mebibytes(piped: Piped, monkeypatch: 
 
 
 CATALOG = '[[model]]\nkey = "one"\n'
-SCRIPTED = ("scripted-tools", "scripted-reranker", "scripted-judge")
+SCRIPTED = ("scripted-tools", "scripted-reranker")
 
 
 @pytest.mark.parametrize(

@@ -45,13 +45,8 @@ def test_the_first_agent_works_on_the_models_that_are_served_without_flags() -> 
 
 
 @pytest.mark.leaf
-def test_a_reranker_and_a_decision_model_are_served_without_flags() -> None:
+def test_a_reranker_is_served_without_flags() -> None:
     texts = ["The library opens at nine.", "The swimming pool costs four euros."]
     with Emulator(build_catalog().models) as server, lms.Client(server.address) as client:
         reranker = client.llm.model("scripted-reranker", load_policy="explicit")
         assert [each.index for each in reranker.rerank("What does the pool cost?", texts)] == [1, 0]
-        judge = client.decision.model("scripted-judge")
-        decision = judge.decide("The app crashed.", {"urgent": lms.Noul(instructions="Did the app crash?")})
-        answer = decision.answers["urgent"]
-        assert isinstance(answer, lms.NoulAnswer)
-        assert answer.noul > 0.5

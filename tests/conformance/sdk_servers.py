@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lmstudio_integrations.cli._serve import build_catalog
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
@@ -27,6 +28,13 @@ ABSENT = ModelEntry(key="not-yet-here", downloaded=False)
 def guarded_server() -> Iterator[Emulator]:
     """A server that wants a token."""
     with Emulator([CHAT], tokens=[TOKEN]) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def plain_server() -> Iterator[Emulator]:
+    """A server with the models of plain `lmsi serve`, all of them scripted."""
+    with Emulator(build_catalog(scripted=True).models) as emulator:
         yield emulator
 
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import lmstudio as lms
 import pytest
-from sdk_servers import ABSENT, BLIND, CHAT, EMBEDDING, guarded_server, nobody_complains
+from sdk_servers import ABSENT, BLIND, CHAT, EMBEDDING, guarded_server, nobody_complains, plain_server
 
 from lmstudio_integrations.emulator import Catalog, Emulator, Preset
 
-__all__ = ["guarded_server", "nobody_complains"]
+__all__ = ["guarded_server", "nobody_complains", "plain_server"]
 
 BRIEF = Preset(identifier="brief", fields={"llm.prediction.maxPredictedTokens": {"checked": True, "value": 2}})
 

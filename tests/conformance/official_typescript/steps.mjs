@@ -191,6 +191,12 @@ const STEPS = {
     await model.unload();
     return { loaded, downloaded, after: (await client.llm.listLoaded()).length };
   },
+  async first(client) {
+    const downloaded = await client.system.listDownloadedModels();
+    for (const { type, modelKey } of downloaded) await client[type].model(modelKey, { verbose: false });
+    const { content } = await (await client.llm.model()).respond("Hello");
+    return { downloaded: downloaded.map(({ modelKey }) => modelKey), content };
+  },
   async act(client) {
     const model = await client.llm.model(CHAT, { verbose: false });
     const messages = [];

@@ -60,6 +60,12 @@ def test_models_are_listed_and_unloaded(server: Emulator, run: Step) -> None:
     assert found["after"] == 0
 
 
+def test_a_first_program_runs_on_the_models_of_plain_serve(plain_server: Emulator, run: Step) -> None:
+    found = run(plain_server, "first")
+    assert set(found["downloaded"]) == {model.key for model in plain_server.catalog.models}
+    assert found["content"]
+
+
 def test_tools_are_called_until_there_is_a_response(server: Emulator, run: Step) -> None:
     found = run(server, "act")
     assert found["rounds"] == 2

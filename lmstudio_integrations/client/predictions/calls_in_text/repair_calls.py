@@ -297,7 +297,7 @@ class RepairCalls(Middleware):
         written = [self._first.response().content.strip()]
         if any(isinstance(each, LostCall) for each in wrong):  # so that it does not write those before it again
             made = self._first.response().tool_call_requests
-            written += [json_of({"name": call.name, "arguments": call.arguments}) for call in made]
+            written += [json_of({"name": call.name, "arguments": call.arguments or {}}) for call in made]
         response = "\n".join(filter(None, written)) or "\n".join(each.text for each in wrong)
         base, instruction = first if can_continue else wire, sentence(wrong, with_tools=not can_continue)
         history = {"messages": with_instruction(with_response(base["history"]["messages"], response), instruction)}
