@@ -368,8 +368,8 @@ def how_to_reach(host: str, port: int, first: Attempt | None = None) -> str:
 def scripted_entries(rules: tuple[Rule, ...] = ()) -> tuple[ModelEntry, ...]:
     """Return scripted models for what the bundled ones are too small for: tools and reranking.
 
-    No decision model: of a list that has one, the official SDKs read nothing. Unless it is given rules, the first calls the first tool it is offered, and then quotes what the tool returned. With
-    it, a first agent runs.
+    There is no decision model, because the official SDKs reject a list that has one. Unless it is given rules, the
+    first calls the first tool it is offered, and then quotes what the tool returned. With it, a first agent runs.
     """
     call = {"when": {"role": "user", "tools": [ANY_TOOL]}, "then": [{"tool": ANY_TOOL}]}
     quote = {"when": {"role": "tool"}, "then": "I am a scripted model. The tool returned: {last}"}
