@@ -41,7 +41,9 @@ def read(row: Row, parts: list[str], *, repairs: bool) -> Read:
     """Return what the readers of calls deliver of an output that arrives in parts."""
     plan = plan_with(tools_of(row))
     plan = replace(plan, options=replace(plan.options, rescue_tool_calls=True, repair_tool_calls=repairs))
-    batches: list[Events] = [[LlmPredictionFragment(part)] for part in parts]
+    thought = row["payload"].get("reasoning", "")
+    batches: list[Events] = [[LlmPredictionFragment(thought, reasoning_type="reasoning")]] if thought else []
+    batches += [[LlmPredictionFragment(part)] for part in parts]
     delivered, events = passed(ReadCalls(plan), [*batches, [end()]])
     if repairs:
         delivered, _ = passed(RepairCalls(plan), [[event] for event in events])

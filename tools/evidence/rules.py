@@ -160,7 +160,7 @@ def _names() -> Iterator[Rule]:
 
 def _members() -> Iterator[Rule]:
     """Yield the rules about the members of a call in JSON."""
-    for table, what in (("_NAMES", "the name"), ("_ARGUMENTS", "the arguments"), ("_ENVELOPES", "the call")):
+    for table, what in (("NAMES", "the name"), ("_ARGUMENTS", "the arguments"), ("_ENVELOPES", "the call")):
         known: frozenset[str] = getattr(call_parser, table)
         for key in sorted(known - {"name", "arguments"}):
             yield _in_texts(f"`{key}` for {what}", call_parser, table, known - {key}, key)

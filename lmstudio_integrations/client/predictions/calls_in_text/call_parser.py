@@ -15,11 +15,13 @@ from lmstudio_integrations.client.predictions.calls_in_text.formats import (
     BEFORE_ARGUMENTS,
     BETWEEN,
     ENDS,
+    INVENTED_RESULT,
     KEY_BEGINS,
     KEY_ENDS,
     KEY_OR_VALUE_ENDS,
     OF_DEFINITIONS,
     REASONING,
+    TOOL_CODE,
     VALUE_BEGINS,
     WRAPPERS,
     OfferedTool,
@@ -60,6 +62,10 @@ _NUMBER_OF_CALL = re.compile(r"[:#]\d+")
 _PUNCTUATION = re.compile(r"[\s▁,;:]+|<tool_call id=[^<>]*>")
 _STRICT_PUNCTUATION = re.compile(r"[\s▁]+|<tool_call id=[^<>]*>")
 _BRACKETS = re.compile(r"[\s▁,;\]})>]+")
+_INVENTED_RESULT = re.compile(
+    rf"{INVENTED_RESULT}.*?(?:</tool_response>|\Z)|<\|start\|>functions\.[\w.-]+ to=.*?(?:<\|end\|>|\Z)", re.DOTALL
+)
+"""The result of a tool, as Hermes' and Harmony's templates write it. If an answer follows, a text may show them all."""
 _FENCE = re.compile(r"```[\w-]*")
 _PART_OF_FENCE = re.compile(r"``?\Z")
 _WORD = re.compile(r"(?:json|code|commentary|analysis)\b|\[CALL_ID\]\s*[\w-]*")
@@ -70,9 +76,11 @@ _LONGEST_WORD = len("commentary") + 1
 _END = f"(?:{'|'.join(map(re.escape, ENDS))})"
 _PREFIX = r"(?:[|｜]+(?:DS|GC)ML[|｜]+ ?|\w+:)?"
 _QUOTED = r"""\s*(?:(?:name|tool|key)\s*)?=\s*["']?(?P<name>[^\s"'<>=]+)["']?(?:\s+\w+="\w*")*"""
-_XML_CALL = re.compile(rf"<{_PREFIX}(?:function|invoke|tool|call){_QUOTED}(?:\s*>|=(?={{))")
+_XML_CALL = re.compile(rf"<{_PREFIX}(?:function|invoke|tool|call|r){_QUOTED}(?:\s*>|=(?={{))")
 _ELEMENT = re.compile(r"<(?P<name>[\w.-]+)\s*/?>")
 _ARGUMENT = r"(?:param(?:eter)?|argument)"
+_ONLY_PARAMETER = re.compile(r"<([|｜]+DSML[|｜]+)m>")
+"""The argument in DeepSeek's compact form, which has no name."""
 _PARAMETER = re.compile(rf"<{_PREFIX}{_ARGUMENT}{_QUOTED}(?:\s*>|\n)")
 _PARAMETER_ENDS = re.compile(rf"</{_PREFIX}{_ARGUMENT}>(?=\s*(?:<{_PREFIX}(?:param|argument)|</|\Z))")
 _UNENDED_PARAMETER = re.compile(rf"<param(?:eter)?[= ]|{_END}\s*(?:</|\Z)")
@@ -97,7 +105,7 @@ _LONGEST_TAG = 200
 _NEAR = 32
 """Characters before a name in which the tag of a definition is looked for."""
 
-_NAMES = frozenset({"name", "tool", "tool_name", "function"})
+NAMES = frozenset({"name", "tool", "tool_name", "function"})
 _ARGUMENTS = frozenset({"arguments", "parameters", "params", "args", "tool_arguments"})
 _ENVELOPES = frozenset({"function", "function_call", "tool_call", "tool_calls", "function_calls"})
 _BESIDE = frozenset({"id", "type", "tool_call_id", "description"})
@@ -142,6 +150,7 @@ class CallParser:
         is_final: Whether the text is complete. If it still grows, nothing is mended that what follows could explain.
         is_in_block: Whether the text is one of code blocks, the first of which has begun.
         is_strict: Whether nothing superfluous may stand between the calls and behind them.
+        cuts_results: Whether a result may stand behind the calls that the model has invented.
     """
 
     def __init__(
@@ -153,6 +162,7 @@ class CallParser:
         is_final: bool,
         is_in_block: bool,
         is_strict: bool = False,
+        cuts_results: bool = False,
     ) -> None:
         self.read: list[ParsedCall] = []
         self.read_to: int = text.at
@@ -162,8 +172,11 @@ class CallParser:
         self._is_marked = is_marked
         self._is_final = is_final
         self._is_strict = is_strict
+        self._cuts_results = cuts_results
         self._punctuation = _STRICT_PUNCTUATION if is_strict else _PUNCTUATION
-        self._has_blocks = self._is_in_block = is_in_block
+        if is_tool_code := text.text.startswith(TOOL_CODE, text.at):
+            text.at += len(TOOL_CODE)
+        self._has_blocks = self._is_in_block = is_in_block or is_tool_code
         self._has_reasoned = False
         """Whether thoughts end behind the calls that were read."""
         self._missing: set[re.Pattern[str]] = set()
@@ -205,7 +218,10 @@ class CallParser:
         """Skip what stands between calls, superfluous brackets too; return whether the text ends there."""
         text = self._text
         while not text.is_at_end:
-            match = self._punctuation.match(text.text, text.at) or self._marker()
+            match = self._punctuation.match(text.text, text.at)
+            if match is None and brackets and self._cuts_results:
+                match = _INVENTED_RESULT.match(text.text, text.at)
+            match = match or self._marker()
             match = match or self._fence(may_begin=self._has_blocks or not brackets)
             if brackets and not self._is_strict:
                 match = match or _BRACKETS.match(text.text, text.at) or _STRAY_END.match(text.text, text.at)
@@ -295,7 +311,7 @@ class CallParser:
         text = self._text
         if key in _ENVELOPES and text.text[text.at] in "{[":
             return "calls", self._list(depth + 1) if text.text[text.at] == "[" else self._object(depth + 1)
-        if key in _NAMES:
+        if key in NAMES:
             return "tool", self._tool(read_value(text))
         if key in _ARGUMENTS:
             return "arguments", read_value(text)
@@ -346,7 +362,7 @@ class CallParser:
             while self._read_parameter(tool, arguments):
                 text.skip_space()
             self._expect_end()
-        end = re.compile(rf"\s*</{_PREFIX}(?:function|invoke|tool|call|{re.escape(head.group('name'))})>").match(
+        end = re.compile(rf"\s*</{_PREFIX}(?:function|invoke|tool|call|r|{re.escape(head.group('name'))})>").match(
             text.text, text.at
         )
         text.at = text.at if end is None else end.end()
@@ -358,6 +374,14 @@ class CallParser:
         if tag is not None:
             stop = _parameter_of(tuple(tool.parameters))
             value = self._until(_PARAMETER_ENDS, stop, _UNENDED_PARAMETER, begun=tag.group().endswith("\n"))
+        elif (only := self._tag(_ONLY_PARAMETER)) is not None:
+            required = tool.schema.get("required", ())
+            if arguments or len(required) != 1:
+                raise NoCallError
+            arguments[required[0]] = tool.value_of(
+                required[0], self._until(re.compile(f"</{re.escape(only.group(1))}m>"))
+            )
+            return True
         else:
             tag = _ELEMENT.match(self._text.text, self._text.at)
             if tag is None or tag.group("name") not in tool.parameters:
@@ -484,6 +508,8 @@ class CallParser:
             if wrapper == "call":
                 return self._loosely(tool, lambda: read_object(text), _GEMMA)
             return self._unwrapped(tool, read_object(text))
+        if text.text.startswith('"', text.at):
+            return _arguments(read_value(text))
         if self._skip_all(KEY_BEGINS) or self._skips_wrong_key(tool):
             return self._tagged_arguments(tool)
         head = _XML_CALL.match(text.text, text.at)
@@ -495,7 +521,7 @@ class CallParser:
         if not 1 <= len(arguments) <= 2:
             return arguments
         (first, name), *rest = arguments.items()
-        if first not in _NAMES or not isinstance(name, str) or self._tools.find(name) is not tool:
+        if first not in NAMES or not isinstance(name, str) or self._tools.find(name) is not tool:
             return arguments
         for second, inner in rest:
             return _arguments(inner) if second in _ARGUMENTS and second not in tool.parameters else arguments
@@ -630,6 +656,8 @@ class CallParser:
         arguments: dict[str, Any] = {}
         while True:
             name = self._until(_KEY_ENDS).strip()
+            if "<" in name:  # of a later argument, or call
+                raise NoCallError
             self._skip_all(KEY_OR_VALUE_ENDS)
             kind = _TYPE.match(self._text.text, self._text.at)
             self._text.at = self._text.at if kind is None else kind.end()

@@ -31,6 +31,9 @@ from lmstudio_integrations.client.predictions.calls_in_text.lenient_json import 
 )
 from lmstudio_integrations.types._call_schemas import call_schema
 
+UNREADABLE = "the call cannot be read"
+"""What is wrong with a call of which the arguments are not known."""
+
 _LONGEST_FIXED = 200
 """Characters of an argument that the model has to write again; a longer one is put in afterwards."""
 
@@ -151,7 +154,9 @@ def sentence(wrong: Sequence[WrongCall | LostCall], *, with_tools: bool) -> str:
         wrong: The calls.
         with_tools: Whether it has the definitions of their tools, because the prompt does not have them.
     """
-    problems = "\n".join(f"{shortened(each.text) or 'your response'}: {shortened(each.problem)}" for each in wrong)
+    problems = "\n".join(
+        dict.fromkeys(f"{shortened(each.text) or 'your response'}: {shortened(each.problem)}" for each in wrong)
+    )
     tools = {tool.name: tool.schema for each in wrong for tool in each.tools} if with_tools else {}
     definitions = "".join(
         f"\nThe tool {name}: {json.dumps(schema, ensure_ascii=False)}" for name, schema in tools.items()
@@ -203,6 +208,7 @@ _TRAILING = re.compile(rf"\s+|{'|'.join(map(re.escape, ENDS))}")
 
 _NAMED = re.compile(
     r"""["'](?:name|tool|tool_name|function_name|function)["']\s*:\s*["']([^"'\s]+)["']|(?<![\w.-])([\w.-]+)\("""
+    rf"|(?:{'|'.join(map(re.escape, _BEGINS))})([\w.-]+)"
 )
 """The name of a tool in a call."""
 
@@ -222,7 +228,7 @@ class MeantTools(OfferedTools):
         return super().find(names[0]) if len(names) == 1 else tool
 
 
-def _parser(text: str, tools: MeantTools) -> CallParser:
+def _parser(text: str, tools: OfferedTools) -> CallParser:
     cursor = TextCursor(with_usual_tags(text, is_final=True))
     return CallParser(cursor, tools, is_marked=True, is_final=True, is_in_block=False)
 
@@ -247,7 +253,7 @@ def calls_in(text: str, tools: MeantTools, name: str | None) -> list[ParsedCall]
         return []
 
 
-def name_in(text: str, tools: MeantTools) -> str | None:
+def name_in(text: str, tools: OfferedTools) -> str | None:
     """Return the tool of the first call in a text, if it has a complete name where calls have it."""
     parser = _parser(text, tools)
     with suppress(NoCallError, CutOffError):
@@ -255,7 +261,7 @@ def name_in(text: str, tools: MeantTools) -> str | None:
     return None if parser.begun is None else parser.begun.name
 
 
-def split_calls(text: str, tools: MeantTools) -> list[ParsedCall | str]:
+def split_calls(text: str, tools: OfferedTools) -> list[ParsedCall | str]:
     """Return the calls in a text of which one cannot be read, and the text of each that cannot, in order.
 
     None are returned if a part that cannot be read may be several calls.
@@ -266,10 +272,10 @@ def split_calls(text: str, tools: MeantTools) -> list[ParsedCall | str]:
         try:
             parts += parser.calls()
         except (NoCallError, CutOffError):
-            rest = parser.rest.lstrip(" \n,;")
+            rest = parser.rest.lstrip(" \n,;}])")
             is_call = not parser.read or name_in(rest, tools) is not None
             parts += [*parser.read, rest] if is_call else parser.read
-    are_several = any(isinstance(each, str) and _names_several(each, tools) for each in parts)
+    are_several = any(isinstance(each, str) and len(named_in(each, tools)) > 1 for each in parts)
     return [] if are_several or len(parts) > MOST_CALLS else parts
 
 
@@ -292,8 +298,10 @@ def _split_at_markers(text: str) -> list[str]:
     return [each for each in (*parts, text[begin:]) if _MARK.sub("", each).strip()]
 
 
-def _names_several(text: str, tools: MeantTools) -> bool:
-    return sum(tools.find(json_name or name) is not None for json_name, name in _NAMED.findall(text)) > 1
+def named_in(text: str, tools: OfferedTools) -> list[OfferedTool]:
+    """Return the tools that a text names where calls have a name, in order."""
+    found = (tools.find("".join(names)) for names in _NAMED.findall(text))
+    return [tool for tool in found if tool is not None]
 
 
 def _balance(text: str) -> str:

@@ -247,6 +247,9 @@ class Format(NamedTuple):
     bodies: tuple[str, ...] = ()
 
 
+TOOL_CODE = "```tool_code"
+"""The code block in which Gemma 3 writes calls in Python."""
+
 MINIMAX_SEPARATOR = "]<]minimax[>["
 """What MiniMax M3 writes before each tag."""
 
@@ -301,8 +304,8 @@ FORMATS = (
     Format(
         "DeepSeek's XML, or GigaChat 3.5's",
         tuple(f"<{bars}{name}>" for bars in _BARS for name in _OF_DEEPSEEK),
-        tuple(f"</{bars}{name}>" for bars in _BARS for name in (*_OF_DEEPSEEK, "invoke", " invoke")),
-        tuple(f"<{bars}{blank}invoke name=" for bars in _BARS for blank in ("", " ")),
+        tuple(f"</{bars}{name}>" for bars in _BARS for name in (*_OF_DEEPSEEK, "invoke", " invoke", "r")),
+        tuple(f"<{bars}{each}=" for bars in _BARS for each in ("invoke name", " invoke name", "r")),
     ),
     Format(
         "Harmony",
@@ -320,7 +323,7 @@ FORMATS = (
     ),
     Format(
         "Gemma",
-        ("<start_function_call>", "<|tool_call>", "<call>", "<tool_code>"),
+        ("<start_function_call>", "<|tool_call>", "<call>", "<tool_code>", TOOL_CODE),
         ("<end_function_call>", "</end_function_call>", "<tool_call|>", "</tool_code>"),
     ),
     Format(
@@ -411,6 +414,9 @@ _AFTER_RESPONSE = (
 )
 """Special tokens that servers may leave after a response."""
 
+INVENTED_RESULT = "<tool_response"
+"""What models begin with that go on with the result of the tool, as if it had run."""
+
 _STEP_SEPARATOR = "<｜tool_sep｜>"
 """What Step also writes between calls."""
 
@@ -458,6 +464,10 @@ class Tokens:
         """Return the token at this place, or the beginning of one that ends the text."""
         return self._pattern.match(text, at)
 
+    def removed_from(self, text: str) -> str:
+        """Return a text without these tokens."""
+        return self._pattern.sub("", text)
+
     def is_whole(self, match: "re.Match[str]") -> bool:
         """Whether what was found is a whole token."""
         return match.lastindex is not None
@@ -495,8 +505,8 @@ MARKERS = Tokens([*_BEGINS, *REASONING, *NEXT_TURNS])
 
 BETWEEN = Tokens(
     [
-        *(each for known in FORMATS for each in (*known.begins, *known.ends)),
-        *(*_AFTER_RESPONSE, _STEP_SEPARATOR, _NAME_TAG),
+        *(each for known in FORMATS for each in (*known.begins, *known.ends) if each != TOOL_CODE),
+        *(*_AFTER_RESPONSE, INVENTED_RESULT, _STEP_SEPARATOR, _NAME_TAG),
     ]
 )
 """What may stand before calls, between them and after them."""

@@ -10,30 +10,48 @@ from contextlib import suppress
 from itertools import chain
 from typing import NamedTuple
 
-from lmstudio_integrations.client.predictions.calls_in_text.call_parser import CallParser, ParsedCall
+from lmstudio_integrations.client.predictions.calls_in_text.call_parser import NAMES, CallParser, ParsedCall
 from lmstudio_integrations.client.predictions.calls_in_text.formats import (
+    BEFORE_ARGUMENTS,
+    BETWEEN,
     COMMON,
     ENDS,
     ENDS_OF_TURN,
+    INVENTED_RESULT,
     MARKERS,
     MINIMAX_SEPARATOR,
     NEXT_TURNS,
     OF_DEFINITIONS,
     REASONING,
+    TOOL_CODE,
     OfferedTool,
     OfferedTools,
     format_at,
     with_usual_tags,
 )
-from lmstudio_integrations.client.predictions.calls_in_text.lenient_json import CutOffError, NoCallError, TextCursor
+from lmstudio_integrations.client.predictions.calls_in_text.lenient_json import (
+    CutOffError,
+    NoCallError,
+    TextCursor,
+    read_whole_object,
+)
 
 _FENCE = re.compile(r"(`{3,}|~{3,})[^\n`]*")
 _CLOSING_FENCE = re.compile(r"[\s>]*(`{3,}|~{3,})\s*")
 _LANGUAGE = re.compile(r"[\w-]*[ \t]*")
 _CALL_LANGUAGES = frozenset(
-    {"", "json", "tool_code", "tool_call"} | {"homeassistant"}  # of models that are trained for Home Assistant
+    {"", "json", "tool_call"} | {"homeassistant"}  # of models that are trained for Home Assistant
 )
 """The languages of code blocks that may be calls, rather than code."""
+
+_SEPARATORS = " \t\r\n▁;,"
+"""What may precede the first call: Llama begins a further turn with a semicolon."""
+
+_CLOSING = ("}", "]", ")", '"')
+"""What a complete call ends with in front of its marker, or of the end of the text."""
+
+_NAMELESS = re.compile(r"(?:functions\.)?(?:(?:tool_)?call)?[_:-]?\d*\s*(\{.*\})?", re.DOTALL)
+"""What stands between markers where the name of a tool is missing."""
 
 _INDENTS = ("    ", "\t")
 """What makes code of a line in Markdown."""
@@ -46,11 +64,11 @@ _ITEM = re.compile(r"\s*(?:>|#|\||//|--|<!--|<pre>|[-*+•–]\s|(?:\d+|[a-z])[.
 _SPECIAL = rf"(?:<[|｜]?[\w▁]+[|｜]>|{re.escape(MINIMAX_SEPARATOR)})"
 _THOUGHT = f"(?:{'|'.join(map(re.escape, chain(REASONING, REASONING.values())))})"
 _BEFORE_CALLS = re.compile(
-    rf"(?:\n\s*|[^\W\d_]{{2,}}\.|\d\.?|[])}}]\.?|[!?…。！？]|{_SPECIAL}|{_THOUGHT}\s*){_SPECIAL}*\Z"
+    rf"(?:\n[\s;,]*|[^\W\d_]{{2,}}\.|\d\.?|[])}}]\.?|[!?…。！？]|{_SPECIAL}|{_THOUGHT}\s*){_SPECIAL}*\Z"
 )
-"""What may precede a call in its line: nothing, the end of a sentence, a number or a bracket, special tokens, or a tag
-of thoughts. Prose has a blank between sentences, which this has not. A single letter before a period is an
-abbreviation."""
+"""What may precede a call in its line: nothing but separators, the end of a sentence, a number or a bracket, special
+tokens, or a tag of thoughts. Prose has a blank between sentences, which this has not. A single letter before a period
+is an abbreviation."""
 
 _IN_PROSE = re.compile(rf"\S[ \t](?:{_SPECIAL}|{_THOUGHT})")
 """What prose has of special tokens: they stand between blanks, like words."""
@@ -107,6 +125,11 @@ class ParseResult(NamedTuple):
     family: str
     problem: str | None = None
     name: str | None = None
+
+    @property
+    def is_nameless(self) -> bool:
+        """Whether it is a call that names no tool."""
+        return self.name is None and self.problem is not None
 
 
 class Surroundings:
@@ -245,6 +268,7 @@ class ToolParser:
         reports_misfits: Whether a call that does not fit is reported without a marker, too. In a code block, it is an
             example.
         is_strict: Whether calls that do not fit, or are not all of the text, are something else.
+        cuts_results: Whether calls count behind which the model has invented a result.
     """
 
     def __init__(
@@ -255,15 +279,19 @@ class ToolParser:
         is_marked: bool,
         reports_misfits: bool = False,
         is_strict: bool = False,
+        cuts_results: bool = False,
     ) -> None:
         self.text = text
         self._tools = tools
         self._is_marked = is_marked
+        self._cuts_results = cuts_results
         self._is_strict = is_strict
         self._is_in_block = not is_marked and text.lstrip().startswith("```")
         self._reports_misfits = reports_misfits and not self._is_in_block
         self._begun: OfferedTool | None = None
         """The tool of the first call of the text that was read last, as far as its name is complete."""
+        self._rest = ""
+        """What follows on the calls that could be read."""
 
     def is_possible(self) -> bool:
         """Whether it could be calls, or become calls as it grows."""
@@ -311,21 +339,30 @@ class ToolParser:
 
     def unreadable(self) -> ParseResult | None:
         """Return what is wrong with a text that is not possible; `None` if it is something else than broken calls."""
-        if self.text.startswith(OF_DEFINITIONS) or not self.text.rstrip().endswith(ENDS):
+        written = self.text.rstrip()
+        if written.startswith(TOOL_CODE):
+            written = written.removesuffix("```").rstrip()
+        if written.startswith(OF_DEFINITIONS) or not written.endswith((*ENDS, *_CLOSING)):
             return None
         with suppress(CutOffError, NoCallError):
             self._calls(is_final=True)
+        # Behind a call that was read, only a marker tells that the rest is another one, and not the rest of the text.
+        rest = BETWEEN.removed_from(self._rest).lstrip(_SEPARATORS)
+        if rest and not (rest[0] in "{[<" or self._tools.begins(rest) or written.endswith(ENDS)):
+            return None
         return self._failure(format_at(self.text), "the call cannot be read")
 
     def _failure(self, family: str, problem: str) -> ParseResult | None:
-        if self._begun is None or self._is_strict:
+        if self._is_strict:
             return None
-        return ParseResult(self.text, (), family, problem, self._begun.name)
+        if self._begun is not None:
+            return ParseResult(self.text, (), family, problem, self._begun.name)
+        return ParseResult(self.text, (), family, "the call has no name") if is_nameless(self.text) else None
 
     def _calls(self, *, is_final: bool) -> list[ParsedCall]:
         text, is_marked = TextCursor(with_usual_tags(self.text, is_final=is_final)), self._is_marked
         if not is_marked:
-            text.skip_space()
+            text.at = len(text.text) - len(text.text.lstrip(_SEPARATORS))
             is_marked = self._opens_code_block(text)
         parser = CallParser(
             text,
@@ -334,11 +371,13 @@ class ToolParser:
             is_final=is_final,
             is_in_block=self._is_in_block,
             is_strict=self._is_strict,
+            cuts_results=self._cuts_results,
         )
         try:
             return parser.calls()
         finally:
             self._begun = parser.begun
+            self._rest = parser.rest if parser.read else ""
 
     def _opens_code_block(self, text: TextCursor) -> bool:
         """Skip the beginning of a code block; return whether that, or what is in it, marks calls."""
@@ -351,7 +390,20 @@ class ToolParser:
         if language.group().strip().lower() not in _CALL_LANGUAGES:
             raise NoCallError
         text.skip_space()
-        return language.group() == "tool_code" or MARKERS.match(text.text, text.at) is not None
+        return MARKERS.match(text.text, text.at) is not None
+
+
+def is_nameless(text: str) -> bool:
+    """Whether a text is a call, from its marker to its end, that lacks the name of a tool and perhaps the rest."""
+    if not (text.rstrip().endswith(ENDS) and MARKERS.match(text, 0)):
+        return False
+    inner = _NAMELESS.fullmatch(BEFORE_ARGUMENTS.removed_from(BETWEEN.removed_from(text)).strip())
+    if inner is None:
+        return False
+    with suppress(CutOffError, NoCallError):
+        call = read_whole_object(inner[1] or "{}")
+        return not any(isinstance(call.get(name), str) and call[name].strip() for name in NAMES)
+    return False
 
 
 MOST_HELD = 1 << 18
@@ -407,6 +459,8 @@ class StreamingToolParser:
         """Where the calls may begin."""
         self._marker = ""
         """What it begins with, if it is marked."""
+        self._may_be_shown = False
+        """Whether something announces it or encloses it."""
         self._given_up: int | None = None
         """Where the first marker is, if what follows on it cannot be read."""
         self._last_place: int | None = None
@@ -451,13 +505,16 @@ class StreamingToolParser:
         """Return the calls at the end of a text that are not read because they may be an example."""
         if self._last_place is None or self._length - self._last_place > MOST_HELD:
             return None
-        text = self._parser_at(self._last_place).text
+        text, invented, _ = self._parser_at(self._last_place).text.partition(INVENTED_RESULT)
         result = ToolParser(text, self._tools, is_marked=self._last_place > 0).parse()
-        is_call = result is not None and (result.problem is None or self._candidate is not None)
+        is_complete = result is not None and result.problem is None
+        is_call = is_complete or (result is not None and self._candidate is not None and not invented)
         return result if is_call else None
 
     def _result_at(self, at: int, result: ParseResult | None) -> tuple[int, ParseResult] | None:
-        return None if result is None else (self._begun_at + at, result)
+        if result is None or (result.is_nameless and "".join(self._parts)[:at].strip()):  # the text is the response
+            return None
+        return self._begun_at + at, result
 
     def _search(self, window: str, at: int = 1) -> int:
         """Look for the first marker from a place in a text on; return how many characters are held."""
@@ -468,7 +525,7 @@ class StreamingToolParser:
     def _search_in(self, window: str, at: int) -> int | None:
         """Do the same up to the end of reasoning, if that is in the text; then return `None`."""
         if self._is_first:
-            first = window.lstrip()
+            first = window.lstrip(_SEPARATORS)
             marker = MARKERS.match(window, len(window) - len(first))
             name = first.removeprefix("<")
             is_part = marker is not None and not MARKERS.is_whole(marker)
@@ -502,7 +559,8 @@ class StreamingToolParser:
         counts = begins_calls and (self._follows_turn(at) if self._is_over else surroundings.allow_marker)
         if begins_calls and (surroundings.allow_marker or surroundings.end_with_line):
             self._last_place = at
-        if counts and not (self._has_mentions and surroundings.may_show_a_call):
+        self._may_be_shown = counts and surroundings.may_show_a_call
+        if counts and not (self._may_be_shown and (self._has_mentions or token == TOOL_CODE)):
             return True
         if token in COMMON or self._is_over:
             return False
@@ -569,7 +627,14 @@ class StreamingToolParser:
         self._parts = ["".join(self._parts)]
         text = self._parts[0][at:]
         is_strict = is_marked and self._has_mentions
-        return ToolParser(text, self._tools, is_marked=is_marked, reports_misfits=self._repairs, is_strict=is_strict)
+        return ToolParser(
+            text,
+            self._tools,
+            is_marked=is_marked,
+            reports_misfits=self._repairs,
+            is_strict=is_strict,
+            cuts_results=is_marked and not self._may_be_shown,
+        )
 
     def _is_possible(self, parser: ToolParser) -> bool:
         return len(parser.text) <= MOST_HELD and parser.is_possible()

@@ -10,10 +10,11 @@ from typing import Any
 
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.client.concurrency.flows import Flow
-from lmstudio_integrations.client.predictions.calls_in_text.call_repair import MeantTools
+from lmstudio_integrations.client.predictions.calls_in_text.call_parser import ParsedCall
+from lmstudio_integrations.client.predictions.calls_in_text.call_repair import MeantTools, name_in, split_calls
 from lmstudio_integrations.client.predictions.calls_in_text.formats import OfferedTools
-from lmstudio_integrations.client.predictions.calls_in_text.lenient_json import json_of
-from lmstudio_integrations.client.predictions.calls_in_text.parser import UNMARKED, StreamingToolParser
+from lmstudio_integrations.client.predictions.calls_in_text.lenient_json import NoCallError, json_of
+from lmstudio_integrations.client.predictions.calls_in_text.parser import UNMARKED, ParseResult, StreamingToolParser
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware, call_events, failed_call_events
 from lmstudio_integrations.client.predictions.plan import tools_in
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent
@@ -91,8 +92,24 @@ class ReadCalls(Middleware):
             return released, replace(end, stats={**end.stats, "rescuedToolCalls": len(result.calls)})
         self._release(released)
         if result is not None and not self.plan.forces_call:
-            released += failed_call_events(result.name, result.problem or "", result.text)
+            released += self._parts_of(result) or failed_call_events(result.name, result.problem or "", result.text)
         return released, end
+
+    def _parts_of(self, result: ParseResult) -> Events:
+        """Return the calls of a text of which some cannot be read, each by itself, unless they are mended later."""
+        parts = [] if self._repairs or result.calls else split_calls(result.text, self._tools)
+        problems = [result.problem if isinstance(part, str) else _problem(part) for part in parts]
+        if len(parts) < 2 or all(problems):
+            return []
+        events: Events = []
+        for part, problem in zip(parts, problems, strict=True):
+            if isinstance(part, str):
+                events += failed_call_events(name_in(part, self._tools), problem or "", part)
+            elif problem is not None:
+                events += failed_call_events(part.tool.name, problem, result.text)
+            else:
+                events += call_events(part.tool.name, json_of(part.arguments), result.text)
+        return events
 
     def _add(self, fragment: LlmPredictionFragment, released: list[PredictionEvent]) -> None:
         is_text = fragment.reasoning_type == "none"
@@ -139,6 +156,13 @@ class ReadCalls(Middleware):
             rest = (fragment.tokens or [])[len(within) :]
             self._buffer[0] = replace(fragment, content=fragment.content[before:], tokens_count=0, tokens=rest or None)
             self._buffer_length -= before
+
+
+def _problem(call: ParsedCall) -> str | None:
+    try:
+        return call.tool.problem(call.arguments)
+    except NoCallError:
+        return "its schema cannot be used"
 
 
 def _length(fragment: LlmPredictionFragment) -> int:

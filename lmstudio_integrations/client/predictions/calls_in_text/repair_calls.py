@@ -18,11 +18,13 @@ from lmstudio_integrations.client.models.chat_templates import render
 from lmstudio_integrations.client.predictions.calls_in_text.call_arguments import mend
 from lmstudio_integrations.client.predictions.calls_in_text.call_parser import ParsedCall
 from lmstudio_integrations.client.predictions.calls_in_text.call_repair import (
+    UNREADABLE,
     LostCall,
     MeantTools,
     WrongCall,
     calls_in,
     name_in,
+    named_in,
     response_schema,
     sentence,
     split_calls,
@@ -30,6 +32,7 @@ from lmstudio_integrations.client.predictions.calls_in_text.call_repair import (
 )
 from lmstudio_integrations.client.predictions.calls_in_text.formats import MARKERS, OfferedTool
 from lmstudio_integrations.client.predictions.calls_in_text.lenient_json import NoCallError, json_of, number_of, plain
+from lmstudio_integrations.client.predictions.calls_in_text.parser import is_nameless
 from lmstudio_integrations.client.predictions.middleware import (
     REJECTIONS,
     Ask,
@@ -62,8 +65,6 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _CUT_OFF = ("maxPredictedTokensReached", "stopStringFound")
 """The stop reasons after which a request can follow, but a call that cannot be read may lack arguments."""
-
-_UNREADABLE = "the call cannot be read"
 
 _OF_FIRST = ("stopReason", "rescuedToolCalls", "reasoningReplay")
 """The statistics that describe the first response."""
@@ -98,7 +99,7 @@ class _PendingCall:
     def problem(self) -> str:
         """What the server says of a call that failed."""
         last = self.sent[-1]
-        return str(last.error.get("title") if type(last) is ToolCallFailed else "") or _UNREADABLE
+        return str(last.error.get("title") if type(last) is ToolCallFailed else "") or UNREADABLE
 
     @property
     def _fragments(self) -> str:
@@ -200,7 +201,7 @@ class RepairCalls(Middleware):
     def _read(self, call: _PendingCall) -> list[_PendingCall]:
         """Read a call that could not be read, once it is known that it was not cut off; it may be several."""
         name = next((event.name for event in reversed(call.sent) if type(event) is ToolCallName), None)
-        if not (name or call.text):
+        if not name and (not call.text or is_nameless(call.text)):
             call.wrong = LostCall(call.problem, self._tools, may_answer=not self.plan.requires_call)
             return [call]
         with suppress(NoCallError, RecursionError):
@@ -217,11 +218,19 @@ class RepairCalls(Middleware):
             begun = None if named is None else self._tools.meant(named)
             if not call.is_marked or begun is None:  # the model has not begun a call of a tool that it has
                 return [call]
-            for part in parts or [""]:
-                tool, arguments = (begun, {}) if isinstance(part, str) else (self._meant(part), part.arguments)
-                problem = tool.problem(arguments) if arguments else None
-                call.wrong = WrongCall(call.text, problem or _UNREADABLE, tool, arguments)
+            call.wrong, *others = self._wrong_calls(call.text, read, begun)
+            return [call, *map(_unreadable, others)]
         return [call]
+
+    def _wrong_calls(self, text: str, read: list[ParsedCall], begun: OfferedTool) -> list[WrongCall]:
+        """Return what the model is asked for. Where several calls cannot be told apart, that is all of them."""
+        if read:
+            tool, arguments = self._meant(read[0]), read[0].arguments
+            problem = tool.problem(arguments) if arguments else None
+            return [WrongCall(text, problem or UNREADABLE, tool, arguments)]
+        are_apart = bool(split_calls(text, self._tools))
+        tools = [begun] if are_apart else named_in(text, self._tools) or [begun]
+        return [WrongCall(text, UNREADABLE, self._tools.meant(tool.name) or tool, {}) for tool in tools]
 
     def _meant(self, call: ParsedCall) -> OfferedTool:
         return self._tools.meant(call.tool.name) or call.tool
@@ -235,7 +244,7 @@ class RepairCalls(Middleware):
             return [call]
         fragments = [event for event in whole.sent[:1] if type(event) is LlmPredictionFragment]
         text = [replace(each, content=part, tokens_count=0, tokens=None) for each in fragments]
-        failed = failed_call_events(name_in(part, self._tools), _UNREADABLE, part)
+        failed = failed_call_events(name_in(part, self._tools), UNREADABLE, part)
         return self._read(_PendingCall([*text, *failed], whole.is_marked))
 
     def _replace(self, call: _PendingCall, calls: list[ParsedCall], raw_content: str) -> None:
@@ -354,6 +363,11 @@ class RepairCalls(Middleware):
         """Forget the calls of the response that is repeated."""
         if ask.asked_by is not self:
             self._open, self._pending, self._repaired = [], [], []
+
+
+def _unreadable(wrong: WrongCall) -> _PendingCall:
+    """Return a call of which the text of another one is all that is known."""
+    return _PendingCall(failed_call_events(wrong.tool.name, wrong.problem, wrong.text), wrong=wrong)
 
 
 def _taken_from(released: Events, markup: str) -> Events:
