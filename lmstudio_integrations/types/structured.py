@@ -415,8 +415,10 @@ def uncorrected(error: ErrorT, failure: object) -> ErrorT:
 
 
 def without_markers(text: str) -> str:
-    """Return a response without the tags that LM Studio may leave in it."""
-    return re.sub(_MARKER, "", text)
+    """Return a response without the tags that LM Studio may leave in it, or with the usual one behind thoughts."""
+    before, *_ = re.split(_MARKER, text, maxsplit=1)
+    has_thoughts = bool(before.strip()) and not before.lstrip().startswith(_JSON_BEGINS)
+    return re.sub(_MARKER, "", re.sub(_MARKER, USUAL_TAGS[0].end, text, count=1) if has_thoughts else text)
 
 
 def json_bounds(text: str) -> tuple[int, int]:

@@ -18,6 +18,10 @@ RULES: list[dict[str, Any]] = [
     {"when": {"last": "^good"}, "then": [{"text": '{"name": "Oslo", "people": 700000}'}]},
     {"when": {"last": "^marked"}, "then": [{"text": MARKER + '\n{"name": "Oslo", "people": 1}'}]},
     {
+        "when": {"last": "^thoughts in the text"},
+        "then": [{"text": f'It is a town.\n{MARKER}\n{{"name": "Oslo", "people": 1}}'}],
+    },
+    {
         "when": {"last": "^thoughtful"},
         "then": [{"reasoning": '{"name": 1}'}, {"text": '{"name": "Oslo", "people": 1}'}],
     },
@@ -119,7 +123,7 @@ async def test_what_is_no_json_object_is_text(model: Any, prompt: str) -> None:
     assert len(str(caught.value)) < 1_000
 
 
-@pytest.mark.parametrize("prompt", ["marked", "thoughtful"])
+@pytest.mark.parametrize("prompt", ["marked", "thoughts in the text", "thoughtful"])
 async def test_reasoning_and_special_tokens_never_reach_the_parser(model: Any, prompt: str) -> None:
     result = await model.respond(prompt, response_format=City)
     assert result.parsed == {"name": "Oslo", "people": 1}

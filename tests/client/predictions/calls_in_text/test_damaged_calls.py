@@ -13,6 +13,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.predictions.calls_in_text.call_repair import LostCall
 from lmstudio_integrations.client.predictions.calls_in_text.read_calls import ReadCalls
 from lmstudio_integrations.client.predictions.calls_in_text.repair_calls import RepairCalls
+from lmstudio_integrations.client.predictions.middleware import Events
 from lmstudio_integrations.types.results import LlmPredictionFragment
 from tests.client.predictions.middlewares import end, passed, plan_with
 from tests.real.corpus import pieces
@@ -258,7 +259,8 @@ def outcome(parts: list[str], *, repairs: bool) -> list[str]:
     """Return what becomes of a response: the calls, in order, those that cannot be made, and what is asked for."""
     plan = plan_with(TOOLS, keeps_misfits=True)
     plan = replace(plan, options=replace(plan.options, rescue_tool_calls=True, repair_tool_calls=repairs))
-    _, events = passed(ReadCalls(plan), [*([LlmPredictionFragment(part)] for part in parts), [end()]])
+    batches: list[Events] = [[LlmPredictionFragment(part)] for part in parts]
+    _, events = passed(ReadCalls(plan), [*batches, [end()]])
     if repairs:
         middleware = RepairCalls(plan)
         _, events = passed(middleware, [[event] for event in events])
