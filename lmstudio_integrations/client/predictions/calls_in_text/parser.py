@@ -84,6 +84,7 @@ _SHOWN = re.compile(r"(?:[\w.\"'-]{1,60}>)?[\s\[]*\{\s*[^\s}]|[\w.\"'-]{1,60}>\s
 
 _TAG = re.compile(r"<[^<>\n]{1,80}>|&\w{1,10};")
 _ANNOUNCEMENT = re.compile(r"[:：﹕︰∶][\W_]*\Z")
+_ENDS_OF_SENTENCES = ".!?…。！？"
 _HEADING = re.compile(r"\n[^\n]+(?<![^\W\d_][.!?…])(?<![。！？])(?:\n[=-]+)?\s*\Z")
 """A line that is no sentence, and perhaps what underlines it."""
 
@@ -183,6 +184,11 @@ class Surroundings:
     def end_with_line(self) -> bool:
         """Whether the place is at the beginning of a line, perhaps after white space."""
         return self._is_blank
+
+    @property
+    def end_with_sentence(self) -> bool:
+        """Whether what precedes the place is a whole sentence, or nothing."""
+        return self._last.rstrip()[-1:] in {"", *_ENDS_OF_SENTENCES}
 
     @property
     def allow_marker(self) -> bool:
@@ -559,7 +565,9 @@ class StreamingToolParser:
         counts = begins_calls and (self._follows_turn(at) if self._is_over else surroundings.allow_marker)
         if begins_calls and (surroundings.allow_marker or surroundings.end_with_line):
             self._last_place = at
-        self._may_be_shown = counts and surroundings.may_show_a_call
+        self._may_be_shown = counts and (
+            surroundings.may_show_a_call or (token == TOOL_CODE and not surroundings.end_with_sentence)
+        )
         if counts and not (self._may_be_shown and (self._has_mentions or token == TOOL_CODE)):
             return True
         if token in COMMON or self._is_over:
