@@ -188,7 +188,7 @@ class Surroundings:
     @property
     def end_with_sentence(self) -> bool:
         """Whether what precedes the place is a whole sentence, or nothing."""
-        return self._last.rstrip()[-1:] in {"", *_ENDS_OF_SENTENCES}
+        return self._last.rstrip(_SEPARATORS)[-1:] in {"", *_ENDS_OF_SENTENCES}
 
     @property
     def allow_marker(self) -> bool:
