@@ -131,6 +131,7 @@ class ConnectionHandler:
         if reason is not None:
             return reason
         self._context = Context(self._state, self._authenticator.connect(identifier, passkey), self.namespace)
+        self._socket.is_admitted = True
         return None
 
     def _time_out(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from websockets.asyncio.server import ServerConnection
+from websockets.frames import CloseCode
 from websockets.protocol import State
 
 from lmstudio_integrations.emulator.server.context import ServerState
@@ -18,6 +19,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT = 10.0
 """Seconds until the request of a connection must have arrived."""
+
+_MOST_BYTES_OF_STRANGERS = 64 * 1024
+"""Bytes that a client may send before it has authenticated; its frame of credentials has 4 kB at most."""
 
 _OTHER_METHODS = (b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"HEAD ")
 
@@ -53,6 +57,9 @@ class Socket(ServerConnection):
         self._begin_post = begin_post
         self._post: RequestWithBody | None = None
         self.is_half_closed: bool = False
+        self.is_admitted: bool = False
+        """Whether the client has authenticated; before that, it may send little."""
+        self._bytes_of_stranger = 0
 
     @property
     def writable(self) -> bool:
@@ -84,6 +91,7 @@ class Socket(ServerConnection):
             method, path = data.decode("latin-1").split(" ")[:2]
             self.end_with(response(*unexpected(method, path)))
         else:
+            self._limit_strangers(data)
             super().data_received(data)
             self._drop_if_unread()  # the library replies to pings
 
@@ -102,6 +110,15 @@ class Socket(ServerConnection):
         if self._post is not None:
             self._post.cancel()
         super().connection_lost(exc)
+
+    def _limit_strangers(self, data: bytes) -> None:
+        """Close the socket of a client that sends much and has not authenticated, before anything is parsed."""
+        if self.is_admitted or self.request is None:  # of the request itself, the library limits each line
+            return
+        self._bytes_of_stranger += len(data)
+        if self._bytes_of_stranger > _MOST_BYTES_OF_STRANGERS and self.protocol.state is State.OPEN:
+            text = f"more than {_MOST_BYTES_OF_STRANGERS} bytes before it had authenticated"
+            self.protocol.fail(CloseCode.MESSAGE_TOO_BIG, text)
 
     def _drop_if_unread(self) -> None:
         if self.transport.get_write_buffer_size() > self._state.limits.backlog_bytes:

@@ -1,10 +1,15 @@
 """Parts of hostile or broken clients: raw bytes, sockets that are not read, and connections that go dead."""
 
 import json
+import re
 import socket
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 from lmstudio_integrations.emulator import Emulator
 from tests.emulator.bare_client import TIMEOUT, Wire, wire
@@ -60,3 +65,40 @@ def memory_at_most(size: int) -> Iterator[None]:
     finally:
         tracemalloc.stop()
     assert peak < size, f"{peak:,} bytes at the peak"
+
+
+@dataclass(frozen=True)
+class Process:
+    """A server in a process of its own, of which Linux tells the memory."""
+
+    address: str
+    pid: int
+
+    def memory(self, *, peak: bool = False) -> int:
+        """Return how many bytes it has now, or has had at most."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        found = re.search(rf"{'VmHWM' if peak else 'VmRSS'}:\s+(\d+) kB", status)
+        assert found, status
+        return int(found[1]) * 1024
+
+
+_SERVING = """
+import sys
+from lmstudio_integrations.emulator import Emulator
+
+catalog = {"model": [{"key": "judge", "kind": "decision", "preload": True}]}
+emulator = Emulator(catalog=catalog, tokens=sys.argv[1:])
+emulator.serve_forever(lambda: print(emulator.address, flush=True))
+"""
+
+
+@contextmanager
+def process(*tokens: str) -> Iterator[Process]:
+    """Run a server with a decision model, which accepts these tokens, in a process of its own."""
+    command = [sys.executable, "-c", _SERVING, *tokens]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
+        try:
+            assert started.stdout is not None
+            yield Process(started.stdout.readline().strip(), started.pid)
+        finally:
+            started.kill()

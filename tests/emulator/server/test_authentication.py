@@ -1,11 +1,15 @@
-"""The credentials of clients."""
+"""The credentials of clients, and what a client may do that has shown none."""
+
+import sys
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
 from lmstudio_integrations.emulator import Emulator, ManualClock
+from lmstudio_integrations.emulator.server.context import MIB
 from lmstudio_integrations.errors import LMStudioValueError
-from tests.emulator.bare_client import TIMEOUT, bare, wire
+from tests.emulator.bare_client import TIMEOUT, Wire, bare, wire
+from tests.emulator.server.hostile import process
 from tests.emulator.stalling_model import MODEL, credentials
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
@@ -60,3 +64,37 @@ def test_a_malformed_token_is_rejected_without_showing_it() -> None:
     with pytest.raises(LMStudioValueError, match="malformed") as caught:
         Emulator([MODEL], tokens=["sk-lm-hidden"])
     assert "hidden" not in str(caught.value)
+
+
+def objects(size: int) -> str:
+    """Return a frame of about so many bytes, of which the parsed form has many times the size."""
+    return f'{{"a":[{"{}," * (size // 3)}{{}}]}}'
+
+
+def close_code(me: Wire, *frames: str) -> int:
+    """Send frames, and return the code with which the server closes the socket."""
+    with pytest.raises(ConnectionClosed) as caught:
+        for frame in frames:
+            me.send_frame(frame)
+        me.receive_until_closed()
+    assert caught.value.rcvd is not None
+    return caught.value.rcvd.code
+
+
+@pytest.mark.parametrize("frames", [1, 100], ids=["one large frame", "many small ones"])
+def test_a_client_without_credentials_may_send_little(frames: int, caplog: pytest.LogCaptureFixture) -> None:
+    with Emulator([MODEL], tokens=[TOKEN]) as server, bare(server) as stranger:
+        assert close_code(stranger, *[objects(100_000 // frames)] * frames) == 1009
+        with wire(server, client="abcdefgh", passkey="0123456789abcdefghij") as me:
+            me.send_frame(objects(100_000))
+            assert me.result("listLoaded") == []
+    assert "before it had authenticated" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the memory of a process")
+def test_what_a_client_without_credentials_sends_takes_no_memory() -> None:
+    with process(TOKEN) as server, bare(server) as stranger:
+        before = server.memory()
+        assert close_code(stranger, objects(30 * MIB)) == 1009
+        assert server.memory(peak=True) - before < 20 * MIB
