@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lmstudio_integrations.emulator.server.context import ServerState
 from lmstudio_integrations.emulator.server.http_requests import error_body, response, unexpected
-from lmstudio_integrations.emulator.server.sockets import Socket
+from lmstudio_integrations.emulator.server.sockets import MOST_HEAD_BYTES, Socket
 
 if TYPE_CHECKING:
     from lmstudio_integrations.emulator.server.server import Server
@@ -24,8 +24,6 @@ PostHandler: TypeAlias = Callable[[ServerState, Any], Awaitable[dict[str, Any]]]
 """Answers a request with a body, which is JSON."""
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-_MOST_HEAD_BYTES = 64 * 1024
 
 
 class HttpError(Exception):
@@ -56,10 +54,10 @@ def bad_request(message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> Ht
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """A request that has arrived. The names of headers are in lower case."""
+    """A request that has arrived."""
 
     path: str
-    headers: Mapping[str, str]
+    headers: http.client.HTTPMessage
     body: bytes
 
     def json(self) -> Any:
@@ -84,7 +82,7 @@ class RequestReader:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._data = bytearray()
-        self._head: tuple[str, Mapping[str, str], int] | None = None
+        self.head: tuple[str, http.client.HTTPMessage, int] | None = None
         """The path, the headers and the size of the body, once they have arrived; the body follows."""
 
     def feed(self, data: bytes) -> HttpRequest | None:
@@ -94,17 +92,20 @@ class RequestReader:
             HttpError: If it cannot be read.
         """
         self._data += data
-        if self._head is None:
+        if self.head is None:
             head, end, body = self._data.partition(b"\r\n\r\n")
-            if len(head) > _MOST_HEAD_BYTES:
+            if len(head) > MOST_HEAD_BYTES:
                 raise bad_request("the headers are too large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             if not end:
                 return None
-            self._head, self._data = self._read(bytes(head)), body
-        path, headers, size = self._head
-        return None if len(self._data) < size else HttpRequest(path, headers, bytes(self._data[:size]))
+            self.head, self._data = self._read(bytes(head)), body
+        path, headers, size = self.head
+        if len(self._data) < size:
+            return None
+        whole, self._data = self._data, bytearray()
+        return HttpRequest(path, headers, bytes(memoryview(whole)[:size]))
 
-    def _read(self, head: bytes) -> tuple[str, Mapping[str, str], int]:
+    def _read(self, head: bytes) -> tuple[str, http.client.HTTPMessage, int]:
         first, _, lines = head.partition(b"\r\n")
         try:
             path = first.split()[1].decode("ascii").partition("?")[0]
@@ -114,7 +115,7 @@ class RequestReader:
             raise bad_request("the request needs a Content-Length", HTTPStatus.LENGTH_REQUIRED) from None
         if size > self._max_bytes:
             raise bad_request(f"the body is larger than {self._max_bytes} bytes", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        return path, {name.lower(): value for name, value in headers.items()}, size
+        return path, headers, size
 
 
 class Post:
@@ -138,40 +139,49 @@ class Post:
         self._answering: asyncio.Task[None] | None = None
 
     def receive(self, data: bytes) -> None:
-        """Receive bytes, and begin to answer once the request is complete."""
+        """Receive bytes, and begin to answer once the request is complete; one that is refused is not read on."""
+        if self._answering is not None:
+            return
         try:
-            request = None if self._answering else self._reader.feed(data)
+            request = self._reader.feed(data)
         except HttpError as error:
-            self._socket.end_with(error.to_bytes())
-        else:
-            if request is not None:
-                self._socket.stop_deadline()
-                self._answering = self._socket.loop.create_task(self._respond(request))
+            self._socket.end_with(error.to_bytes(), is_whole=False)
+            return
+        if refusal := self._refusal():
+            self._socket.end_with(refusal, is_whole=request is not None)
+        elif request is not None:
+            self._socket.stop_deadline()
+            self._answering = self._socket.loop.create_task(self._respond(request))
 
     def cancel(self) -> None:
         """End; nobody waits for an answer any more."""
         if self._answering is not None:
             self._answering.cancel()
+            self._answering = None  # its end refers to this; see `Socket.connection_lost`
 
     async def _respond(self, request: HttpRequest) -> None:
         self._socket.end_with(await self._answer(request))
 
+    def _refusal(self) -> bytes | None:
+        """Return the response to a request of which the headers say that it gets no answer."""
+        if self._reader.head is None:
+            return None
+        path, headers, _ = self._reader.head
+        if path not in self._handlers:
+            return response(*unexpected("POST", path))
+        if refused := self._server.refusal(path, headers):
+            status, reason = refused
+            return bad_request(reason, status).to_bytes()
+        if why := self._server.authenticator.why_token_is_rejected(headers.get("Authorization", "")):
+            return HttpError(HTTPStatus.UNAUTHORIZED, "invalid_request", why, "invalid_api_key").to_bytes()
+        return None
+
     async def _answer(self, request: HttpRequest) -> bytes:
-        handle = self._handlers.get(request.path)
-        if handle is None:
-            return response(*unexpected("POST", request.path))
         try:
-            return response(await self._handle(handle, request))
+            await self._state.simulate_latency()
+            return response(await self._handlers[request.path](self._state, request.json()))
         except HttpError as error:
             return error.to_bytes()
         except Exception as error:  # a defect of the emulator must not leave the client without a response
             logger.exception("the handler of %s failed", request.path)
             return HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", repr(error)).to_bytes()
-
-    async def _handle(self, handle: PostHandler, request: HttpRequest) -> Mapping[str, Any]:
-        if error := self._server.origin_error(request.headers.get("origin")):
-            raise bad_request(error, HTTPStatus.FORBIDDEN)
-        if why := self._server.authenticator.why_token_is_rejected(request.headers.get("authorization", "")):
-            raise HttpError(HTTPStatus.UNAUTHORIZED, "invalid_request", why, "invalid_api_key")
-        await self._state.simulate_latency()
-        return await handle(self._state, request.json())

@@ -6,15 +6,19 @@ Used by `emulator`. Each socket gets a `ConnectionHandler`.
 import contextlib
 import errno
 import http
+import ipaddress
 import json
 import logging
 import socket as sockets
 from collections.abc import Callable, Collection, Sequence
+from http.client import HTTPMessage
 from typing import Any, get_args
+from urllib.parse import urlsplit
 from weakref import WeakSet
 
 from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
@@ -41,11 +45,16 @@ _PING_TIMEOUT = 60.0
 _CLOSE_TIMEOUT = 2.0
 """Seconds between two pings, and that a client has to reply to a ping and to a close frame."""
 
+_GREETING = "/lmstudio-greeting"
+
 _PAGES: dict[str, Callable[[Catalog], object]] = {
-    "/lmstudio-greeting": lambda _catalog: {"lmstudio": True},
+    _GREETING: lambda _catalog: {"lmstudio": True},
     "/lms-status": lambda catalog: {"package": catalog.application, "version": catalog.version},
 }
 """The responses to plain GET requests (docs/protocol.md#discovery)."""
+
+_DOMAINS_OF_NETWORKS = (".localhost", ".local", ".internal", ".home.arpa", ".lan")
+"""The ends of names that nobody can register in the internet."""
 
 
 class Server:
@@ -179,16 +188,37 @@ class Server:
             return None
         return Post(socket, self, self._state, POSTS)
 
-    def origin_error(self, origin: str | None) -> str | None:
-        """Return why a browser's page may not connect; `None` if it may."""
-        return None if origin is None or origin in self._origins else f"the origin {origin} is not allowed"
+    def refusal(self, path: str, headers: Headers | HTTPMessage) -> tuple[http.HTTPStatus, str] | None:
+        """Return why a request with these headers gets no answer, with the status; `None` if it gets one."""
+        for name in ("Host", "Origin", "Authorization"):
+            if len(headers.get_all(name) or ()) > 1:
+                return http.HTTPStatus.BAD_REQUEST, f"there are several headers {name}"
+        origin = headers.get("Origin")
+        if origin is not None and origin not in self._origins:
+            return http.HTTPStatus.FORBIDDEN, f"the origin {origin} is not allowed"
+        # A browser sends the origin of each WebSocket, but none where a page asks what it takes for its own server: its
+        # name leads to this machine (DNS rebinding). To a page, which has no token, a server with tokens tells nothing.
+        host = headers.get("Host", "")
+        if "Upgrade" in headers or path == _GREETING or self.authenticator.requires_token or self._is_own_name(host):
+            return None
+        remedy = "ask by the address of this machine, or let the server require a token"
+        return http.HTTPStatus.FORBIDDEN, f"the host {host} is no known name of this machine; {remedy}"
+
+    def _is_own_name(self, host: str) -> bool:
+        """Whether a `Host` is no name that a page of the internet can let lead to this machine."""
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").removesuffix(".")
+        except ValueError:
+            return False
+        with contextlib.suppress(ValueError):
+            ipaddress.ip_address(name)
+            return True
+        known = {self.host.lower(), sockets.gethostname().lower(), *(urlsplit(each).hostname for each in self._origins)}
+        return "." not in name or name in known or name.endswith(_DOMAINS_OF_NETWORKS)
 
     def _http_error(self, request: Request, path: str) -> tuple[http.HTTPStatus, str] | None:
-        for name in ("Host", "Origin", "Authorization"):
-            if len(request.headers.get_all(name)) > 1:
-                return http.HTTPStatus.BAD_REQUEST, f"there are several headers {name}"
-        if error := self.origin_error(request.headers.get("Origin")):
-            return http.HTTPStatus.FORBIDDEN, error
+        if error := self.refusal(path, request.headers):
+            return error
         if path in _NAMESPACES and "Upgrade" not in request.headers:
             return http.HTTPStatus.UPGRADE_REQUIRED, "this is a WebSocket endpoint"
         if path not in _NAMESPACES and "Upgrade" in request.headers:

@@ -5,6 +5,7 @@ Requests with a body, which WebSocket libraries do not read, are passed to what 
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -23,7 +24,11 @@ REQUEST_TIMEOUT = 10.0
 _MOST_BYTES_OF_STRANGERS = 64 * 1024
 """Bytes that a client may send before it has authenticated; its frame of credentials has 4 kB at most."""
 
-_OTHER_METHODS = (b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"HEAD ")
+MOST_HEAD_BYTES = 64 * 1024
+"""Bytes of the first line and the headers of a request."""
+
+_METHOD = re.compile(rb"[A-Za-z-]{0,20}")
+_HEADERS_OF_A_BODY = re.compile(rb"\r\n(?:content-length|transfer-encoding):[^\r\n]*", re.IGNORECASE)
 
 
 class RequestWithBody(Protocol):
@@ -55,7 +60,10 @@ class Socket(ServerConnection):
         super().__init__(*arguments, **settings)
         self._state = state
         self._begin_post = begin_post
+        self._head: bytes | None = b""
+        """What has arrived, until it is known who reads it."""
         self._post: RequestWithBody | None = None
+        self._is_read_by_library = False
         self.is_half_closed: bool = False
         self.is_admitted: bool = False
         """Whether the client has authenticated; before that, it may send little."""
@@ -81,24 +89,51 @@ class Socket(ServerConnection):
         self._deadline = self._state.clock.call_later(REQUEST_TIMEOUT, self._abort_if_silent)
 
     def data_received(self, data: bytes) -> None:
-        """Receive bytes; requests with a body, and methods that the library drops silently, get a response."""
-        is_new = self.protocol.state is State.CONNECTING
-        if is_new and self._post is None and data.startswith(b"POST "):
-            self._post = self._begin_post(self)
+        """Receive bytes. What follows a request that is answered, such as its body or another request, is dropped."""
         if self._post is not None:
             self._post.receive(data)
-        elif is_new and data.startswith(_OTHER_METHODS):
-            method, path = data.decode("latin-1").split(" ")[:2]
-            self.end_with(response(*unexpected(method, path)))
-        else:
+        elif self._head is not None:
+            self._head += data
+            self._begin(self._head)
+        elif self._is_read_by_library:
             self._limit_strangers(data)
             super().data_received(data)
             self._drop_if_unread()  # the library replies to pings
 
-    def end_with(self, last: bytes) -> None:
-        """Send a response, and close the connection."""
+    def _begin(self, head: bytes) -> None:
+        """Let the request be read by what reads such ones, once its headers have arrived.
+
+        The library takes every method for GET, and does not respond to a request with a body or with another behind it.
+        """
+        found = _METHOD.match(head)
+        method = b"" if found is None else found[0]
+        end = head.find(b"\r\n\r\n") + 4
+        is_request, is_whole = head.startswith(method + b" "), end > 3
+        if head == method or (is_request and not is_whole and len(head) <= MOST_HEAD_BYTES):
+            return
+        self._head = None
+        if is_request and method == b"POST":
+            self._post = self._begin_post(self)
+        if self._post is not None:
+            self._post.receive(head)
+        elif is_request and method != b"GET":
+            path = head.split(b"\r\n")[0].split(b" ")[1]
+            self.end_with(response(*unexpected(method.decode(), path.decode("latin-1"))), is_whole=False)
+        else:
+            self._is_read_by_library = not is_whole or b"\r\nupgrade:" in head[:end].lower()
+            super().data_received(head if self._is_read_by_library else _HEADERS_OF_A_BODY.sub(b"", head[:end]))
+
+    def end_with(self, last: bytes, *, is_whole: bool = True) -> None:
+        """Send a response, and close the connection; if the request is not whole, once the client closes it.
+
+        Closing it earlier would reset it while the client sends, which might then not see the response.
+        """
+        self._post = None
         self.transport.write(last)
-        self.transport.close()
+        if is_whole:
+            self.transport.close()
+        else:
+            self.transport.write_eof()
 
     def stop_deadline(self) -> None:
         """Wait for as long as it takes; the request has arrived."""
@@ -109,7 +144,10 @@ class Socket(ServerConnection):
         self.stop_deadline()
         if self._post is not None:
             self._post.cancel()
+            self._post = None  # it refers to this, so its body would stay in memory until garbage is collected
         super().connection_lost(exc)
+        if self.protocol.parser_exc is not None:
+            self.protocol.parser_exc.__traceback__ = None  # the same: it refers to the last frame
 
     def _limit_strangers(self, data: bytes) -> None:
         """Close the socket of a client that sends much and has not authenticated, before anything is parsed."""

@@ -1,18 +1,24 @@
-"""Parts of hostile or broken clients: raw bytes, sockets that are not read, and connections that go dead."""
+"""Parts of hostile or broken clients: raw bytes, sockets that are not read, and connections that go dead.
+
+Also the memory that they take, of this process or of a server's own.
+"""
 
 import json
+import os
 import re
 import socket
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from lmstudio_integrations.emulator import Emulator
-from tests.emulator.bare_client import TIMEOUT, Wire, wire
+from tests.emulator.bare_client import TIMEOUT, Server, Wire, wire
 
 UPGRADE = (
     b"GET /%s HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -33,10 +39,16 @@ def frame(payload: bytes, *, opcode: int = TEXT, final: bool = True) -> bytes:
     return bytes([opcode | (0x80 if final else 0)]) + head + bytes(4) + payload
 
 
+def connected(server: Server) -> socket.socket:
+    """Open a plain TCP connection."""
+    host, _, port = server.address.rpartition(":")
+    return socket.create_connection((host, int(port)), TIMEOUT)
+
+
 @contextmanager
-def raw_websocket(server: Emulator, namespace: str = "llm", client: str = "guest:raw") -> Iterator[socket.socket]:
+def raw_websocket(server: Server, namespace: str = "llm", client: str = "guest:raw") -> Iterator[socket.socket]:
     """Open an authenticated WebSocket as a plain TCP connection, which replies to no ping and no close frame."""
-    with socket.create_connection(("127.0.0.1", server.port), TIMEOUT) as line:
+    with connected(server) as line:
         line.sendall(UPGRADE % namespace.encode())
         assert line.recv(4096).startswith(b"HTTP/1.1 101")
         credentials = {"authVersion": 1, "clientIdentifier": client, "clientPasskey": "secret"}
@@ -81,13 +93,34 @@ class Process:
         assert found, status
         return int(found[1]) * 1024
 
+    def has_at_most(self, size: int) -> bool:
+        """Whether it has so much memory once it has read what was sent, for which it gets the time of many requests."""
+        for _ in range(300):
+            if self.memory() <= size:
+                return True
+            with connected(self) as line:
+                line.sendall(b"GET /lms-status HTTP/1.1\r\n\r\n")
+                while line.recv(4096):
+                    pass
+        return False
+
+
+def measured(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that measures the memory of a process."""
+    on_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the memory of a process")
+    marked: Callable[..., None] = pytest.mark.slow(on_linux(test))
+    return marked
+
 
 _SERVING = """
+import gc
 import sys
 from lmstudio_integrations.emulator import Emulator
 
+gc.disable()  # what is no longer used is free at once
+
 catalog = {"model": [{"key": "judge", "kind": "decision", "preload": True}]}
-emulator = Emulator(catalog=catalog, tokens=sys.argv[1:])
+emulator = Emulator(catalog=catalog, tokens=sys.argv[1:], latency=600)  # requests wait
 emulator.serve_forever(lambda: print(emulator.address, flush=True))
 """
 
@@ -96,7 +129,8 @@ emulator.serve_forever(lambda: print(emulator.address, flush=True))
 def process(*tokens: str) -> Iterator[Process]:
     """Run a server with a decision model, which accepts these tokens, in a process of its own."""
     command = [sys.executable, "-c", _SERVING, *tokens]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
+    variables = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}  # glibc keeps nothing large for later
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables) as started:
         try:
             assert started.stdout is not None
             yield Process(started.stdout.readline().strip(), started.pid)

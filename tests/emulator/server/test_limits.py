@@ -12,7 +12,8 @@ from lmstudio_integrations.emulator.server import server as listening
 from lmstudio_integrations.emulator.server.context import MIB
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.bare_client import TIMEOUT, Wire, prediction_request, wire
-from tests.emulator.server.hostile import PING, frame, lazy, memory_at_most, raw_websocket
+from tests.emulator.server.hostile import PING, frame, lazy, measured, memory_at_most, process, raw_websocket
+from tests.emulator.server.test_server import get
 from tests.emulator.stalling_model import LONG, MODEL
 
 
@@ -79,6 +80,26 @@ def test_large_results_that_nobody_reads_do_not_pile_up() -> None:
                     me.open("parseDocument", {"fileIdentifier": uploaded["identifier"], "parseOpts": {}})
             server.wait_for(lambda: len(server.connections) == 1, TIMEOUT)
             assert still_serves(other)
+
+
+LARGE = b"x" * (20 * MIB)
+CALL = b'{"type":"rpcCall","endpoint":"uploadFileBase64","callId":1,"parameter":{"name":"a","contentBase64":"%s"}}'
+
+
+@measured
+@pytest.mark.parametrize(
+    "sent",
+    [frame(LARGE)[:-1], frame(LARGE, final=False), frame(CALL % LARGE)],
+    ids=["half a frame", "half a message", "a call"],
+)
+def test_what_a_client_sent_is_gone_with_its_connection(sent: bytes) -> None:
+    with process() as server:
+        before = server.memory()
+        for _ in range(10):
+            with raw_websocket(server, "files") as line:
+                line.sendall(sent)
+                get(server, "/lms-status")
+        assert server.has_at_most(before + 100 * MIB)
 
 
 def test_a_client_that_does_not_reply_to_pings_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,12 +12,13 @@ from websockets.exceptions import InvalidStatus
 
 from lmstudio_integrations import Client, LMStudioContextOverflowError, LMStudioPromptTemplateError
 from lmstudio_integrations.emulator import Emulator
-from tests.emulator.bare_client import TIMEOUT, Wire, bare, wire
+from tests.emulator.bare_client import TIMEOUT, Server, Wire, bare, wire
+from tests.emulator.server.hostile import UPGRADE
 from tests.emulator.stalling_model import MODEL
 from tests.faults.faults import FaultProxy
 
 
-def get(server: Emulator, path: str, data: bytes | None = None, **headers: str) -> tuple[int, str, str]:
+def get(server: Server, path: str, data: bytes | None = None, **headers: str) -> tuple[int, str, str]:
     """Return status, content type and body of a plain GET, or of a POST of data."""
     request = urllib.request.Request(f"http://{server.address}{path}", data=data, headers=headers)
     try:
@@ -114,6 +115,64 @@ def test_browsers_are_rejected_unless_their_origin_is_allowed() -> None:
         assert caught.value.response.status_code == 403
         with wire(server, origin="http://good.example") as me:
             assert me.result("listLoaded") == []
+
+
+MINE = (
+    "",
+    "localhost:1",
+    "Chat.LOCALHOST",
+    "127.0.0.1",
+    "192.168.0.9:80",
+    "[::1]:9",
+    "gpu:1",
+    "me.local.",
+    "a.internal",
+)
+
+
+def test_a_name_that_a_page_gives_this_machine_is_told_nothing() -> None:
+    with Emulator([MODEL], origins=["https://good.example"], host="127.0.0.1") as server:
+        for host in ("bad.example", f"bad.example:{server.port}", "bad.example.", "127.0.0.1.bad.example", "[bad"):
+            for path in ("/api/v1/models", "/lms-status", "/nothing"):
+                status, _, body = get(server, path, Host=host)
+                assert (status, "is no known name of this machine" in body) == (403, True), (host, path)
+            assert get(server, "/lmstudio-greeting", Host=host)[0] == 200, "which tells nothing"
+        for host in (*MINE, "good.example", socket.gethostname()):
+            assert get(server, "/lms-status", Host=host)[0] == 200, host
+        with socket.create_connection(("127.0.0.1", server.port), TIMEOUT) as line:
+            line.sendall((UPGRADE % b"llm").replace(b"Host: x", b"Host: proxy.example"))
+            assert line.recv(4096).startswith(b"HTTP/1.1 101"), "a browser would have sent an origin"
+    with Emulator([MODEL], tokens=["sk-lm-abcdefgh:0123456789abcdefghij"]) as server:
+        assert get(server, "/lms-status", Host="proxy.example")[0] == 200, "a page has no token"
+
+
+REQUESTS = {
+    "with a body": (b"GET /lms-status HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", 200),
+    "with a body in chunks": (b"GET /lms-status HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 200),
+    "two at once": (b"GET /lms-status HTTP/1.1\r\n\r\n" * 2, 200),
+    "an unknown method": (b"BREW /lms-status HTTP/1.1\r\n\r\n", 200),
+    "an unknown method of a resource": (b"M-SEARCH /api/v1/models HTTP/1.1\r\n\r\n", 404),
+    "another method with a body": (b"PUT /api/v1/models HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", 404),
+    "a post": (b"POST /api/v1/models HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}", 404),
+}
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 1000], ids=["at once", "cut in its first word", "in single bytes"])
+@pytest.mark.parametrize(("sent", "status"), REQUESTS.values(), ids=REQUESTS)
+def test_every_request_gets_one_response(server: Emulator, sent: bytes, status: int, pieces: int) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT) as opened:
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        cuts = {1: [len(sent)], 2: [2, len(sent)]}.get(pieces, range(1, len(sent) + 1))
+        start = 0
+        for cut in cuts:
+            opened.sendall(sent[start:cut])
+            start = cut
+            if pieces == 2:
+                get(server, "/lmstudio-greeting")  # after this, the first piece has been read
+        response = opened.makefile("rb").read()
+    assert response.startswith(b"HTTP/1.1 %d " % status), response
+    assert response.count(b"HTTP/1.1") == 1
+    assert (b"Unexpected endpoint or method" in response) == (not sent.startswith(b"GET"))
 
 
 @pytest.mark.parametrize("name", ["Host", "Origin", "Authorization"])

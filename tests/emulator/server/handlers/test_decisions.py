@@ -1,5 +1,6 @@
 """The questions of decision models, over HTTP."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.server.context import MIB
 from lmstudio_integrations.emulator.server.posts import RequestReader
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.bare_client import STACK, named, wire
+from tests.emulator.server.hostile import connected, measured, process
 from tests.emulator.server.test_server import get
 
 pytestmark = pytest.mark.leaf
@@ -183,9 +186,66 @@ def test_a_server_with_tokens_wants_one_of_them() -> None:
         assert ask(server, token=TOKEN, **request)[0] == 200
 
 
-def test_a_page_in_a_browser_may_not_ask(server: Emulator) -> None:
-    status, _, body = get(server, "/v1/systemone", b"{}", Origin="http://bad.example")
+@pytest.mark.parametrize("header", [{"Origin": "http://bad.example"}, {"Host": "bad.example"}], ids=str)
+def test_a_page_in_a_browser_may_not_ask(server: Emulator, header: dict[str, str]) -> None:
+    status, _, body = get(server, "/v1/systemone", b"{}", **header)
     assert (status, json.loads(body)["error"]["type"]) == (403, "invalid_request_error")
+
+
+def head(path: str, *headers: str, size: int = 1 << 20) -> bytes:
+    """Return the beginning of a request; its body follows."""
+    return "\r\n".join((f"POST {path} HTTP/1.1", f"Content-Length: {size}", *headers, "", "")).encode()
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (head("/v1/systemone"), 401),
+        (head("/v1/systemone", "Authorization: Bearer wrong"), 401),
+        (head("/v1/systemone", f"Authorization: Bearer {TOKEN}", "Origin: http://bad.example"), 403),
+        (head("/v1/systemone", f"Authorization: Bearer {TOKEN}", "Authorization: Bearer wrong"), 400),
+        (head("/v1/systemone", f"Authorization: Bearer {TOKEN}", size=1 << 40), 413),
+        (head("/api/v1/nothing"), 404),
+    ],
+)
+def test_a_request_that_gets_no_answer_is_told_before_its_body_is_read(sent: bytes, status: int) -> None:
+    judge = {"key": "judge", "kind": "decision", "preload": True}
+    with (
+        Emulator([judge], tokens=[TOKEN]) as server,
+        connected(server) as opened,
+    ):
+        opened.sendall(sent)
+        response = opened.makefile("rb")
+        assert response.readline().startswith(b"HTTP/1.1 %d " % status)
+        opened.sendall(b"x" * (1 << 20))  # it may still be sent, and no reset hides the rest of the response
+        assert b'"error"' in response.read()
+
+
+@measured
+@pytest.mark.parametrize("sent", [20 * MIB, 20 * MIB - 1], ids=["while it waits for its answer", "in the middle"])
+def test_a_body_that_was_given_up_is_gone_at_once(sent: int) -> None:
+    with process() as server:
+        get(server, "/lms-status")
+        before = server.memory()
+        for _ in range(5):
+            with contextlib.ExitStack() as stack:
+                for _ in range(4):
+                    opened = stack.enter_context(connected(server))
+                    opened.sendall(head("/v1/systemone", size=20 * MIB) + b" " * sent)
+                get(server, "/lms-status")
+        assert server.has_at_most(before + 60 * MIB)
+
+
+@measured
+def test_a_body_without_a_token_takes_no_memory() -> None:
+    with process(TOKEN) as server:
+        get(server, "/lms-status")
+        before = server.memory(peak=True)
+        for path in ("/v1/systemone", "/nothing"):
+            with connected(server) as opened:
+                opened.sendall(head(path, size=100 * MIB) + b"x" * (50 * MIB))
+                get(server, "/lms-status")
+        assert server.memory(peak=True) - before < 20 * MIB
 
 
 def test_decision_models_have_a_namespace_for_all_but_questions(server: Emulator) -> None:
