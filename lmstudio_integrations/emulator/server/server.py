@@ -32,7 +32,7 @@ from lmstudio_integrations.emulator.server.context import ServerState
 from lmstudio_integrations.emulator.server.handlers import SERVED
 from lmstudio_integrations.emulator.server.http_requests import error_body, unexpected
 from lmstudio_integrations.emulator.server.sockets import RequestWithBody, Socket
-from lmstudio_integrations.emulator.server.tcp import stop_accepting
+from lmstudio_integrations.emulator.server.tcp import note_exhaustion_once, stop_accepting
 from lmstudio_integrations.errors import LMStudioOSError
 from lmstudio_integrations.protocol.endpoints import Namespace
 
@@ -140,6 +140,7 @@ class Server:
             server_header=None,
             logger=server_logger,
         )
+        note_exhaustion_once(self._listener.get_loop())
         self.port = self._listener.sockets[0].getsockname()[1]
         environment.allow(self.host, self.port)
 

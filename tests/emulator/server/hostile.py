@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -85,6 +86,7 @@ class Process:
 
     address: str
     pid: int
+    errors: IO[str]
 
     def memory(self, *, peak: bool = False) -> int:
         """Return how many bytes it has now, or has had at most."""
@@ -106,7 +108,7 @@ class Process:
 
 
 def measured(test: Callable[..., None]) -> Callable[..., None]:
-    """Mark a test that measures the memory of a process."""
+    """Mark a test of a process that only Linux tells about."""
     on_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the memory of a process")
     marked: Callable[..., None] = pytest.mark.slow(on_linux(test))
     return marked
@@ -130,9 +132,11 @@ def process(*tokens: str) -> Iterator[Process]:
     """Run a server with a decision model, which accepts these tokens, in a process of its own."""
     command = [sys.executable, "-c", _SERVING, *tokens]
     variables = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}  # glibc keeps nothing large for later
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables) as started:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=variables) as started:
         try:
             assert started.stdout is not None
-            yield Process(started.stdout.readline().strip(), started.pid)
+            assert started.stderr is not None
+            yield Process(started.stdout.readline().strip(), started.pid, started.stderr)
         finally:
             started.kill()

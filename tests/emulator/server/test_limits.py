@@ -1,7 +1,10 @@
 """Clients that send too much, read nothing, or are gone: it ends their own connection, and nobody else notices."""
 
 import base64
-from contextlib import suppress
+import os
+import resource
+import signal
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ from lmstudio_integrations.emulator.server import server as listening
 from lmstudio_integrations.emulator.server.context import MIB
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.bare_client import TIMEOUT, Wire, prediction_request, wire
-from tests.emulator.server.hostile import PING, frame, lazy, measured, memory_at_most, process, raw_websocket
+from tests.emulator.server.hostile import PING, connected, frame, lazy, measured, memory_at_most, process, raw_websocket
 from tests.emulator.server.test_server import get
 from tests.emulator.stalling_model import LONG, MODEL
 
@@ -100,6 +103,19 @@ def test_what_a_client_sent_is_gone_with_its_connection(sent: bytes) -> None:
                 line.sendall(sent)
                 get(server, "/lms-status")
         assert server.has_at_most(before + 100 * MIB)
+
+
+@measured
+def test_more_connections_than_the_process_may_have_are_one_line_in_the_log() -> None:
+    with process() as server:
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (40, 40))
+        with ExitStack() as stack:
+            for _ in range(60):
+                stack.enter_context(connected(server))
+            assert "Too many open files" in server.errors.readline()
+        assert get(server, "/lms-status")[0] == 200
+        os.kill(server.pid, signal.SIGKILL)
+        assert not server.errors.read()
 
 
 def test_a_client_that_does_not_reply_to_pings_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
