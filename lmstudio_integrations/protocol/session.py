@@ -76,6 +76,7 @@ class ClientSession:
         self._sent: dict[int, Exchange] = {}
         self._unknown_endpoints: dict[str, str] = {}
         """The server's warning by endpoint. It stays true for the whole connection."""
+        self._warnings_received = 0
         self._last_replies: dict[str, float] = {}
         """When an RPC of each endpoint was last answered."""
         self.ready: bool = False
@@ -462,9 +463,7 @@ class ClientSession:
             exchange for exchange in self._sent.values() if exchange.endpoint.name == name and not exchange.packets
         ]
         if not affected:
-            # A cancel may cross the end of its channel on the wire (docs/protocol.md#channels).
-            level = logging.DEBUG if kind == "channelUnknown" else logging.WARNING
-            logger.log(level, "warning from the server: %s", one_line(redact_received(text)))
+            self._log_warning(text, kind)
             return
         unknown = "unknown endpoint" in text
         if unknown:
@@ -476,6 +475,14 @@ class ClientSession:
             kind_of_error = LMStudioUnsupportedError if unknown else LMStudioProtocolError
             exchange.finish(_not_accepted(exchange, kind_of_error, text))
             self._end_calls(exchange)
+
+    def _log_warning(self, text: str, kind: str) -> None:
+        """Log a warning, up to the number that a side may send, so that a server cannot fill the log."""
+        self._warnings_received += 1
+        if self._warnings_received <= envelope.MAX_WARNINGS:
+            # A cancel may cross the end of its channel on the wire (docs/protocol.md#channels).
+            level = logging.DEBUG if kind == "channelUnknown" else logging.WARNING
+            logger.log(level, "warning from the server: %s", one_line(redact_received(text)))
 
 
 def _text(value: object) -> str:

@@ -7,15 +7,15 @@ import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
-from typing import Any, ClassVar, ParamSpec, Self, TypeVar
+from typing import Annotated, Any, ClassVar, ParamSpec, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.suggestions import explain
 from lmstudio_integrations._support.text import dumps, shortened
-from lmstudio_integrations._support.typeguards import is_list, is_object
+from lmstudio_integrations._support.typeguards import SAFE_INTEGER, is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -23,6 +23,11 @@ logger: logging.Logger = logging.getLogger(__name__)
 Path = tuple[int | str, ...]
 """Where a value is: the members and the positions that lead to it."""
 
+WireInteger = Annotated[int, Field(gt=-SAFE_INTEGER, lt=SAFE_INTEGER)]
+"""An integer of a server. One beyond what JSON's readers keep exactly is none; it may not even be divided."""
+
+WireNumber = Annotated[int | float, Field(gt=-SAFE_INTEGER, lt=SAFE_INTEGER)]
+"""A number of a server, within the same bounds, and so a finite one."""
 
 ReturnT = TypeVar("ReturnT")
 P = ParamSpec("P")

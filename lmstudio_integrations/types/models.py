@@ -16,7 +16,7 @@ from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._config_base import reject_unknown_names
-from lmstudio_integrations.types._wire_model import TaggedModel, WireModel
+from lmstudio_integrations.types._wire_model import TaggedModel, WireInteger, WireModel, WireNumber
 
 
 def _check_name(value: str) -> str:
@@ -78,7 +78,7 @@ class Quantization(WireModel):
     """How the weights are stored."""
 
     name: str
-    bits: int
+    bits: WireInteger
 
 
 class ModelInfoBase(TaggedModel):
@@ -93,8 +93,8 @@ class ModelInfoBase(TaggedModel):
     format: str
     display_name: str
     path: str
-    size_bytes: int
-    max_context_length: int
+    size_bytes: WireInteger
+    max_context_length: WireInteger
     publisher: str | None = None
     indexed_model_identifier: str | None = None
     device_identifier: str | None = None
@@ -116,9 +116,9 @@ class _Instance(WireModel):
 
     identifier: str
     instance_reference: str
-    context_length: int
-    ttl_ms: int | float | None = None
-    last_used_time: int | float | None = None
+    context_length: WireInteger
+    ttl_ms: WireNumber | None = None
+    last_used_time: WireNumber | None = None
 
 
 class LlmInfo(ModelInfoBase):
@@ -143,7 +143,7 @@ class DecisionModelInfo(ModelInfoBase):
     """
 
     type: str = "decision"
-    max_context_length: int = 0
+    max_context_length: WireInteger = 0
     decision_type: str | None = None
     has_vision_adapter: bool = False
 
@@ -191,7 +191,7 @@ class InstanceProcessingState(WireModel):
     """What an instance is doing. `queued` counts the waiting requests and the running one."""
 
     status: str
-    queued: int
+    queued: WireInteger
 
 
 class MemoryEstimate(WireModel):
@@ -201,12 +201,12 @@ class MemoryEstimate(WireModel):
     """
 
     confidence: str = "low"
-    model_vram_bytes: int | float | None = None
-    context_vram_bytes: int | float | None = None
-    total_vram_bytes: int | float | None = None
-    model_bytes: int | float | None = None
-    context_bytes: int | float | None = None
-    total_bytes: int | float | None = None
+    model_vram_bytes: WireNumber | None = None
+    context_vram_bytes: WireNumber | None = None
+    total_vram_bytes: WireNumber | None = None
+    model_bytes: WireNumber | None = None
+    context_bytes: WireNumber | None = None
+    total_bytes: WireNumber | None = None
 
 
 class ModelUsageEstimate(WireModel):
@@ -248,8 +248,8 @@ class ChatTemplateInfo:
 class ContextUse(WireModel):
     """How much of the context window a conversation takes, in tokens."""
 
-    used: int
-    limit: int
+    used: WireInteger
+    limit: WireInteger
 
     @property
     def fits(self) -> bool:

@@ -1,5 +1,7 @@
 """Whatever names, texts and errors a server sends, they cannot control the terminal; pipes and JSON get them unchanged.
 
+Neither can numbers that are none end a command with a traceback.
+
 The names are those of models: client and server check the identifiers of instances.
 """
 
@@ -11,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
@@ -19,6 +21,7 @@ from lmstudio_integrations._support.text import one_line, printable, printable_l
 from lmstudio_integrations.cli._common import print_json
 from lmstudio_integrations.cli._formatting import protect_terminals
 from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler
 from tests.cli.conftest import Screen
 from tests.cli.managed import COMMANDS, OnScreen, Piped, of_commands
 from tests.test_text import ESCAPED
@@ -128,6 +131,50 @@ def test_json_is_escaped_and_has_the_same_value(
 def test_a_pipe_gets_a_text_unchanged(name: str, arguments_of: Callable[[str], list[str]], piped: Piped) -> None:
     _, out, err = piped(*arguments_of(name))
     assert str(RUNS[name].in_a_pipe) in out, err
+
+
+ABSURD = {"digits": 10**400, "negative": -(10**400), "infinite": 1e999}
+NUMBERS = (
+    "sizeBytes",
+    "maxContextLength",
+    "contextLength",
+    "ttlMs",
+    "lastUsedTime",
+    "totalBytes",
+    "totalMemory",
+    "bits",
+)
+
+
+class AbsurdConnection(ConnectionHandler):
+    """A connection on which one number of each result is absurd."""
+
+    absurd: ClassVar[dict[str, float]] = {}
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        reply = self.session.reply
+        self.session.reply = lambda call_id, result=None: reply(call_id, self._changed(result))  # type: ignore[method-assign]
+
+    def _changed(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self.absurd.get(key, self._changed(member)) for key, member in value.items()}
+        return [self._changed(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("number", ABSURD.values(), ids=ABSURD)
+@pytest.mark.parametrize("name", WITH_JSON)
+def test_an_absurd_number_ends_no_command(
+    name: str, number: float, piped: Piped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Emulator, "_serve_connection", lambda _self, *arguments: AbsurdConnection(*arguments))
+    with Emulator([ModelEntry(key="chat"), ModelEntry(key="vectors", kind="embedding")]) as server:
+        server.load("chat", ttl=60)
+        arguments = ["plan", "vectors"] if name == "plan" else [name]
+        for member in NUMBERS:
+            monkeypatch.setattr(AbsurdConnection, "absurd", {member: number})
+            status, out, err = piped(*arguments, "--host", server.address)
+            assert status == 0 or "cannot be read: " in out + err, (member, out + err)
 
 
 def log() -> None:

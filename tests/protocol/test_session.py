@@ -553,6 +553,13 @@ def test_a_warning_about_no_call_is_only_logged(
     assert not receiver.ends
 
 
+def test_no_more_warnings_are_logged_than_a_server_may_send(caplog: pytest.LogCaptureFixture) -> None:
+    pair = SessionPair()
+    for number in range(1000):
+        pair.raw({"type": "communicationWarning", "warning": f"hm {number}"})
+    assert [record.getMessage()[-4:] for record in caplog.records] == [f"hm {number}" for number in range(5)]
+
+
 def test_a_warning_is_one_line_of_the_log_however_long_it_is(caplog: pytest.LogCaptureFixture) -> None:
     pair = SessionPair()
     for text in ("hm\r\nError: fake", "x" * 100_000):

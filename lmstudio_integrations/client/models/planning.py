@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from lmstudio_integrations._support.typeguards import is_count
+from lmstudio_integrations._support.typeguards import is_count, is_number
 from lmstudio_integrations.client.concurrency.flows import Flow
 from lmstudio_integrations.client.models.hardware import survey_hardware
 from lmstudio_integrations.client.models.queries import (
@@ -368,7 +368,7 @@ class Machine:
         """Return when an instance was used last. One that was never used counts as just loaded, if this process did."""
         used = resident.info.get("lastUsedTime")
         is_own = self._server_models.is_explicit(reference_of(resident.info))
-        return float(used) if isinstance(used, int | float) else math.inf if is_own else -math.inf
+        return float(used) if is_number(used) else math.inf if is_own else -math.inf
 
     def _capacity(self) -> Flow[tuple[int | None, tuple[str, ...]]]:
         """Return how large the memory is, if the server says it, and what it could not find out of the hardware."""
