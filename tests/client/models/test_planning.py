@@ -428,6 +428,8 @@ async def test_a_plan_and_a_load_know_a_model_by_its_alias() -> None:
     async with serving(entry("maker/m", 4, aliases=["nick"]), vectors) as (_server, client):
         plan = await client.plan(["nick:2048", ("vec", None)])
         assert [(model.kind, model.fit) for model in plan.models] == [("llm", "fits"), ("embedding", "fits")]
+        for names in (["maker/m", "maker/m"], ["maker/m", "nick"]):  # two instances, by whatever names
+            assert [model.model_key for model in (await client.plan(names)).models] == names
         await fit(client, "nick")
         (model,) = (await client.plan(["nick"])).models
         assert (model.model_key, model.fit) == ("maker/m", "loaded")

@@ -121,15 +121,14 @@ from lmstudio_integrations.emulator import Emulator
 
 gc.disable()  # what is no longer used is free at once
 
-catalog = {"model": [{"key": "judge", "kind": "decision", "preload": True}]}
-emulator = Emulator(catalog=catalog, tokens=sys.argv[1:], latency=600)  # requests wait
+emulator = Emulator(["chat"], tokens=sys.argv[1:], latency=600)  # requests wait
 emulator.serve_forever(lambda: print(emulator.address, flush=True))
 """
 
 
 @contextmanager
 def process(*tokens: str) -> Iterator[Process]:
-    """Run a server with a decision model, which accepts these tokens, in a process of its own."""
+    """Run a server that accepts these tokens, in a process of its own; its requests wait."""
     command = [sys.executable, "-c", _SERVING, *tokens]
     variables = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}  # glibc keeps nothing large for later
     pipe = subprocess.PIPE
