@@ -45,11 +45,13 @@ from tests.support.web import web_server
 LLM, OTHER, VECTORS = "gemma-3-4b", "qwen3-8b", "nomic-embed-text-v1.5"
 KEYS: dict[ModelKind, str] = {"llm": LLM, "embedding": VECTORS}
 TOKEN, OTHER_TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij", "sk-lm-abcdefgh:0123456789abcdefghik"
+UNREAD = "does not match the expected peg-native format"
 
 RULES: tuple[Any, ...] = (
     {"when": {"last": "^drop"}, "then": [{"text": "so far "}, {"fault": "drop"}]},
     {"when": {"last": "^crash"}, "then": [{"fault": "crash"}]},
     {"when": {"last": "^lose"}, "then": [{"error": "Engine protocol predict request failed: fetch failed"}]},
+    {"when": {"last": "^unread"}, "then": [{"error": f"The model produced output that {UNREAD}"}]},
     {"when": {"last": "^stall"}, "then": [{"text": "so far "}, {"fault": "stall"}]},
     {"when": {"last": "^slow"}, "then": [{"fault": "stall"}]},
     {"when": {"last": "^muse"}, "then": [{"reasoning": "Let me see."}]},
@@ -760,6 +762,10 @@ MISTAKES: dict[str, Mistake] = {
         (CHAT, _written(f"{_EXAMPLE}{_CALL}"), f"'{LLM}': left 1 tool call in the text that may be an example"),
     ),
     "broken-call": (LOGGED, (CHAT, _written(_CALL[:-35]), f"'{LLM}': a tool call failed … the call was cut off")),
+    "engine-parser": (
+        lms.LMStudioToolCallError,
+        (EACH, served(prompt="unread"), f"{UNREAD} … update its runtime"),
+    ),
     "truncated": (
         lms.LMStudioStructuredOutputError,
         (CHAT, cut_off(ChatLMStudio, lambda chat: chat.with_structured_output(Person).invoke("half")), TRUNCATED),
