@@ -17,6 +17,7 @@ from typing_extensions import TypedDict, is_typeddict
 
 from lmstudio_integrations._adapters.request_tools import reject_built_in, with_warning
 from lmstudio_integrations._support.suggestions import reason_of
+from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_iterable, is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._json_schemas import DATA, class_schema, inlined
@@ -45,7 +46,7 @@ def _check_tool(tool: Any, *, strict: bool | None) -> dict[str, Any]:
     except LMStudioValueError:
         raise
     except Exception as error:  # a tool's annotations may raise anything
-        raise LMStudioValueError(f"{tool!r} cannot be a tool: {reason_of(error)}; give {_TOOL_TYPES}") from error
+        raise LMStudioValueError(f"{shown(tool)} cannot be a tool: {reason_of(error)}; give {_TOOL_TYPES}") from error
 
 
 def openai_tool(tool: Any, *, strict: bool | None = None) -> dict[str, Any]:

@@ -3,9 +3,8 @@
 `functions.py`, `structured.py` and the adapters call it. See `docs/protocol.md#tool-definitions`.
 """
 
-import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache, lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial
 from itertools import count
 from typing import Annotated, Any, NamedTuple, cast
 from urllib.parse import unquote
@@ -13,12 +12,12 @@ from urllib.parse import unquote
 from pydantic import BaseModel, TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.fields import FieldInfo
-from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from lmstudio_integrations._support.secrets import redact_values
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.typeguards import MOST_LEVELS, is_list, is_mapping, is_object, is_too_deep
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._patterns import is_found
 
 DATA = frozenset({"default", "const", "enum", "examples"})
 """Members of a schema whose values are data."""
@@ -30,10 +29,6 @@ _DEFINITIONS = ("$defs", "definitions")
 
 _NAMED = frozenset({"properties", "patternProperties", *_DEFINITIONS})
 """Members of a schema whose values are schemas by name."""
-
-
-_OTHERWISE_IN_RUST = r"\\[<>]|&&|--|~~|\[[^\]]*\["
-"""What may mean something else in Rust's patterns: borders of words, and classes of characters in classes."""
 
 _MOST_PARTS = 20_000
 """Parts of a schema without its references. Each definition that has the next one twice doubles them."""
@@ -164,7 +159,7 @@ class ArgumentSchema:
         name: The name of the tool, for errors.
 
     Raises:
-        LMStudioValueError: If it is not a JSON schema.
+        LMStudioValueError: If it is not a JSON schema, or nested too deeply.
     """
 
     def __init__(self, schema: Mapping[str, Any], name: str) -> None:
@@ -177,6 +172,8 @@ class ArgumentSchema:
             raise LMStudioValueError(
                 f"the parameters of tool {name!r} are not a JSON schema: parameters{path}: {shortened(error.message)}"
             ) from error
+        except RecursionError:
+            raise LMStudioValueError(f"the parameters of tool {name!r} are nested too deeply") from None
 
     def problems(self, arguments: Mapping[str, Any]) -> list[str]:
         """Return what is wrong with arguments.
@@ -251,23 +248,72 @@ def validator_of(schema: object) -> Any:
             kind = validator_for(schema, default=Draft202012Validator)
     kind.check_schema(schema)
     # A registry of its own: jsonschema's default downloads what a schema refers to.
-    return _in_linear_time(kind)(schema, registry=EMPTY_REGISTRY)
+    return _in_linear_time(kind, has_patterns_of_names(schema))(schema, registry=EMPTY_REGISTRY)
 
 
 @cache
-def _in_linear_time(kind: Any) -> Any:
-    """Return a class of validators whose keywords take no longer than in proportion to the value."""
+def _in_linear_time(kind: Any, has_patterns: bool) -> Any:  # noqa: FBT001 - a cache takes it so
     from jsonschema import validators  # noqa: PLC0415 - see `validator_of`
 
-    return cast("Any", validators).extend(kind, {"pattern": _pattern, "uniqueItems": _unique_items})
+    return cast("Any", validators).extend(kind, linear_keywords(kind, has_patterns=has_patterns))
+
+
+def linear_keywords(kind: Any, *, has_patterns: bool) -> dict[str, Any]:
+    """Return keywords for a class of validators that take no longer than in proportion to the value.
+
+    Args:
+        kind: The class.
+        has_patterns: Whether the schema has patterns of names. `jsonschema` itself looks for these to find out which
+            members no keyword has evaluated, so these are not checked.
+    """
+    keywords: dict[str, Any] = {
+        "pattern": _pattern,
+        "patternProperties": _pattern_properties,
+        "additionalProperties": partial(_additional_properties, kind.VALIDATORS["additionalProperties"]),
+        "uniqueItems": _unique_items,
+    }
+    return keywords | ({"unevaluatedProperties": _unchecked} if has_patterns else {})
+
+
+def has_patterns_of_names(schema: object) -> bool:
+    """Whether patterns of names are in a schema, or the word for them is."""
+    return "patternProperties" in str(schema)
+
+
+def _unchecked(*_: object) -> tuple[()]:
+    return ()
 
 
 def _pattern(_: object, pattern: str, value: object, __: object) -> Iterator[Exception]:
     """Check the keyword `pattern`. A plugin's may be one over which Python never comes to an end."""
     from jsonschema import ValidationError  # noqa: PLC0415 - see `validator_of`
 
-    if isinstance(value, str) and not _search_of(pattern)(value.encode("utf-8", "replace").decode()):
+    if isinstance(value, str) and is_found(pattern, value) is False:
         yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+def _pattern_properties(validator: Any, patterns: Mapping[str, Any], value: object, _: object) -> Iterator[Exception]:
+    """Check the keyword `patternProperties`, of which the patterns are no better."""
+    if is_object(value):
+        for pattern, schema in patterns.items():
+            for name, member in value.items():
+                if is_found(pattern, name):
+                    yield from validator.descend(member, schema, path=name, schema_path=pattern)
+
+
+def _additional_properties(
+    check: Callable[..., Iterable[Exception]], validator: Any, allowed: object, value: object, schema: Mapping[str, Any]
+) -> Iterable[Exception]:
+    """Check the keyword `additionalProperties`, which does not apply to the names of `patternProperties`."""
+    patterns: Iterable[str] = schema.get("patternProperties", ())
+    if is_object(value) and patterns:
+        value = {
+            name: member
+            for name, member in value.items()
+            if all(is_found(pattern, name) is False for pattern in patterns)
+        }
+        schema = {key: member for key, member in schema.items() if key != "patternProperties"}
+    return check(validator, allowed, value, schema) or ()
 
 
 def _unique_items(_: object, is_set: object, value: object, __: object) -> Iterator[Exception]:
@@ -283,16 +329,6 @@ def _hashable(value: Any) -> object:
     if is_object(value):
         return frozenset((name, _hashable(member)) for name, member in value.items())
     return tuple(map(_hashable, value)) if is_list(value) else (isinstance(value, bool), value)
-
-
-@lru_cache(maxsize=128)
-def _search_of(pattern: str) -> Callable[[str], object]:
-    """Return what looks for a pattern, in linear time unless only Python knows it, such as one that looks ahead."""
-    try:
-        search = SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex", strict=True))
-    except SchemaError:
-        return re.compile(pattern).search
-    return re.compile(pattern).search if re.search(_OTHERWISE_IN_RUST, pattern) else search.isinstance_python
 
 
 def inlined(schema: Mapping[str, Any]) -> dict[str, Any]:

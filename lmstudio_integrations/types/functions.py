@@ -185,7 +185,7 @@ class ToolFunctionDef:
                 )
         try:
             _ = self._schema
-        except (PydanticUserError, LMStudioValueError) as error:
+        except (PydanticUserError, LMStudioValueError, SyntaxError) as error:  # a type may be a text with its name
             raise LMStudioValueError(
                 f"tool {self.name!r} has a parameter of unusable type; use what JSON can hold: {reason_of(error)}"
             ) from error
@@ -339,7 +339,7 @@ def _parameters_of(implementation: Callable[..., Any], name: str) -> dict[str, A
     try:
         hints = get_type_hints(implementation, include_extras=True)
         parameters = inspect.signature(implementation).parameters
-    except (TypeError, NameError, ValueError) as error:
+    except (TypeError, NameError, ValueError, SyntaxError) as error:
         raise LMStudioValueError(f"tool {name!r}: its type hints cannot be read: {error}") from error
     for parameter in parameters.values():
         if parameter.kind not in _NAMEABLE:

@@ -190,6 +190,14 @@ def test_impossible_tools_are_rejected(server: Server, tools: list[Any], match: 
         server.chat().bind_tools(tools)
 
 
+def test_a_schema_that_is_nested_too_deeply_cannot_be_a_tool(server: Server) -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(1_000):
+        schema = {"title": "deep", "type": "object", "properties": {"a": schema}}
+    with pytest.raises(LMStudioValueError, match="a value that is nested too deeply cannot be a tool"):
+        server.chat().bind_tools([schema])
+
+
 @pytest.mark.parametrize("tools", [5, weather, Street, {"type": "function"}])
 def test_tools_that_are_no_list_are_rejected(server: Server, tools: Any) -> None:
     with pytest.raises(LMStudioValueError, match="tools must be a list of functions"):

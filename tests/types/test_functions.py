@@ -154,6 +154,16 @@ def test_a_pattern_that_the_engine_rejects_is_checked_here(tool: lms.ToolFunctio
         ("^(?!b)", "b", False),
         (r"^\<b\>$", "<b>", True),
         ("^[a[b]]$", "[]", True),
+        (r"^[\w-]{1,255}$", "a-b", True),  # too large for Rust
+        (r"^[\w-]{1,255}$", "a b", False),
+        (r"^(a|b)\1$", "aa", True),
+        (r"^(a|b)\1$", "ab", False),
+        (r"^(?=b?)(a+)+$", "a" * 50, True),
+        (r"^(?=b?)(a+)+$", "a" * 50 + "!", False),  # over which Python never comes to an end
+        (r"^(?=.*[A-Z])(?=.*\d)(?!.*(\s|-))\S{8,}$", "Abcdefg1", True),
+        (r"^(?=.*[A-Z])(?=.*\d)(?!.*(\s|-))\S{8,}$", "Abcd-fg1", False),
+        (r"^(?=.*[A-Z])(?=.*\d)(?!.*(\s|-))\S{8,}$", "abcdefg1", False),
+        ("^(?=a)a|b", "cb", True),
     ],
 )
 def test_a_pattern_of_a_json_schema_is_looked_for_in_linear_time(pattern: str, text: str, fits: bool) -> None:
@@ -161,6 +171,34 @@ def test_a_pattern_of_a_json_schema_is_looked_for_in_linear_time(pattern: str, t
     tool = lms.ToolFunctionDef("f", "Do.", schema, None)
     with nullcontext() if fits else pytest.raises(LMStudioValueError, match="does not match"):
         tool.check({"a": text})
+
+
+@pytest.mark.parametrize("pattern", [r"^(a+)+(?=b?)$", r"^(a+)+\1b$", "^(?:a|a(?!b))*$", r"(a*)(a*)(a*)(a*)\1b"])
+def test_a_pattern_is_not_checked_that_might_take_too_long(pattern: str, caplog: pytest.LogCaptureFixture) -> None:
+    schema = {"type": "object", "properties": {"a": {"pattern": pattern}}}
+    tool = lms.ToolFunctionDef("f", "Do.", schema, None)
+    for _ in range(2):
+        tool.check({"a": "a" * 50 + "!"})
+    logged = [record.getMessage() for record in caplog.records]
+    assert logged == [f"the pattern {pattern!r} is not checked: it might take too long to find out if it is met"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "fits"),
+    [
+        ({"patternProperties": {"^(a+)+$": {"type": "string"}}}, True),
+        ({"patternProperties": {"^(a+)+!$": {"type": "string"}}}, False),
+        ({"patternProperties": {"^(a+)+$": {}}, "additionalProperties": False}, False),
+        ({"patternProperties": {"^(a+)+!$": {}}, "additionalProperties": False}, True),
+        ({"patternProperties": {"^(a+)+(?=b?)$": {}}, "additionalProperties": False}, True),  # it is not known
+        ({"patternProperties": {"^(a+)+$": {}}, "unevaluatedProperties": False}, True),  # nor is this
+        ({"unevaluatedProperties": False}, False),
+    ],
+)
+def test_patterns_of_names_are_looked_for_in_linear_time(rules: dict[str, Any], fits: bool) -> None:
+    tool = lms.ToolFunctionDef("f", "Do.", {"type": "object", **rules}, None)
+    with nullcontext() if fits else pytest.raises(LMStudioValueError, match="Failed to parse arguments for tool f: "):
+        tool.check({"a" * 50 + "!": 1})
 
 
 @pytest.mark.parametrize(
@@ -375,6 +413,13 @@ class _Unusable:
     pass
 
 
+def _broken_hint(a: Any) -> None:
+    """Do."""
+
+
+_broken_hint.__annotations__["a"] = "int["
+
+
 def _unusable_hint(a: _Unusable) -> None:
     """Do."""
 
@@ -403,6 +448,7 @@ def _defined(**members: Any) -> dict[str, Any]:
         (_no_hint, "parameter 'a' has no type hint"),
         (_many, "parameter 'numbers' cannot be passed by name"),
         (_unknown_hint, "its type hints cannot be read"),
+        (_broken_hint, "its type hints cannot be read"),
         (_unusable_hint, "has a parameter of unusable type"),
         (_callable_hint, "has a parameter of unusable type; use what JSON can hold"),
         (functools.partial(add, 1), "a partial has no type hints"),
@@ -414,6 +460,7 @@ def _defined(**members: Any) -> dict[str, Any]:
         (_defined(parameters=None), "the parameters of a tool must be a dict of types by name; got None"),
         (_defined(parameters={5: int}), "the parameters of a tool must be a dict of types by name; got {5: "),
         (_defined(parameters={"a": "integer"}), "has a parameter of unusable type"),
+        (_defined(parameters={"$ref": "#"}), "has a parameter of unusable type; use what JSON can hold: Forward"),
         (_defined(parameters={"a": {"description": "x"}}), "parameter 'a' needs a Python type as 'type'; got {'desc"),
         (_defined(parameters={"a": {"type": "string"}}), "a JSON schema describes all parameters: {'type': 'object'"),
         (_defined(parameters={"properties": {"a": {"type": "string"}}}), "{'type': 'object', 'properties': …}"),

@@ -6,6 +6,7 @@ import pytest
 
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._json_schemas import check_references, wire_tool
+from lmstudio_integrations.types.functions import ToolFunctionDef
 
 DEFINITIONS = {"$defs": {"A/B": {"type": "string"}, "~": {"anyOf": [{"type": "null"}]}, "Ä": {}}}
 
@@ -47,6 +48,14 @@ def test_a_schema_that_is_nested_too_deeply_is_an_error_of_its_tool() -> None:
         schema = {"type": "object", "properties": {"a": schema}}
     with pytest.raises(LMStudioValueError, match="the schema of tool 'f' is nested more than 200 levels deep"):
         wire_tool("f", None, schema)
+
+
+def test_a_schema_that_is_nested_too_deeply_to_be_checked_is_an_error_of_its_tool() -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(150):
+        schema = {"type": "object", "properties": {"a": schema}}
+    with pytest.raises(LMStudioValueError, match="the parameters of tool 'f' are nested too deeply"):
+        ToolFunctionDef("f", "Do.", schema, None)
 
 
 @pytest.mark.parametrize(("names", "levels"), [("ab", 60), ("a", 3_000)])

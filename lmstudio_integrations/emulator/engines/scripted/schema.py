@@ -15,6 +15,7 @@ from pydantic_core import SchemaError, SchemaValidator, core_schema
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines.base import EngineError
 from lmstudio_integrations.emulator.engines.scripted.error_codes import unsupported
+from lmstudio_integrations.types._json_schemas import has_patterns_of_names, linear_keywords
 
 MAX_SEARCHED = 1_000_000
 """Only the first characters of a text are searched, as even linear time is long for an endless text."""
@@ -107,7 +108,7 @@ def instance_of(schema: object, text: str = "") -> Any:
     try:
         value = _Builder(schema, text).build(schema)
         json.dumps(value)  # it may be nested too deeply
-        problem = next(_validator_class()(schema).iter_errors(value), None)
+        problem = next(_validator(schema).iter_errors(value), None)
     except NoInstanceError as error:
         raise _unsupported(str(error)) from error
     except RecursionError as error:
@@ -123,8 +124,12 @@ def _unsupported(reason: str) -> EngineError:
     return unsupported(f"this JSON schema: {reason[:_MAX_REASON_LENGTH]}")
 
 
+def _validator(schema: object) -> Any:
+    return _validator_class(has_patterns_of_names(schema))(schema)
+
+
 @cache
-def _validator_class() -> Any:
+def _validator_class(has_patterns: bool) -> Any:  # noqa: FBT001 - a cache takes it so
     """Return what checks values. Patterns are searched in linear time, which `jsonschema` does not promise."""
     from jsonschema import Draft202012Validator, ValidationError, validators  # noqa: PLC0415 - takes a while
     from referencing.jsonschema import EMPTY_REGISTRY  # noqa: PLC0415 - as above
@@ -136,7 +141,8 @@ def _validator_class() -> Any:
             yield ValidationError(f"the pattern {pattern!r} needs a 'default' or 'examples' that match it")
 
     # The default registry downloads what is referred to.
-    return partial(extend(Draft202012Validator, {"pattern": pattern}), registry=EMPTY_REGISTRY)
+    keywords = {**linear_keywords(Draft202012Validator, has_patterns=has_patterns), "pattern": pattern}
+    return partial(extend(Draft202012Validator, keywords), registry=EMPTY_REGISTRY)
 
 
 _Path = tuple[object, ...]
@@ -255,7 +261,7 @@ def _number(schema: Schema) -> int | float:
     step = schema.get("multipleOf", 1)
     beside = [(bound // step + steps) * step for bound in bounds for steps in (0, 1, -1)]
     numbers: list[int | float] = [0, *bounds, *beside, sum(bounds) / max(len(bounds), 1)]
-    fits = _validator_class()(schema).is_valid
+    fits = _validator(schema).is_valid
     for number in (int(each) if each == int(each) else each for each in numbers):
         if fits(number):
             return number
@@ -270,5 +276,5 @@ def _string(schema: Schema, text: str) -> str:
     shortest = _FORMATS.get(schema.get("format", ""), "a" * least)
     wished = [text] if text and "format" not in schema else []
     candidates = [*wished, shortest, schema.get("default"), *schema.get("examples", ())[:_MAX_TEXTS]]
-    valid: Iterator[str] = filter(_validator_class()(schema).is_valid, candidates)
+    valid: Iterator[str] = filter(_validator(schema).is_valid, candidates)
     return next(valid, shortest)

@@ -1,12 +1,13 @@
 """Instances of JSON schemas."""
 
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field
 
 from lmstudio_integrations.emulator.engines.base import EngineError
-from lmstudio_integrations.emulator.engines.scripted.schema import instance_of
+from lmstudio_integrations.emulator.engines.scripted.schema import Schema, instance_of
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,21 @@ def test_a_schema_without_an_instance_is_rejected_with_the_reason(schema: Any, r
     assert reason in caught.value.title
     assert caught.value.display_data is not None
     assert caught.value.display_data["code"] == "generic.engineDoesNotSupportFeature"
+
+
+@pytest.mark.parametrize(
+    ("rules", "is_met"),
+    [
+        ({"patternProperties": {"^(a+)+$": False}}, True),
+        ({"patternProperties": {"^(a+)+!$": False}}, False),
+        ({"patternProperties": {"^(a+)+$": {}}, "additionalProperties": False}, False),
+        ({"patternProperties": {"^(a+)+$": {}}, "unevaluatedProperties": False}, True),  # it is not known
+    ],
+)
+def test_patterns_of_names_are_looked_for_in_linear_time(rules: Schema, is_met: bool) -> None:
+    schema = {"type": "object", "required": ["a" * 50 + "!"], **rules}
+    with nullcontext() if is_met else pytest.raises(EngineError, match="does not support this JSON schema"):
+        instance_of(schema)
 
 
 def test_a_deeply_nested_constant_is_rejected() -> None:
