@@ -9,8 +9,8 @@ Git only where a request or a response has changed. A line has an `event`, which
 - `sent`, `received`: a packet on a channel, of the client and of the server.
 - `result`, `error`, `warning`: the reply to a call, the error that ended a call or a channel, the warning by which the
   server rejected a request.
-- `closed`, `lost`: the end of a channel, or of its connection. A request without an end was under way when the
-  recording ended.
+- `closed`, `lost`: the end of a channel, or of its connection.
+- `open`: in the place of an end, if the request was under way when the recording ended.
 
 `body` is what was sent. A void parameter or result has none, which is not the same as null.
 """
@@ -45,11 +45,17 @@ EventKind: TypeAlias = Literal["sent", "received", "result", "error", "closed", 
 """A packet of the client or of the server, the reply to a call, an error that ends either, the end of a channel, the
 loss of the connection, or a warning in the place of a reply."""
 
+_OPEN = "open"
+"""Stands in the place of an end, without which a cassette is cut off."""
+
 OBJECTS: frozenset[EventKind] = frozenset({"sent", "received", "error", "warning"})
 """Events whose bodies are objects."""
 
 ENDS: frozenset[EventKind] = frozenset({"result", "error", "closed", "lost", "warning"})
 """After these, nothing belongs to the request any more."""
+
+MAX_REQUEST = 10_000_000
+"""Bytes of a request's line. Each is compared with what a program asks, which takes a second for each megabyte."""
 
 ABSENT: Any = object()
 """A parameter or result that is void."""
@@ -87,6 +93,7 @@ class Interaction:
         parameter: What was asked.
         events: What was said after it, in order.
         section: What the recording calls the part to which it belongs; empty if it has no parts.
+        was_open: Whether the cassette says that it was under way when the recording ended.
     """
 
     number: int
@@ -96,6 +103,7 @@ class Interaction:
     parameter: Any = ABSENT
     events: list[Event] = field(default_factory=list[Event])
     section: str = ""
+    was_open: bool = False
 
     @property
     def name(self) -> str:
@@ -145,7 +153,7 @@ def read(path: Path) -> list[Interaction]:
     interactions = list[Interaction]()
     for number, line in enumerate(lines[1:], 2):
         try:
-            _add(interactions, _object(line))
+            _add(interactions, _object(line), len(line))
         except (KeyError, ValueError) as error:
             why = f"it has no {error}" if isinstance(error, KeyError) else error
             raise LMStudioValueError(f"line {number} of the cassette {str(path)!r} cannot be read: {why}") from None
@@ -159,8 +167,8 @@ def _object(line: bytes) -> dict[str, Any]:
     return value
 
 
-def _add(interactions: list[Interaction], line: dict[str, Any]) -> None:
-    """Add a line to the requests.
+def _add(interactions: list[Interaction], line: dict[str, Any], size: int) -> None:
+    """Add a line of a size to the requests.
 
     Raises:
         KeyError: If it lacks a member.
@@ -168,13 +176,18 @@ def _add(interactions: list[Interaction], line: dict[str, Any]) -> None:
     """
     kind, body = line["event"], line.get("body", ABSENT)
     if kind in get_args(Kind):
+        if size > MAX_REQUEST:
+            raise ValueError(f"a request has more than {MAX_REQUEST:,} bytes")
         names = line["namespace"], line["endpoint"]
         interactions.append(Interaction(len(interactions) + 1, kind, *names, body, section=line.get("section", "")))
         return
-    if kind not in get_args(EventKind):
+    if kind not in (*get_args(EventKind), _OPEN):
         raise ValueError(f"unknown event {kind!r}")
-    if not interactions or interactions[-1].end is not None:
+    if not interactions or interactions[-1].end is not None or interactions[-1].was_open:
         raise ValueError("no request before it is open")
+    if kind == _OPEN:
+        interactions[-1].was_open = True
+        return
     if kind in OBJECTS and not is_object(body):
         raise ValueError("its body is not an object")
     interactions[-1].events.append(Event(kind, body))
@@ -195,20 +208,25 @@ def save(path: Path, interactions: Iterable[Interaction], before_record: BeforeR
         LMStudioOSError: If that fails.
         LMStudioValueError: If `before_record` returns what is no request.
     """
-    lines = [{"cassette": VERSION, "recorded_by": f"lmstudio-integrations {__version__}"}]
+    lines = [_encoded({"cassette": VERSION, "recorded_by": f"lmstudio-integrations {__version__}"})]
     texts, written = Counter[str](), 0
     for each in interactions:
         try:
             kept = recorded(each, before_record)
-            lines += _lines(kept) if kept is not None else ()
+            encoded = list(map(_encoded, _lines(kept))) if kept is not None else []
         except RecursionError:
             logger.warning("a request of %s is not recorded: it is nested too deeply", each.name)
             continue
-        if kept is not None:
-            written += 1
-            bodies = [kept.parameter, *(event.body for event in kept.events)]
-            texts.update(f"{each.name} {place}" for body in bodies for place in _texts(body))
-    data = b"".join(f"{dumps(line)}\n".encode() for line in lines)
+        if kept is None:
+            continue
+        if len(encoded[0]) > MAX_REQUEST:
+            logger.warning("a request of %s is not recorded: it has more than %s bytes", each.name, f"{MAX_REQUEST:,}")
+            continue
+        lines += encoded
+        written += 1
+        bodies = [kept.parameter, *(event.body for event in kept.events)]
+        texts.update(f"{each.name} {place}" for body in bodies for place in _texts(body))
+    data = b"".join(lines)
     with file_errors(path):
         path.write_bytes(data)
     removed = counted(data.count(HIDDEN.encode()), "value")
@@ -280,12 +298,18 @@ def _has_tokens(body: object) -> bool:
     return is_object(body) and is_list(body.get("tokens"))
 
 
+def _encoded(line: dict[str, Any]) -> bytes:
+    return f"{dumps(line)}\n".encode()
+
+
 def _lines(interaction: Interaction) -> Iterator[dict[str, Any]]:
     names = {"namespace": interaction.namespace, "endpoint": interaction.endpoint}
     section = {"section": interaction.section} if interaction.section else {}
     yield {"event": interaction.kind, **names, **section, **_body(interaction.parameter)}
     for event in interaction.events:
         yield {"event": event.kind, **_body(event.body)}
+    if interaction.end is None:
+        yield {"event": _OPEN}
 
 
 def _body(body: Any) -> dict[str, Any]:

@@ -40,17 +40,24 @@ class Replay(Emulator):
 
     Raises:
         LMStudioOSError: If the file cannot be read.
-        LMStudioValueError: If it is not a cassette, or of another version, or an argument is not valid.
+        LMStudioValueError: If it is not a cassette, of another version, or cut off, or an argument is not valid.
     """
 
     def __init__(self, cassette: str | Path, *, before_record: BeforeRecord | None = None, **settings: Any) -> None:
         super().__init__((), **settings)
+        interactions = read(Path(cassette))
         try:
-            self._matcher = Matcher(read(Path(cassette)), before_record)
+            self._matcher = Matcher(interactions, before_record)
         except RecursionError:
             raise LMStudioValueError(
                 f"the cassette {str(cassette)!r} cannot be read: a request is nested too deeply; record it again"
             ) from None
+        for each in interactions:
+            if each.end is None and not each.was_open:
+                raise LMStudioValueError(
+                    f"the cassette {str(cassette)!r} is cut off: request {each.number} ({each.name}) has no end; "
+                    "record it again"
+                )
 
     @property
     def unmatched(self) -> tuple[str, ...]:

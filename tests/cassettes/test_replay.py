@@ -14,6 +14,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from lmstudio_integrations.cassettes import Replay
+from lmstudio_integrations.cassettes import cassette as cassette_module
 from lmstudio_integrations.cassettes import replay as replay_module
 from lmstudio_integrations.cassettes.cassette import ABSENT, Event, Interaction, Kind, save
 from lmstudio_integrations.errors import LMStudioValueError
@@ -66,6 +67,52 @@ def test_a_file_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
     path.write_text(f'{{"cassette":2}}\n{deep}\n', encoding="utf-8")
     with pytest.raises(LMStudioValueError, match=r"session\.lms\.jsonl' cannot be read: .* nested too deeply"):
         Replay(path)
+
+
+LINES = [
+    '{"cassette":2}',
+    '{"event":"call","namespace":"llm","endpoint":"listLoaded"}',
+    '{"event":"result","body":[]}',
+    '{"event":"channel","namespace":"llm","endpoint":"predict","body":{}}',
+    '{"event":"received","body":{"type":"fragment","fragment":{"content":"a"}}}',
+    '{"event":"closed"}',
+]
+
+
+@pytest.mark.parametrize(
+    ("lines", "cut"),
+    [(LINES[:2], "1 (llm.listLoaded)"), (LINES[:4], "2 (llm.predict)"), (LINES[:5], "2 (llm.predict)")],
+)
+def test_a_file_that_is_cut_between_its_lines_is_named(tmp_path: Path, lines: list[str], cut: str) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    path.write_text("\n".join(LINES), encoding="utf-8")
+    Replay(path)
+    path.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(LMStudioValueError, match="cut off") as caught:
+        Replay(path)
+    assert str(caught.value) == f"the cassette {str(path)!r} is cut off: request {cut} has no end; record it again"
+
+
+def test_nothing_follows_a_request_that_was_under_way_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    path.write_text("\n".join([*LINES[:5], '{"event":"open"}', LINES[5]]), encoding="utf-8")
+    with pytest.raises(LMStudioValueError, match=r"line 7 .*: no request before it is open"):
+        Replay(path)
+
+
+def test_a_request_that_is_too_large_to_be_compared_is_neither_recorded_nor_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    requests = [Interaction(1, "call", "llm", "tokenize", "a" * size, [Event("result")]) for size in (9, 2_000)]
+    save(path, requests)
+    monkeypatch.setattr(cassette_module, "MAX_REQUEST", 1_000)
+    with pytest.raises(LMStudioValueError, match=r"line 4 .*: a request has more than 1,000 bytes"):
+        Replay(path)
+    save(path, requests)
+    assert "a request of llm.tokenize is not recorded: it has more than 1,000 bytes" in caplog.text
+    Replay(path)
+    assert len(cassette_module.read(path)) == 1
 
 
 def test_a_channel_waits_for_the_cancel_of_the_recording(replay: Start) -> None:
