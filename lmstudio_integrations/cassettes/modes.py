@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
@@ -59,7 +60,7 @@ def use_cassette(
     Args:
         path: The cassette.
         mode: `none` never records; what the cassette does not have is an error. `once` records if there is no cassette
-            yet. `rewrite` records, and replaces the cassette.
+            yet. `rewrite` records, and replaces the cassette; who may read it stays.
         server: The address of the LM Studio that is recorded; not needed where nothing is.
         before_record: Called with each request before it is written, without its secrets; it returns what is written,
             or `None` to leave the request out. A request is a dict with `namespace`, `endpoint`, `body`, and the
@@ -94,9 +95,15 @@ def use_cassette(
                 f"the cassette {str(path)!r} is being recorded in another place; if it is not, because a program was "
                 f"killed, delete {str(new)!r}"
             )
+        rights = stat.S_IMODE(file.stat().st_mode) if exists else None
+        if rights is not None and not rights & stat.S_IWUSR:
+            raise LMStudioOSError(f"the cassette {str(path)!r} is read-only; make it writable, or choose another name")
     recording = Recording(new, server, before_record=before_record)
     recording.path = path
     try:
+        if rights is not None:
+            with file_errors(path):
+                new.chmod(rights)
         with recording:
             yield recording
         _move(new, path, existed=exists)

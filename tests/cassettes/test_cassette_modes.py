@@ -4,6 +4,8 @@ import base64
 import errno
 import os
 import ssl
+import stat
+import sys
 import unicodedata
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -185,6 +187,30 @@ def test_a_file_that_cannot_be_written_is_an_error_before_the_recording(server: 
         with pytest.raises(LMStudioOSError, match=message):
             Recording(path, server.address)
     assert [each.name for each in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no such modes")
+def test_a_cassette_that_is_recorded_again_is_still_for_those_who_might_read_it(
+    server: Emulator, tmp_path: Path
+) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    path.touch(mode=0o600)
+    with use_cassette(path, "rewrite", server=server.address) as recording:
+        (new,) = tmp_path.glob(".recording-*")
+        assert stat.S_IMODE(new.stat().st_mode) == 0o600  # before there is anything to read
+        say(recording.address, "a")
+    assert texts_of(path) == ["a"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_cassette_that_is_read_only_is_not_recorded_again(server: Emulator, tmp_path: Path) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    path.touch()
+    path.chmod(0o444)
+    with pytest.raises(LMStudioOSError, match="is read-only"), use_cassette(path, "rewrite", server=server.address):
+        pass
+    assert list(tmp_path.iterdir()) == [path]
+    path.chmod(0o644)  # or Windows cannot delete it
 
 
 def test_a_disk_that_is_full_is_an_error_after_the_recording(
