@@ -196,15 +196,15 @@ class TimeoutParameters(TypedDict, total=False):
         connect_timeout: Seconds to wait for the server to accept a connection or to respond to a ping. The default is
             5; `None` waits forever.
         load_timeout: Seconds to wait for progress while the model loads. The default is 300; `None` waits forever.
-        idle_timeout: Seconds to wait for the next packet of a response, or the result of another call. The default is
-            60; `None` waits forever.
+        idle_timeout: Seconds to wait for the next packet of a response, or the result of a call that waits in no queue.
+            The default is 60; `None` waits forever.
         total_timeout: Seconds that the whole call may take. No limit by default.
         keepalive: Ping the server after this many seconds of silence. The default is 20; `None` sends no pings. The
             calls of a dead connection fail at once; those of a frozen server end by their timeouts.
-        queue_timeout: Seconds to wait in the model's queue, until the first packet. Starts again whenever the queue
-            moves. Under `load_policy='fit'`, a load does not wait for requests of a model that it would evict: it fails
-            with an `LMStudioInsufficientResourcesError`, which a retry can help. The default is 600; `None` waits
-            forever.
+        queue_timeout: Seconds to wait in the model's queue, until the first packet, or until the result of an embedding
+            or of the tokens of a text. Starts again whenever the queue moves. Under `load_policy='fit'`, a load does
+            not wait for requests of a model that it would evict: it fails with an `LMStudioInsufficientResourcesError`,
+            which a retry can help. The default is 600; `None` waits forever.
         first_token_timeout: Seconds to wait for progress while the prompt is processed. The default is 300; `None`
             waits forever.
     """

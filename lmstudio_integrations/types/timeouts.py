@@ -48,8 +48,8 @@ class ModelTimeouts(BaseModel):
     idle_timeout: Annotated[
         Seconds | None,
         Field(
-            description="Seconds to wait for the next packet of a response, or the result of another call. The default "
-            "is 60; `None` waits forever."
+            description="Seconds to wait for the next packet of a response, or the result of a call that waits in no "
+            "queue. The default is 60; `None` waits forever."
         ),
         Expiry(),
     ] = 60.0
@@ -68,10 +68,10 @@ class ModelTimeouts(BaseModel):
     queue_timeout: Annotated[
         Seconds | None,
         Field(
-            description="Seconds to wait in the model's queue, until the first packet. Starts again whenever the queue "
-            "moves. Under `load_policy='fit'`, a load does not wait for requests of a model that it would evict: it "
-            "fails with an `LMStudioInsufficientResourcesError`, which a retry can help. The default is 600; `None` "
-            "waits forever."
+            description="Seconds to wait in the model's queue, until the first packet, or until the result of an "
+            "embedding or of the tokens of a text. Starts again whenever the queue moves. Under `load_policy='fit'`, a "
+            "load does not wait for requests of a model that it would evict: it fails with an "
+            "`LMStudioInsufficientResourcesError`, which a retry can help. The default is 600; `None` waits forever."
         ),
         Expiry("the server has not begun to work on it"),
     ] = 600.0

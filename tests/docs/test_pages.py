@@ -15,6 +15,7 @@ from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.transport.connect.addresses import DEFAULT_PORT
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
+from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Rpc
 from lmstudio_integrations.types.timeouts import ModelTimeouts
 from tests.cookbook.recipes import RECIPES
 from tests.docs.snippets import blocks, docstrings, read
@@ -200,6 +201,14 @@ def test_the_default_timeouts_on_the_page_and_in_descriptions_are_those_of_the_c
     for name, limit in TIMEOUTS.items():
         stated = "No limit by default." if limit is None else f"The default is {limit:g};"
         assert stated in (ModelTimeouts.model_fields[name].description or ""), name
+
+
+def test_the_page_on_timeouts_names_the_calls_that_wait_in_the_queue_of_a_model() -> None:
+    called = {"tokenize": "`tokenize`", "countTokens": "`count_tokens`", "embedString": "embeddings"}
+    of_all = [each for endpoints in ENDPOINTS.values() for each in endpoints.values() if isinstance(each, Rpc)]
+    assert {each.name for each in of_all if each.timeout_name == "queue_timeout"} == called.keys()
+    (limits,) = (row[2] for row in rows_of("| timeout | default | limits |") if row[0] == "`queue_timeout`")
+    assert [name for name, words in called.items() if words not in limits] == []
 
 
 def default(setting: str, make: Any = ChatLMStudio) -> Any:
