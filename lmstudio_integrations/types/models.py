@@ -75,10 +75,10 @@ def by_identifier(identifier: str) -> QuerySpecifier:
 
 
 class Quantization(WireModel):
-    """How the weights are stored."""
+    """How the weights are stored. Not every server says in how many bits."""
 
     name: str
-    bits: WireInteger
+    bits: WireInteger | None = None
 
 
 class ModelInfoBase(TaggedModel):

@@ -68,6 +68,13 @@ def test_an_info_holds_exactly_what_the_server_sent_of_it(
     assert json.loads(info.to_json()) == data
 
 
+@pytest.mark.parametrize("bits", [{}, {"bits": None}, {"bits": 4.5}])
+def test_a_quantization_keeps_its_name_without_its_bits(bits: dict[str, Any]) -> None:
+    info = read_info({**INSTANCE, "quantization": {"name": "Q4_K_M", **bits}})
+    assert info is not None
+    assert info.to_dict()["quantization"] == {"name": "Q4_K_M"}
+
+
 def test_an_info_is_shown_in_the_form_from_which_it_can_be_built() -> None:
     info = lms.LlmInstanceInfo.from_dict(INSTANCE)
     shown = str(info)
