@@ -71,6 +71,9 @@ _PLANS = "plans of what fits into the memory"
 DEFAULT_TTL = 3600.0
 """Unload after this many idle seconds a model that was loaded without a TTL of its own."""
 
+_OF_MODEL = ("modelKey", "path", "deviceIdentifier")
+"""What the infos of all instances of a model on a machine have in common."""
+
 _OTHER_KIND: Mapping[ModelKind, ModelKind] = {"llm": "embedding", "embedding": "llm", "decision": "llm"}
 """The kind that a model probably is of, if it is not of the one that was asked for and the server does not say it."""
 
@@ -394,6 +397,8 @@ class Loader:
             info: The instance.
             loaded: Whether this load made it; otherwise it existed already.
         """
+        if not loaded:
+            info = yield from self._with_requested_context(info)
         with decode_errors("Model get"):  # the infos of loads and lists were checked before
             instance = self.server_models.instance_of(info)
         # Of a device that went away, a server says that the instance is gone; then it is found or loaded again.
@@ -408,6 +413,17 @@ class Loader:
             return known  # with what was learned of it
         self.state.instance = instance
         return instance
+
+    def _with_requested_context(self, info: WireInfo) -> Flow[WireInfo]:
+        """Return the info of another instance of a model if that has the requested context length, and this has not."""
+        state, length = self.state, None if self.state.config is None else self.state.config.context_length
+        is_named = state.key is None or not matches(state.key, {**info, "identifier": None})
+        if length is None or is_named or info.get("contextLength") == length:
+            return info
+        wanted = {**{name: info.get(name) for name in _OF_MODEL}, "contextLength": length}
+        others = yield from list_wire_infos(self.operation, state.kind)
+        fitting = (other for other in others if {name: other.get(name) for name in wanted} == wanted)
+        return next(fitting, info)
 
 
 def _milliseconds(ttl: float | None) -> int | None:

@@ -48,6 +48,24 @@ async def test_settings_that_differ_from_the_loaded_ones_are_reported(client: An
         await client.llm.model("chatty", config={"contextLength": 1000})
 
 
+@pytest.mark.parametrize("policy", ["get_or_load", "explicit", "fit", "require_loaded"])
+async def test_of_two_instances_the_one_with_the_requested_context_is_used(client: Any, policy: str) -> None:
+    first = await client.llm.load_new_instance("chatty", config={"context_length": 4096})
+    second = await client.llm.load_new_instance("chatty", config={"context_length": 2048})
+    names = [(await each.get_info()).identifier for each in (first, second)]
+
+    async def used(key: str, length: int, on_config_mismatch: str = "raise") -> str:
+        settings = {"load_policy": policy, "on_config_mismatch": on_config_mismatch}
+        model = await client.llm.model(key, config={"context_length": length}, **settings)
+        await model.respond("Hello")
+        return str((await model.get_info()).identifier)
+
+    assert [await used("chatty", length) for length in (4096, 2048)] == names
+    assert await used("chatty", 1024, "ignore") == names[0]
+    with pytest.raises(lms.LMStudioConfigMismatchError):  # the user named this instance
+        await used(names[1], 4096)
+
+
 @pytest.mark.parametrize(
     ("loaded", "requested", "advised"),
     [
