@@ -33,6 +33,9 @@ _NAMED = frozenset({"properties", "patternProperties", *_DEFINITIONS})
 _MOST_PARTS = 20_000
 """Parts of a schema without its references. Each definition that has the next one twice doubles them."""
 
+_MOST_CHECKED = 2_000
+"""Objects of a schema that is checked to be one. That takes half a millisecond for each."""
+
 
 class _NeedsReferencesError(Exception):
     """A schema is recursive, or far larger without its references."""
@@ -234,7 +237,7 @@ def validator_of(schema: object) -> Any:
     """Return a validator of `jsonschema` for a schema, which is one of draft 2020-12 if it has no `$schema`.
 
     Raises:
-        jsonschema.SchemaError: If it is not a JSON schema.
+        jsonschema.SchemaError: If it is not a JSON schema. A huge one fails only where it is used.
     """
     # The import takes 51 ms of CPU time, which only those pay who check a schema.
     from jsonschema import Draft202012Validator  # noqa: PLC0415
@@ -246,7 +249,8 @@ def validator_of(schema: object) -> Any:
         schema = dict(schema)  # jsonschema accepts no other mapping as an object
         if isinstance(schema.get("$schema"), str):
             kind = validator_for(schema, default=Draft202012Validator)
-    kind.check_schema(schema)
+    if len(_objects_in(schema)) <= _MOST_CHECKED:
+        kind.check_schema(schema)
     # A registry of its own: jsonschema's default downloads what a schema refers to.
     return _in_linear_time(kind, has_patterns_of_names(schema))(schema, registry=EMPTY_REGISTRY)
 
@@ -276,8 +280,20 @@ def linear_keywords(kind: Any, *, has_patterns: bool) -> dict[str, Any]:
 
 
 def has_patterns_of_names(schema: object) -> bool:
-    """Whether patterns of names are in a schema, or the word for them is."""
-    return "patternProperties" in str(schema)
+    """Whether patterns of names are in a schema."""
+    return any("patternProperties" in each for each in _objects_in(schema))
+
+
+def _objects_in(schema: object) -> list[dict[str, Any]]:
+    """Return the objects in a schema, each once."""
+    found: dict[int, object] = {}
+    rest = [schema]
+    while rest:
+        part = rest.pop()
+        if id(part) not in found and (is_object(part) or is_list(part)):
+            found[id(part)] = part
+            rest += part.values() if is_object(part) else part
+    return [part for part in found.values() if is_object(part)]
 
 
 def _unchecked(*_: object) -> tuple[()]:

@@ -58,6 +58,23 @@ def test_a_schema_that_is_nested_too_deeply_to_be_checked_is_an_error_of_its_too
         ToolFunctionDef("f", "Do.", schema, None)
 
 
+def test_a_huge_schema_is_not_compared_with_what_a_schema_may_be() -> None:
+    properties: dict[str, Any] = {f"p{number}": {"type": "string"} for number in range(2_000)}
+    tool = ToolFunctionDef("f", "Do.", {"type": "object", "properties": {**properties, "odd": {"type": 5}}}, None)
+    assert tool.check({"p1": "a"}) == {"p1": "a"}
+    with pytest.raises(LMStudioValueError, match="p1: 5 is not of type 'string'"):
+        tool.check({"p1": 5})
+    with pytest.raises(LMStudioValueError, match="the schema of the tool cannot be used"):
+        tool.check({"odd": 5})
+
+
+def test_a_schema_with_a_number_that_python_does_not_write_is_checked() -> None:
+    properties = {"a": {"maximum": 10**5_000}, "b": {"patternProperties": {"^c": {"type": "string"}}}}
+    tool = ToolFunctionDef("f", "Do.", {"type": "object", "properties": properties}, None)
+    with pytest.raises(LMStudioValueError, match="5 is not of type 'string'"):
+        tool.check({"a": 1, "b": {"c": 5}})
+
+
 @pytest.mark.parametrize(("names", "levels"), [("ab", 60), ("a", 3_000)])
 def test_a_schema_that_would_be_far_larger_without_its_references_keeps_them(names: str, levels: int) -> None:
     def part(level: int) -> dict[str, Any]:
