@@ -1,4 +1,7 @@
-"""Servers behind a proxy: `headers` and `ca_file` of the adapters, which the native client has as `ssl_context`."""
+"""Proxies: servers behind one, with `headers` and `ca_file` of the adapters, and those of the environment.
+
+The native client has `ssl_context` in place of `ca_file`.
+"""
 
 import asyncio
 import copy
@@ -14,6 +17,7 @@ from langchain_core.runnables import ConfigurableField
 from pydantic import SecretStr
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
@@ -219,3 +223,21 @@ def test_a_file_for_a_server_without_tls_is_rejected_by_the_call(make: Any) -> N
     *_, (_, model, call) = (row for row in CALLS.values() if row[0] is make)
     with pytest.raises(lms.LMStudioValueError, match=r"ca_file in the adapters\) needs a wss:// or https:// host"):
         call(make(model=model, host="localhost:1", ca_file=TRUSTED))
+
+
+# Proxies of the environment -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("make", "model", "call"), [*CALLS.values(), *AWAITED.values()], ids=[*CALLS, *AWAITED])
+def test_a_proxy_of_the_environment_that_does_not_respond_is_named(
+    monkeypatch: pytest.MonkeyPatch, make: Any, model: str, call: Call
+) -> None:
+    monkeypatch.setattr(Address, "is_loopback", False)
+    monkeypatch.setenv("HTTP_PROXY", "127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    for name in ("http_proxy", "HTTPS_PROXY", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(lms.LMStudioUnreachableError) as caught:
+        call(make(model=model, host="127.0.0.1:9"))
+    assert "the proxy HTTP_PROXY=127.0.0.1:1 does not lead to it: " in str(caught.value)
+    assert "set NO_PROXY=localhost,127.0.0.1 if none is needed" in str(caught.value)

@@ -21,8 +21,10 @@ from lmstudio_integrations.client.transport.connect.probe import ServerStatus
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.types.models import ServerVersion
 from tests.cli.managed import OnScreen, Piped, Run
+from tests.client.transport.connect.test_forward_proxies import tunnel_to
 from tests.client.transport.connect.test_tls_and_redirects import listening
 from tests.faults.faults import FaultProxy
+from tests.faults.proxy import ProxyThread
 from tests.support.leaks import TOKEN, shows_token
 
 Capture = pytest.CaptureFixture[str]
@@ -390,6 +392,44 @@ def test_loaded_models_are_listed_with_context_window_and_time_to_live(checks: C
     assert [each["ttl_seconds"] for each in check["instances"]] == [3600, 90, None]
     assert (nothing["verdict"], nothing["found"]) == ("ok", "no model is loaded; a call that names one loads it")
     assert (nothing["details"], nothing["instances"]) == ([], [])
+
+
+@pytest.fixture
+def behind_proxy(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Take this machine's own address for one in the network, which is reached through a proxy."""
+
+    def use(proxy: str) -> None:
+        monkeypatch.setattr(Address, "is_loopback", False)
+        for name in ("http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+
+    return use
+
+
+def test_a_proxy_that_does_not_respond_is_named(
+    checks: Checks, piped: Piped, behind_proxy: Callable[[str], None]
+) -> None:
+    with Emulator(entries()) as server:
+        behind_proxy("http://127.0.0.1:9")
+        status, found = checks("--host", server.address)
+        assert (status, found["server"]["verdict"]) == (1, "problem")
+        assert "the proxy HTTP_PROXY=http://127.0.0.1:9 does not lead to it: " in found["server"]["found"]
+        assert found["server"]["fix"] == "it responds without the proxy: set NO_PROXY=127.0.0.1"
+        status, _, text = piped("ls", "--host", server.address)
+        assert status == 1
+        assert "the proxy HTTP_PROXY=http://127.0.0.1:9 does not lead to it: " in text
+        assert "set NO_PROXY=127.0.0.1" in text
+
+
+def test_a_host_that_only_a_proxy_reaches_passes_all_checks(
+    checks: Checks, good: Emulator, behind_proxy: Callable[[str], None]
+) -> None:
+    with ProxyThread() as thread, tunnel_to(thread, good.address) as proxy:
+        behind_proxy(proxy.address)
+        status, found = checks("--host", "studio.invalid")
+    assert (status, list(found)) == (0, NAMES)
+    assert found["server"]["found"].startswith("ws://studio.invalid:1234 (--host): emulator")
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,6 @@ FOREIGN = {
     "OLLAMA_HOST": "a variable of Ollama",
     "OllamaLLM": "a class of langchain-ollama",
     "OpenAIDecisions": "a class of langchain-openai",
-    "HTTPS_PROXY": "a variable that many programs read",
     "as_chat_engine": "a method of LlamaIndex's indices",
     "max_iterations": "an argument of LlamaIndex's agents",
     "recursion_limit": "a setting of LangGraph",

@@ -14,6 +14,7 @@ from functools import partial
 from lmstudio_integrations.client.concurrency.io_thread import IOThread
 from lmstudio_integrations.client.transport.connect.addresses import Address, Credentials, Target
 from lmstudio_integrations.client.transport.connect.opening import find_server, open_socket
+from lmstudio_integrations.client.transport.connect.probe import name_proxy, proxy_of
 from lmstudio_integrations.client.transport.connect.records import announced_ports
 from lmstudio_integrations.client.transport.connect.sockets import Socket
 from lmstudio_integrations.client.transport.listener import ConnectionReport
@@ -98,7 +99,10 @@ class SocketSession:
         on_ended: "Callable[[SocketSession], None]",
         report: ConnectionReport | None = None,
     ) -> None:
-        peer = "LM Studio on this machine" if target.address is None else f"LM Studio at {target.address}"
+        address = target.address
+        peer = "LM Studio on this machine" if address is None else f"LM Studio at {address}"
+        if address is not None and (proxy := proxy_of(address)):
+            peer = f"{peer}, through {name_proxy(proxy)},"
         new_session = partial(recorders[-1], namespace, lambda: self.found) if recorders else ClientSession
         self.session: ClientSession = new_session(peer, queues)
         self.accepted: asyncio.Event = asyncio.Event()

@@ -16,8 +16,9 @@ from lmstudio_integrations._support.suggestions import UPDATE_FOR_DECISIONS
 from lmstudio_integrations._support.text import beginning, dumps
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target, source_of
+from lmstudio_integrations.client.transport.connect.discovery import diagnose
 from lmstudio_integrations.client.transport.connect.opening import find_server
-from lmstudio_integrations.client.transport.connect.probe import without_blocked
+from lmstudio_integrations.client.transport.connect.probe import failed_proxy, proxy_of, without_blocked
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioConnectionLostError,
@@ -61,10 +62,11 @@ async def post(target: Target, timeouts: Timeouts, remaining: float | None, body
         tls = await asyncio.to_thread(ssl.create_default_context)
     limits = httpx.Timeout(timeouts.get("queue_timeout"), connect=timeouts.get("connect_timeout"))
     url = f"{'https' if address.tls else 'http'}://{address.netloc}{address.prefix}{PATH}"
+    proxy = proxy_of(address)  # the one of the WebSockets; httpx reads other variables, and decides otherwise
     try:
         async with (
             asyncio.timeout(None if remaining is None else max(0.0, remaining)),
-            httpx.AsyncClient(verify=tls or False, timeout=limits, trust_env=not address.is_loopback) as client,
+            httpx.AsyncClient(verify=tls or False, timeout=limits, trust_env=False, proxy=proxy) as client,
         ):
             response = await client.post(url, content=dumps(body), headers=headers)
     except TimeoutError:
@@ -72,8 +74,11 @@ async def post(target: Target, timeouts: Timeouts, remaining: float | None, body
     except httpx.TimeoutException as error:
         is_connecting = isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout)
         raise _expired("connect_timeout" if is_connecting else "queue_timeout", timeouts, address) from None
-    except (httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
+    except (httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol, ValueError, ImportError) as error:
+        # The last two are of a proxy that httpx cannot use.
         reason = redact_address(str(error)) or type(error).__name__
+        if proxy is not None:
+            reason = failed_proxy(address, proxy, reason, await diagnose(address, used.ssl_context))
         raise LMStudioUnreachableError(
             f"LM Studio is not reachable at {address}{source_of(address)}: {reason}", tried=(f"{address}: {reason}",)
         ) from None  # it may contain the password of a proxy

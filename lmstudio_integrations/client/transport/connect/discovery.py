@@ -34,6 +34,7 @@ from lmstudio_integrations.client.transport.connect.probe import (
     ServerStatus,
     probe,
     probe_status,
+    proxy_of,
     speaks_http,
     without_blocked,
 )
@@ -233,7 +234,12 @@ def examine(address: Address, source: str, make_mailbox: Callable[[IOThread], Ma
 
 
 async def _examine(address: Address, source: str) -> Attempt:
-    if problem := await diagnose(address):
+    problem = await diagnose(address)
+    if problem and proxy_of(
+        address
+    ):  # the greeting was requested without the proxy: a client finds out what it leads to
+        return Attempt(str(address), source)
+    if problem:
         return Attempt(str(address), source, problem)
     status = await probe_status(address)
     return Attempt(str(address), source, status=None if isinstance(status, Finding) else status)

@@ -20,7 +20,9 @@ from lmstudio_integrations.client.transport.connect.addresses import Address, Ta
 from lmstudio_integrations.client.transport.connect.discovery import diagnose, discover, may_get_secrets, not_found
 from lmstudio_integrations.client.transport.connect.probe import (
     NEXT_ADDRESS_DELAY,
+    failed_proxy,
     no_descriptors,
+    proxy_of,
     redirected,
     without_blocked,
 )
@@ -101,13 +103,15 @@ async def open_socket(target: Target, namespace: Namespace) -> Socket:
         problem = error
     text, shown = str(problem), redact_address(str(problem))
     cause = None if shown != text else problem  # for example a proxy URL with a password
-    reason = (
-        redirect_of(problem, address.url(namespace))
-        or no_descriptors(problem)
-        or await diagnose(address, target.ssl_context)
-    )
-    if reason is None and (rejection := await _rejection_of(problem, target, address, namespace)):
-        raise rejection from cause
+    reason = redirect_of(problem, address.url(namespace)) or no_descriptors(problem)
+    if reason is None:
+        proxy, reason = proxy_of(address), await diagnose(address, target.ssl_context)
+        # What has a status was sent by a server, which perhaps only the proxy reaches.
+        is_there = reason is None or proxy is not None
+        if is_there and (rejection := await _rejection_of(problem, target, address, namespace)):
+            raise rejection from cause
+        if proxy is not None:
+            reason = failed_proxy(address, proxy, shown, reason)
     reason = reason or (
         f"LM Studio is there, but rejected the WebSocket /{namespace}: {shown}; update LM Studio, or "
         "let the proxy in front of it pass WebSockets"
@@ -132,7 +136,7 @@ async def _handshake(target: Target, address: Address, namespace: Namespace) -> 
         create_connection=Socket,
         ssl=(target.ssl_context or True) if address.tls else None,
         happy_eyeballs_delay=NEXT_ADDRESS_DELAY,
-        proxy=None if address.is_loopback else True,
+        proxy=proxy_of(address),
         logger=client_logger,
     )
     assert isinstance(socket, Socket), "it is made by create_connection"

@@ -16,9 +16,13 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import urljoin
 
 from pydantic_core import from_json
+from websockets.asyncio.client import (  # type: ignore[attr-defined]
+    get_proxy,  # pyright: ignore[reportPrivateImportUsage] - its module depends on the version
+)
+from websockets.uri import parse_uri
 
 from lmstudio_integrations._support import environment
-from lmstudio_integrations._support.secrets import redact
+from lmstudio_integrations._support.secrets import redact, redact_address
 from lmstudio_integrations._support.suggestions import no_listener, no_name
 from lmstudio_integrations.client.transport.connect.addresses import BIONIC_PORT, DEFAULT_PORT, Address, Target
 from lmstudio_integrations.errors import LMStudioRuntimeError
@@ -35,6 +39,9 @@ NEXT_ADDRESS_DELAY = 0.25
 
 WRONG_PORT = f"set host to LM Studio's own port, by default {DEFAULT_PORT} (Bionic: {DEFAULT_PORT} or {BIONIC_PORT})"
 NO_RESPONSE = "check the address, and whether a firewall blocks it"
+
+_PROXY_VARIABLES = ("ws_proxy", "wss_proxy", "socks_proxy", "https_proxy", "http_proxy")
+"""The variables that name a proxy for a WebSocket, in any case, preferred first. `all_proxy` is none of them."""
 
 _MAX_BODY = 1024 * 1024
 _OWN_HEADERS: Mapping[str, str] = {"User-Agent": environment.USER_AGENT}
@@ -104,6 +111,45 @@ def without_blocked(addresses: Sequence[Address]) -> list[Address]:
             "without --lmstudio-block"
         )
     return permitted
+
+
+def proxy_of(address: Address) -> str | None:
+    """Return the URL of the proxy through which a server is reached: that of the environment, or of the system."""
+    if address.is_loopback:
+        return None
+    proxy: str | None = get_proxy(parse_uri(str(address)))
+    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"  # as curl and httpx read it
+
+
+def name_proxy(proxy: str) -> str:
+    """Return a proxy with the variable that names it, without user and password."""
+    place = proxy.partition("://")[2]
+    names = [
+        name
+        for name in sorted(os.environ, key=str.isupper)  # of two spellings, the one in lower case counts
+        if name.lower() in _PROXY_VARIABLES and os.environ[name].rpartition("://")[2] == place
+    ]
+    if not names:
+        return f"the system's proxy {redact_address(proxy)}"
+    name = min(names, key=lambda each: _PROXY_VARIABLES.index(each.lower()))
+    return f"the proxy {name}={redact_address(os.environ[name])}"
+
+
+def failed_proxy(address: Address, proxy: str, problem: str, without: str | None) -> str:
+    """Return the clause that says that a server cannot be reached through a proxy.
+
+    Args:
+        address: The server.
+        proxy: The URL of the proxy.
+        problem: What happened.
+        without: What happens without the proxy; `None` if the server responds.
+    """
+    name = next((each for each in ("no_proxy", "NO_PROXY") if os.environ.get(each)), "NO_PROXY")
+    exempted = ",".join(filter(None, (os.environ.get(name), address.host)))
+    failed = f"{name_proxy(proxy)} does not lead to it: {problem}"
+    if without is None:
+        return f"{failed}; it responds without the proxy: set {name}={exempted}"
+    return f"{failed}; correct the proxy, or set {name}={exempted} if none is needed; without it, {without}"
 
 
 def redirected(url: str, location: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.predictions.decisions.systemone import PATH, post
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
-from lmstudio_integrations.client.transport.connect.addresses import Target, context_trusting
+from lmstudio_integrations.client.transport.connect.addresses import Address, Target, context_trusting
 from lmstudio_integrations.emulator import Emulator
 from tests.client.both import make_client
 from tests.support.certificates import LOCALHOST
@@ -230,6 +230,21 @@ async def test_a_server_that_is_gone_or_goes_away(web: Web) -> None:
         await ask(web)
     with pytest.raises(lms.LMStudioUnreachableError, match="not reachable at ws://"):
         await post(Target.of(f"127.0.0.1:{free_port()}", None), TIMEOUTS, None, {})
+
+
+@pytest.mark.parametrize(("proxy", "problem"), [("127.0.0.1:9", "connection"), ("socks4://127.0.0.1:9", "scheme")])
+async def test_a_proxy_that_does_not_lead_to_the_server_is_named(
+    server: Emulator, monkeypatch: pytest.MonkeyPatch, proxy: str, problem: str
+) -> None:
+    monkeypatch.setattr(Address, "is_loopback", False)
+    for name in ("http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    with pytest.raises(lms.LMStudioUnreachableError) as caught:
+        await post(Target.of(server.address, None), TIMEOUTS, None, {})
+    assert f"the proxy HTTP_PROXY={proxy} does not lead to it: " in str(caught.value)
+    assert problem in str(caught.value)
+    assert "it responds without the proxy: set NO_PROXY=127.0.0.1" in str(caught.value)
 
 
 async def test_certificates_are_checked() -> None:
