@@ -8,8 +8,8 @@ LMStudioError
 │   ├── LMStudioPresetNotFoundError
 │   ├── LMStudioChannelClosedError
 │   ├── LMStudioWrongModelKindError
-│   ├── LMStudioInsufficientResourcesError
 │   ├── LMStudioModelLoadError
+│   │   └── LMStudioInsufficientResourcesError
 │   ├── LMStudioModelCrashedError
 │   │   └── LMStudioEngineLostError      (also LMStudioModelUnloadedError)
 │   ├── LMStudioContextOverflowError
@@ -125,8 +125,12 @@ class LMStudioWrongModelKindError(LMStudioServerError):
     """A model of one kind was called for what another kind does, such as an embedding model for text generation."""
 
 
-class LMStudioInsufficientResourcesError(LMStudioServerError):
-    """The server has too little memory to load the model.
+class LMStudioModelLoadError(LMStudioServerError):
+    """The server could not load the model."""
+
+
+class LMStudioInsufficientResourcesError(LMStudioModelLoadError):
+    """The server has too little memory, mostly to load the model.
 
     Args:
         message: The full text.
@@ -139,10 +143,6 @@ class LMStudioInsufficientResourcesError(LMStudioServerError):
         super().__init__(message, **details)
         self.plan = plan
         self.retryable = retryable
-
-
-class LMStudioModelLoadError(LMStudioServerError):
-    """The server could not load the model."""
 
 
 class LMStudioModelCrashedError(LMStudioServerError):

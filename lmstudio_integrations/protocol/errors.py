@@ -76,6 +76,10 @@ _TRY_ANOTHER_SCHEMA = (
 _KEY = r"\b(?>(?:llm|embedding|decision)\.(?:load|prediction)\.[\w.]{1,128}|load\.\w{1,128}|envVars\b)"
 """The key of a setting, perhaps with the full stop of a sentence."""
 _PRIVILEGE = r"privilege|permission|not permitted"
+_OTHER_RUNTIME = (
+    "the engine does not know this model: update its runtime in LM Studio's settings (Runtime), or LM Studio itself, "
+    "or use another model"
+)
 _WITHOUT_DRAFT = "leave out the draft model, or use a model and a draft model in GGUF"
 
 # The first match counts, so narrow texts stand before wide ones: a context overflow before "failed to load".
@@ -147,11 +151,25 @@ CAUSES: tuple[Cause, ...] = (
         "LM Studio 0.3.28 and 0.4.6 (bug-tracker#1057, #1620)",
     ),
     Cause(
+        LMStudioInsufficientResourcesError,
+        r"out[ _]?of[ _]?((device|host|video)[ _]?)?memory|(unable|failed) to allocate ([\w ]{1,40} )?buffers?\b"
+        r"|device memory allocation of size \d{1,20} failed|\[metal::malloc\](?! resource limit)"
+        r"|insufficient memory|not enough memory|cannot allocate memory|bad_alloc",
+        "LM Studio 0.3.1x to 0.4.2x: CUDA, Vulkan and MLX (bug-tracker#698, #790, #943, #2133, #2240); words of HIP, "
+        "Metal and the system",
+    ),
+    Cause(
         LMStudioUnsupportedError,
         r"speculative ?decoding is not supported|SpeculativeDecodingNotSupported"
         r"|speculative decoding is only supported",
         "LM Studio 0.4.1x and 0.4.2x, mlx-llm 1.11.0",
         _WITHOUT_DRAFT,
+    ),
+    Cause(
+        LMStudioUnsupportedError,
+        r"MTP speculative decoding requires",
+        "LM Studio 0.4.1x (public file 54609250632)",
+        "leave out speculative_draft_mtp, or use a model in GGUF that was trained for it",
     ),
     Cause(
         LMStudioPromptTemplateError,
@@ -207,6 +225,50 @@ CAUSES: tuple[Cause, ...] = (
         r"no lm runtime found|failed to load llm engine",
         "LM Studio 0.3.x",
         "install or update the runtime for this format in LM Studio's settings (Runtime)",
+    ),
+    Cause(
+        LMStudioModelLoadError,
+        r"unknown (model )?architecture|model type \S{1,128} (is )?not supported"
+        r"|no module named '\S{0,100}\.models\.|support is not ready yet|unknown (pre-tokenizer|projector) type",
+        "LM Studio 0.3.9 to 0.4.21, llama.cpp and MLX (bug-tracker#359, #1268, #1739, #2021, mlx-engine#301)",
+        _OTHER_RUNTIME,
+    ),
+    Cause(
+        LMStudioModelLoadError,
+        r"identifier \S{1,512} already exists",
+        "LM Studio 0.3.2x (lmstudio-python's tests)",
+        "pass another identifier, or unload the model that has this one",
+    ),
+    Cause(
+        LMStudioModelLoadError,
+        r"failed to load draft model",
+        "LM Studio 0.4.18 (bug-tracker#2036)",
+        "leave out the draft model, or use another one",
+    ),
+    Cause(
+        LMStudioModelLoadError,
+        r"wrong number of tensors|missing tensor|corrupted or incomplete|invalid magic|unexpectedly reached end of file"
+        r"|error loading model: read error|SafetensorError|KeyError: 'model_type'",
+        "LM Studio 0.2.28 to 0.4.12 (bug-tracker#95, #1343, #1824, lms#552); words of llama.cpp and safetensors",
+        "a file is damaged or incomplete, or newer than the engine: download the model again, or update the runtime",
+    ),
+    Cause(
+        LMStudioModelLoadError,
+        r"pull a snapshot of system resources",
+        "LM Studio 0.3.30 and 0.4.5 (bug-tracker#1095, #1584)",
+        f"restart LM Studio; {SEE_LOG}",
+    ),
+    Cause(
+        LMStudioModelLoadError,
+        r"fork path .{0,400}? does not exist",
+        "Bionic 1.0.1 and 1.0.3 (bug-tracker#2171)",
+        "a part of the application is missing: update the application",
+    ),
+    Cause(
+        LMStudioModelLoadError,
+        r"LM Link connection entered error state",
+        "LM Studio 0.4.19 (bug-tracker#2184)",
+        "switch the linked device on, and check its connection",
     ),
     Cause(
         LMStudioModelLoadError,

@@ -222,6 +222,14 @@ def _no_websocket(case: Case) -> Any:
         return case(f"127.0.0.1:{web.port}")
 
 
+def _wrong_proxy(case: Case) -> Any:
+    case.monkeypatch.setattr(Address, "is_loopback", False)
+    case.monkeypatch.setenv("http_proxy", f"127.0.0.1:{closed_port()}")
+    case.monkeypatch.setenv("no_proxy", "localhost")
+    with Emulator(models()) as server:
+        return case(server.address)
+
+
 def _rerank(key: str, kind: ModelKind) -> Trigger:
     def trigger(_: Case) -> Any:
         with Emulator([ModelEntry(key=key, kind=kind)]) as server, lms.Client(server.address) as client:
@@ -507,6 +515,14 @@ MISTAKES: dict[str, Mistake] = {
         lms.LMStudioUnreachableError,
         (CHAT, _no_websocket, "rejected the WebSocket … /llm … the proxy in front"),
     ),
+    "forward-proxy": (
+        lms.LMStudioUnreachableError,
+        (
+            EACH,
+            _wrong_proxy,
+            "the proxy http_proxy=127.0.0.1: … does not lead to it … set no_proxy=localhost,127.0.0.1",
+        ),
+    ),
     "connection-lost": (
         lms.LMStudioConnectionLostError,
         (EACH, served(prompt="drop"), "connection to LM Studio was lost … the next call"),
@@ -598,6 +614,11 @@ MISTAKES: dict[str, Mistake] = {
     "no-memory": (
         lms.LMStudioInsufficientResourcesError,
         (CHAT, load_of({"fault": "out_of_memory"}), "insufficient … context_length … load_policy='fit'"),
+        (EACH, load_of({"error": "unable to allocate CUDA0 buffer"}), "CUDA0 … context_length … load_policy='fit'"),
+    ),
+    "unknown-architecture": (
+        lms.LMStudioModelLoadError,
+        (EACH, load_of({"error": "unknown model architecture: 'qwen4'"}), "'qwen4' … update its runtime"),
     ),
     "does-not-fit": (
         lms.LMStudioInsufficientResourcesError,

@@ -186,6 +186,129 @@ def test_each_known_error_text_has_its_exception(text: str, kind: type[lms.LMStu
         assert getattr(error, field) == text
 
 
+MEMORY = "set a smaller context_length, use a smaller model, or unload others"
+RUNTIME = "update its runtime"
+AGAIN = "download the model again"
+
+# Each with its source; without one, the words are those of the engine itself.
+LOAD_ERRORS: list[tuple[str, type[lms.LMStudioServerError], str]] = [
+    *(
+        (text, lms.LMStudioInsufficientResourcesError, MEMORY)
+        for text in (
+            "error loading model: unable to allocate CUDA0 buffer",  # bug-tracker#790
+            "error loading model: unable to allocate Vulkan0 buffer",  # bug-tracker#698, #1088
+            "Failed to initialize the context: failed to allocate buffer for kv cache",  # bug-tracker#943
+            "ggml_vulkan: Device memory allocation of size 1059303232 failed.",  # bug-tracker#2133, and the next two
+            "ggml_vulkan: vk::Device::allocateMemory: ErrorOutOfDeviceMemory",
+            "alloc_tensor_range: failed to allocate Vulkan0 buffer of size 1059303232",
+            # bug-tracker#2240
+            "RuntimeError: [metal::malloc] Attempting to allocate 48736917632 bytes which is greater than the maximum",
+            "Failed to initialize the context: failed to allocate compute pp buffers",
+            "hipErrorOutOfMemory",
+            "CUDA error: out of memory",
+            "CUDA out of memory. Tried to allocate 2.00 GiB",
+            "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 8192.00 MiB: cudaMalloc failed: out of memory",
+            "Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)",
+            "vk::Device::allocateMemory: ErrorOutOfHostMemory",
+            "ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate buffer of size 8589934592",
+            "std::bad_alloc",
+            "llama_mmap: Cannot allocate memory",
+        )
+    ),
+    *(
+        (text, lms.LMStudioModelLoadError, RUNTIME)
+        for text in (
+            "error loading model architecture: unknown model architecture: 'mistral3'",  # bug-tracker#1268
+            "error loading model architecture: unknown model architecture: 'flux'",  # bug-tracker#2280
+            "Error when loading model: ValueError: Model type glm4v_moe not supported.",  # lms#289
+            "Error when loading model: ValueError: Model type xlm-roberta not supported.",  # bug-tracker#2336
+            "Error when loading model: ValueError: Model type laguna not supported.",
+            # bug-tracker#1739
+            "ValueError: Model type gemma4 not supported. Error: No module named 'mlx_vlm.models.gemma4'",
+            "ModuleNotFoundError: No module named 'mlx_lm.models.qwen4'",
+            "Error when loading model: ValueError: Gemma 4 support is not ready yet, stay tuned!",  # mlx-engine#301
+            "error loading model vocabulary: unknown pre-tokenizer type: 'deepseek-r1-qwen'",  # bug-tracker#359
+            "load_hparams: unknown projector type: gemma4uv",  # bug-tracker#2021
+        )
+    ),
+    *(
+        (text, lms.LMStudioModelLoadError, AGAIN)
+        for text in (
+            # bug-tracker#95
+            "llama.cpp error: 'done_getting_tensors: wrong number of tensors; expected 292, got 291'",
+            "error loading model: missing tensor 'blk.24.attn_k.weight'",  # bug-tracker#1824
+            "llama_model_load: error loading model: read error: Bad address",  # bug-tracker#1343
+            "Error when loading model: KeyError: 'model_type'",  # lms#552
+            "tensor 'a' data is not within the file bounds, model is corrupted or incomplete",
+            "gguf_init_from_file_impl: invalid magic characters: 'vers', expected 'GGUF'",
+            "error loading model: unexpectedly reached end of file",
+            "safetensors_rust.SafetensorError: Error while deserializing header: MetadataIncompleteBuffer",
+        )
+    ),
+    *(
+        (text, lms.LMStudioModelLoadError, "pass another identifier")
+        for text in (
+            'Model with identifier "some-model" already exists',  # lmstudio-python's tests
+            'A model with the identifier "m" already exists',
+            "A model with the identifier m already exists",
+        )
+    ),
+    # bug-tracker#1584, #1095
+    ("Attempt to pull a snapshot of system resources failed. Error: 'x'", lms.LMStudioModelLoadError, "restart LM"),
+    # bug-tracker#2171
+    ("Fork path 'C:\\app\\embeddingworker.js' does not exist.", lms.LMStudioModelLoadError, "update the application"),
+    # bug-tracker#2036
+    (
+        "failed to load draft model, 'mtp-a.gguf': error loading model: x",
+        lms.LMStudioModelLoadError,
+        "leave out the dr",
+    ),
+    # public file 54609250632
+    (
+        "MTP speculative decoding requires a GGUF model with a bundled supported MTP head",
+        lms.LMStudioUnsupportedError,
+        "leave out speculative_draft_mtp",
+    ),
+    # bug-tracker#2184
+    ("LM Link connection entered error state peer_keepalive_timeout", lms.LMStudioModelLoadError, "linked device"),
+    # public file 57993376411
+    (
+        "V Cache Quantization requires flash attention to be enabled.",
+        lms.LMStudioModelLoadError,
+        "flash_attention=True",
+    ),
+    ("No LM Runtime found for model format 'gguf'!", lms.LMStudioModelLoadError, "install or update the runtime"),
+    # bug-tracker#1658
+    ("Failed to load LLM engine from path: C:\\a.node", lms.LMStudioModelLoadError, "install or update the runtime"),
+    ("Error loading model. (Exit code: 6). Unknown error.", lms.LMStudioModelLoadError, "try a smaller context_length"),
+]
+
+
+@pytest.mark.parametrize(("text", "kind", "advice"), LOAD_ERRORS)
+@pytest.mark.parametrize("name", ["title", "rootTitle", "cause"])
+def test_each_kind_of_a_failed_load_has_its_own_advice(
+    text: str, kind: type[lms.LMStudioServerError], advice: str, name: str
+) -> None:
+    for heading in ("Failed to load model", "Received load-error", "Error loading model."):
+        error = to_exception({"title": heading, name: text}, "Model load", lms.LMStudioModelLoadError)
+        assert type(error) is kind
+        assert error.suggestion is not None
+        assert advice in error.suggestion
+        assert ("context_length" in error.suggestion) is ("context_length" in advice)
+    assert isinstance(to_exception({name: text}, "RPC"), kind)
+
+
+def test_a_limit_of_other_resources_is_not_too_little_memory() -> None:
+    # mlx-engine#264
+    text = "Error in iterating prediction stream: RuntimeError: [metal::malloc] Resource limit (499000) exceeded."
+    assert type(to_exception({"title": text}, "Chat response")) is lms.LMStudioPredictionError
+
+
+def test_a_crash_for_want_of_memory_stays_a_crash_because_the_model_is_gone() -> None:
+    error = to_exception({"title": "The model has crashed. CUDA error: out of memory"}, "Chat response")
+    assert type(error) is lms.LMStudioModelCrashedError
+
+
 @pytest.mark.parametrize(
     ("text", "used", "limit"),
     [
@@ -304,6 +427,14 @@ BAITS = (
     "model is not an ",
     "model has been ",
     "insufficient system ",
+    "out of device ",
+    "failed to allocate compute pp ",
+    "device memory allocation of size 1 ",
+    "unknown model ",
+    "model type x is not ",
+    "fork path x does not ",
+    "the identifier x already ",
+    "wrong number of ",
     "prompt ",
     "does not support ",
     "failed to parse tool ",
