@@ -1,10 +1,11 @@
 """A conversation on its way to the wire (docs/protocol.md#chat-history), with its images, documents and thoughts. Pure.
 
 The converters of both frameworks (`langchain/_messages.py`, `llama_index/_messages.py`) add turns to a `Conversation`,
-which brings them into the form that chat templates expect: neighbors of one role merged, and images that a tool
-returned, for which the wire has no place, in the next user turn. A system message stays where it is; the client moves
-it to the front if the model's template takes it nowhere else. Images are only listed here.
-The client downloads and uploads those of `history_of`, and `encode` puts the file handles in their places.
+which brings them into the form that chat templates expect: neighbors of one role merged, names in the text if they
+differ, and images that a tool returned in the next user turn, because the wire has no place for either. A system
+message stays where it is; the client moves it to the front if the model's template takes it nowhere else. Images are
+only listed here. The client downloads and uploads those of `history_of`, and `encode` puts the file handles in their
+places.
 
 What a tool or a model returned is no error, because every later call with that message would raise it again: a note
 takes the place of what cannot be sent. Nor is it read from a file: only the program itself may name paths.
@@ -14,6 +15,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
@@ -154,10 +156,17 @@ Uploaded: TypeAlias = Mapping[ImageSource, FileHandle | str]
 
 @dataclass(slots=True)
 class PendingMessage:
-    """A message whose images are not uploaded yet."""
+    """A message, or a turn of one, whose images are not uploaded yet.
+
+    Attributes:
+        role: Whose it is.
+        parts: Its parts.
+        name: The name of the speaker, while its text does not say it.
+    """
 
     role: Role
     parts: list[Part] = field(default_factory=list[Part])
+    name: str | None = None
 
 
 NO_MESSAGES = "the list of messages is empty; add a message before requesting a response"
@@ -168,32 +177,31 @@ class Conversation:
     """Collects the turns of a conversation."""
 
     def __init__(self) -> None:
-        self._messages: list[PendingMessage] = []
+        self._turns: list[PendingMessage] = []
         self._images: list[ImageSource] = []
 
-    def add(self, role: Role, parts: Sequence[Part]) -> None:
-        """Add a turn. Neighbors of one role become one message."""
+    def add(self, role: Role, parts: Sequence[Part], name: object = None) -> None:
+        """Add a turn.
+
+        Args:
+            role: Whose it is.
+            parts: Its parts.
+            name: The name of the speaker, if there is one. Only users and models speak.
+        """
         if self._images and role != "tool":
             held, self._images = self._images, []
             self.add("user", held)
-        last = self._messages[-1] if self._messages else None
-        if last is None or last.role != role:
-            self._messages.append(PendingMessage(role, list(parts)))
-            return
-        if last.parts and _is_cut_off(last.parts[-1]):  # in front of what follows, it would be a whole one
-            last.parts.pop()
-        # A blank line separates two texts, however the server joins parts. A thought joins those around it.
-        begins_with_thought = bool(parts) and isinstance(parts[0], ReasoningPart)
-        new = ["", *parts] if begins_with_thought else [*parts]
-        last.parts[-1:] = [*joined([*last.parts[-1:], *new[:1]], "\n\n"), *new[1:]]
+        is_speaker = isinstance(name, str) and role in {"user", "assistant"}
+        one_line = " ".join(str(name).split()) if is_speaker else ""
+        self._turns.append(PendingMessage(role, list(parts), one_line or None))
 
     def add_call(self, name: str, call_id: str | None, arguments: dict[str, Any]) -> None:
         """Add a tool call to the assistant's turn that was added last."""
-        assert self._messages, "the assistant's turn comes before its calls"
-        assert self._messages[-1].role == "assistant", "only the assistant calls tools"
+        assert self._turns, "the assistant's turn comes before its calls"
+        assert self._turns[-1].role == "assistant", "only the assistant calls tools"
         fields = {"name": wire_name(name), "arguments": arguments, "id": _checked_id(call_id)}
         request = ToolCallRequest.from_dict({key: value for key, value in fields.items() if value is not None})
-        self._messages[-1].parts.append(ToolCallRequestPart(tool_call_request=request))
+        self._turns[-1].parts.append(ToolCallRequestPart(tool_call_request=request))
 
     def add_result(self, text: str, call_id: str | None, name: object, parts: Iterable[Part] = ()) -> None:
         """Add the result of a tool. The images among its parts are held back for the next user turn."""
@@ -205,9 +213,48 @@ class Conversation:
         self.add("tool", [ToolResult(part, images)])
 
     def finish(self) -> list[PendingMessage]:
+        """Return the messages. Neighbors of one role become one."""
         if self._images:
             self.add("user", ())
-        return self._messages
+        return [_merged(list(turns)) for _, turns in groupby(self._turns, key=lambda turn: turn.role)]
+
+
+def _merged(turns: Sequence[PendingMessage]) -> PendingMessage:
+    """Return neighbors of one role as one message.
+
+    Their names stand before the texts if two differ. Other turns do not count, so that what was sent stays the same
+    when the conversation goes on: at most the last message changes, when a second speaker joins it.
+    """
+    names = list(dict.fromkeys(turn.name for turn in turns if turn.name))
+    has_several = len(names) > 1
+    merged = PendingMessage(turns[0].role, name=None if has_several or not names else names[0])
+    for index, turn in enumerate(turns):
+        parts = _with_name(turn.parts, turn.name) if has_several and turn.name else turn.parts
+        if index == 0:
+            merged.parts = [*parts]
+            continue
+        if merged.parts and _is_cut_off(merged.parts[-1]):  # in front of what follows, it would be a whole one
+            merged.parts.pop()
+        # A blank line separates two texts, however the server joins parts. A thought joins those around it.
+        begins_with_thought = bool(parts) and isinstance(parts[0], ReasoningPart)
+        new = ["", *parts] if begins_with_thought else [*parts]
+        merged.parts[-1:] = [*joined([*merged.parts[-1:], *new[:1]], "\n\n"), *new[1:]]
+    return merged
+
+
+def _with_name(parts: Sequence[Part], name: str) -> list[Part]:
+    """Return what someone said with the name before it, unless it begins with that. Thoughts and calls have none."""
+    at = next((index for index, part in enumerate(parts) if not isinstance(part, ReasoningPart)), len(parts))
+    match parts[at:]:
+        case [str(text), *rest]:
+            said = text.lstrip()
+            has_name = not said or said.startswith((f"{name}:", f"<name>{name}</name>"))
+            before = text[: len(text) - len(said)]
+            return [*parts[:at], text if has_name else f"{before}{name}: {said}", *rest]
+        case [ImageSource() | FileHandle(), *_]:
+            return [*parts[:at], f"{name}:", *parts[at:]]
+        case _:
+            return [*parts]
 
 
 def _is_cut_off(part: Part) -> bool:
@@ -354,7 +401,7 @@ def _with_system_first(messages: Sequence[PendingMessage]) -> list[PendingMessag
     """Return a conversation with its system messages as one, at the front."""
     merged = Conversation()
     for message in sorted(messages, key=lambda message: message.role != "system"):
-        merged.add(message.role, message.parts)
+        merged.add(message.role, message.parts, message.name)
     return merged.finish()
 
 

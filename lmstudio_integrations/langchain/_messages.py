@@ -70,7 +70,7 @@ def convert(messages: Sequence[BaseMessage]) -> list[PendingMessage]:
         elif issubclass(kind, HumanMessage):
             _add_turn(conversation, message)
         elif issubclass(kind, AIMessage):
-            ai_message = message if isinstance(message, AIMessage) else AIMessage(content=message.content)
+            ai_message = message if isinstance(message, AIMessage) else AIMessage(message.content, name=message.name)
             _add_response(conversation, ai_message, with_result)
         elif isinstance(message, LangChainToolMessage):
             _add_result(conversation, message.content, message.tool_call_id, message.name, message.status)
@@ -94,7 +94,7 @@ _KINDS: dict[str, type[BaseMessage]] = {
 def _add_turn(conversation: Conversation, message: BaseMessage) -> None:
     """Add a user's turn. In Anthropic's form it also holds the results of tools."""
     if isinstance(message.content, str):
-        conversation.add("user", [message.content])
+        conversation.add("user", [message.content], message.name)
         return
     rest: list[Any] = []
     has_result = False
@@ -109,7 +109,7 @@ def _add_turn(conversation: Conversation, message: BaseMessage) -> None:
     has_file = any(_kind(block) in _FILES for block in rest)
     parts = joined(_parts(rest, "user"), "\n\n" if has_file else "")
     if parts or not has_result:
-        conversation.add("user", parts or [""])
+        conversation.add("user", parts or [""], message.name)
 
 
 def _add_response(conversation: Conversation, message: AIMessage, with_result: frozenset[str]) -> None:
@@ -118,7 +118,7 @@ def _add_response(conversation: Conversation, message: AIMessage, with_result: f
     if isinstance(reasoning, str) and (reasoning or tags):  # the blocks of the content, if there are any, say the same
         parts = joined((part for part in parts if not isinstance(part, ReasoningPart)), "")
         parts = response_parts(parts, reasoning, tags)
-    conversation.add("assistant", parts)
+    conversation.add("assistant", parts, message.name)
     for name, call_id, arguments in _calls(message, with_result):
         conversation.add_call(name, call_id, arguments)
 

@@ -83,7 +83,7 @@ def convert(messages: Sequence[ChatMessage]) -> list[PendingMessage]:
             parts = _join(message.blocks, role)
             if "images" in message.additional_kwargs:  # core adds them again each time it reads an older history
                 parts = [part for index, part in enumerate(parts) if part not in parts[:index]]
-            conversation.add(role, parts or [""])
+            conversation.add(role, parts or [""], message.additional_kwargs.get("name"))
     return conversation.finish()
 
 
@@ -97,7 +97,7 @@ def _add_response(conversation: Conversation, message: ChatMessage) -> None:
     calls = _calls(message)
     if parts or calls:  # thoughts alone are no turn
         parts = response_parts(parts, reasoning, tags)
-        conversation.add("assistant", parts)
+        conversation.add("assistant", parts, message.additional_kwargs.get("name"))
     for name, call_id, arguments in calls:
         conversation.add_call(name, call_id, arguments)
 
