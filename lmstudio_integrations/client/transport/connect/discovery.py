@@ -235,9 +235,8 @@ def examine(address: Address, source: str, make_mailbox: Callable[[IOThread], Ma
 
 async def _examine(address: Address, source: str) -> Attempt:
     problem = await diagnose(address)
-    if problem and proxy_of(
-        address
-    ):  # the greeting was requested without the proxy: a client finds out what it leads to
+    # The greeting was requested without the proxy: a client finds out where that leads.
+    if problem and proxy_of(address):
         return Attempt(str(address), source)
     if problem:
         return Attempt(str(address), source, problem)
