@@ -22,7 +22,7 @@ from lmstudio_integrations._adapters.settings_types import (
     DictValidator,
     reads_timeouts,
 )
-from lmstudio_integrations._support.secrets import HIDDEN, holds_secret, is_secret_name
+from lmstudio_integrations._support.secrets import HIDDEN, holds_secret, is_secret_name, redact_members
 from lmstudio_integrations._support.typeguards import is_list, is_mapping
 from lmstudio_integrations.client.concurrency.flows import arun, run
 from lmstudio_integrations.client.concurrency.mailboxes import LoopMailbox, ThreadMailbox
@@ -317,4 +317,5 @@ def _without_secret_values(value: object, name: str = "") -> object:
         return {key: _without_secret_values(each, name if secret else str(key)) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_without_secret_values(each, name) for each in cast("Collection[object]", value)]
-    return HIDDEN if holds_secret(value, name) else value
+    has_members = isinstance(value, str) and redact_members(value) != value
+    return HIDDEN if has_members or holds_secret(value, name) else value

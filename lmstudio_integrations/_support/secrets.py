@@ -377,6 +377,8 @@ def holds_credentials(host: str) -> bool:
 def holds_secret(value: object, name: str = "") -> bool:
     """Whether a value must not be shown: its name is that of a secret, or it contains something like a token.
 
+    What a text says beside the names of secrets is not searched: the prompt of an agent may advise on them.
+
     Args:
         value: The value. One that hides itself, such as a `SecretStr`, may be shown.
         name: The name of the setting.
@@ -402,7 +404,7 @@ def _holds_secret(value: object, name: str = "") -> bool:
     if isinstance(value, str) and re.search(_IN_ADDRESS_NAME, name.lower()) and holds_credentials(value):
         return True  # a password may contain what ends it elsewhere, such as a slash
     text = value if isinstance(value, str) else repr(value)
-    return redact(text) != text or redact_members(text) != text
+    return redact(text) != text
 
 
 def redacted_url(url: str) -> str:
@@ -432,7 +434,12 @@ def without_secrets(error: ErrorT) -> ErrorT:
     if not isinstance(error, ValidationError):
         return error
     problems = error.errors(include_url=False)
-    secret = [any(holds_secret(each["input"], str(part)) for part in each["loc"] or [""]) for each in problems]
+    secret = [
+        # An input may be the text of a model, or an object that is shown with its members.
+        any(holds_secret(each["input"], str(part)) for part in each["loc"] or [""])
+        or redact_members(shown := repr(each["input"])) != shown
+        for each in problems
+    ]
     if not any(secret):
         return error
     hidden = ValidationError.from_exception_data(

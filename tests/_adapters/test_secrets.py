@@ -4,8 +4,10 @@ import copy
 import inspect
 import json
 import pickle
+import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, product
 from typing import Any
@@ -36,6 +38,7 @@ from lmstudio_integrations._support.secrets import (
     redact_members,
     redact_received,
     redact_values,
+    without_secrets,
 )
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
@@ -595,6 +598,15 @@ def test_what_a_model_wrote_for_a_secret_is_in_no_error_and_no_log(
     assert VALUE not in shown + caplog.text
 
 
+@pytest.mark.parametrize("given", [f"password={KEY}", Login(user="Ann", password=4711), {"login": f"pwd: '{KEY}'"}])
+def test_an_error_of_pydantic_does_not_show_what_has_a_secret_anywhere(given: object) -> None:
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(int).validate_python(given)
+    hidden = without_secrets(caught.value)
+    assert [each["input"] for each in hidden.errors()] == ["**********"]
+    assert not re.search(f"{KEY}|4711", shown_by(hidden))
+
+
 # What others wrote --------------------------------------------------------------------------------------------------
 
 
@@ -636,6 +648,34 @@ def test_a_name_near_that_of_a_secret_is_one(name: str) -> None:
 def test_nothing_and_what_hides_itself_hold_no_secret() -> None:
     for value in (None, HIDDEN["headers"]):
         assert not holds_secret(value, "headers")
+
+
+PROSE = [
+    "headers: Additional HTTP headers to send.",
+    "To use a token, write it as token: the one you have got.",
+    "The password: It must be long.",
+]
+
+
+@dataclass
+class Advice:
+    """An object that is shown with what it says."""
+
+    says: str
+
+
+@pytest.mark.parametrize("text", PROSE)
+def test_an_object_that_says_something_of_secrets_holds_none(text: str) -> None:
+    for value in (text, [text], {"says": text}, Advice(text), PromptTemplate(text), lambda: text):
+        assert not holds_secret(value, "formatter")
+
+
+@pytest.mark.parametrize(
+    "text", [TOKEN, f"Bearer {KEY}", f"http://me:{KEY}@localhost", f"http://localhost?token={KEY}"]
+)
+def test_an_object_that_is_shown_with_a_token_or_the_credentials_of_a_url_holds_a_secret(text: str) -> None:
+    for value in (text, [text], {"says": text}, Advice(text), PromptTemplate(f"Use {text} there.")):
+        assert holds_secret(value, "formatter")
 
 
 def test_no_other_setting_has_the_name_of_a_secret() -> None:

@@ -350,7 +350,8 @@ def test_a_setting_that_does_not_fit_is_an_error(kind: Any) -> None:
 
 @each_kind
 def test_secrets_are_neither_shown_nor_pickled(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = {"acme.key": TOKEN, "acme.servers": [{"url": "a", "password": TOKEN[15:]}]}
+    server = {"url": "a", "password": TOKEN[15:], "arguments": [f"--password={TOKEN[15:]}"]}
+    config = {"acme.key": TOKEN, "acme.servers": [server]}
     toolkit = kind(PLUGIN, api_token=TOKEN, headers={"X-Key": TOKEN[15:]}, host="127.0.0.1:9")
     configured = kind({PLUGIN: {"plugin_config": config}}, plugin_config=config)
     for shown in (repr(toolkit), str(toolkit), repr(toolkit.model_dump()), pickle.dumps(toolkit).decode("latin-1")):

@@ -4,13 +4,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from llama_index.core.agent.react import ReActChatFormatter, ReActOutputParser
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
 from llama_index.core.program.function_program import get_function_tool
 from llama_index.core.tools import BaseTool, FunctionTool, ToolMetadata
 from pydantic import BaseModel
 
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioToolCallError, LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
+from tests._adapters.ways import AGENT_WARNINGS
 from tests.llama_index.scripted_server import Server, raw
 
 
@@ -124,6 +127,30 @@ def test_streamed_calls_grow(llm: LMStudio) -> None:
 def test_a_tool_without_arguments_is_called_without(llm: LMStudio) -> None:
     response = llm.predict_and_call([NOW], user_msg="bare")
     assert response.response == "noon"
+
+
+@AGENT_WARNINGS
+@pytest.mark.parametrize("method", ["predict_and_call", "apredict_and_call"])
+@pytest.mark.parametrize(
+    ("written", "output"),
+    [
+        ('Thought: I need a tool.\nAction: weather\nAction Input: {"city": "Oslo"}', ["rain in Oslo"]),
+        ("Thought: I can answer without using any more tools.\nAnswer: It rains.", []),
+    ],
+    ids=["a call", "an answer"],
+)
+async def test_a_model_without_calls_follows_the_prompt_of_an_agent(
+    written: str, output: list[str], method: str
+) -> None:
+    """The prompt of core says much of tokens and tools, and has no secret."""
+    of_agent = {"react_chat_formatter": ReActChatFormatter(), "output_parser": ReActOutputParser()}
+    rules = ({"when": {}, "then": [{"text": written}]},)
+    with Emulator([ModelEntry(key="m", rules=rules)]) as server:
+        llm = LMStudio(model="m", host=server.address, is_function_calling_model=False)
+        response = getattr(llm, method)([WEATHER], user_msg="weather?", **of_agent)
+        found = await response if method.startswith("a") else response
+    assert [each.content for each in found.sources] == output
+    assert found.response == "".join(output)
 
 
 def test_no_call_is_an_error_where_one_is_expected(llm: LMStudio) -> None:
