@@ -83,13 +83,15 @@ _OTHERS = (
 )
 """API tokens of others, which their prefixes tell."""
 
+_PRIVATE = r"[A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
+
 _VALUE = (
-    # API tokens of LM Studio and of others, also after an escaped line break
-    rf"(?:(?<![a-z0-9])|(?<=\\[nrt]))(?:{TOKEN_PREFIX}[a-z0-9][\w:-]*|sk-[\w-]{{6,}})"
-    rf"|(?:(?<![\w.-])|(?<=\\[nrt]))(?:{_OTHERS})"
+    # API tokens of LM Studio and of others, also after an escaped line break, and beside letters of any language
+    rf"(?a:(?:(?<![a-z0-9])|(?<=\\[nrt]))(?:{TOKEN_PREFIX}[a-z0-9][\w:-]*|sk-[\w-]{{6,}}))"
+    rf"|(?a:(?:(?<![\w.-])|(?<=\\[nrt]))(?:{_OTHERS}))"
     r"|(?<![a-z0-9])[a-z0-9]{8}:[a-z0-9]{20}(?![a-z0-9])"  # the two halves of one, without the prefix
-    r"|(?<=\bbearer\s)[^\s'\"\\]{8,}|(?<=\bauthorization: basic )[^\s'\"\\]+"
-    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?s:(?!-----).)*(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"
+    r"|(?<=(?a:\b)bearer\s)[^\s'\"\\]{8,}|(?<=(?a:\b)authorization: basic )[^\s'\"\\]+"
+    rf"|-----BEGIN {_PRIVATE}(?s:(?!-----).)*(?:-----END {_PRIVATE})?"
     r"|(?<=://)(?:[^/\s'\":@]+:(?!\d{1,5}/)[^\s'\"]{1,256}|[^/\s'\"]+)(?=@)"  # user and password of a URL
     r"|(?<=[?&#])(?:[^=&\s]{0,64}(?:token|key|secret|passw|signature|credential)[^=&\s]{0,64}"  # a query or fragment
     r"|pwd|pass|sig|auth|jwt)=[^&\s'\"]+"
