@@ -131,7 +131,7 @@ _BARE = (
     r"""|\\++(?:["'`](?=\w)|(?!["'`]))|["'`](?=\w))++)"""
 )
 _BELOW = (
-    rf"(?:[|>][+-]?{_BLANK}*+)?+\r?\n(?:(?P<indent>{_BLANK}++)(?P<below>\S[^\r\n]*+(?:\r?\n(?P=indent)[^\r\n]*+)*+)"
+    rf"(?:[|>][+-]?{_BLANK}*+)?+\r?\n(?:(?P<indent>{_BLANK}++)(?P<below>\S[^\r\n]*+)"
     rf"|(?:`{{3}}\w*+\r?\n)?(?P<alone>[\w+/=.!@#$%^&*-]{{3,}}+)(?={_BLANK}*+[\r\n]|\Z))"
 )
 _MEMBER_VALUE = rf"{_STRING}|(?P<number>-?\d[\w.+-]*+)|{_OPENING}"
@@ -307,6 +307,9 @@ def _hidden(text: str, value: re.Match[str], quote: str) -> tuple[int, int, str]
     start, end = value.span(kind)
     if kind == "opening":
         end = _end_of_brackets(text, start)
+    elif kind == "below":  # its first line was read, and is no name of its own
+        lines = re.compile(rf"(?:\r?\n{re.escape(value['indent'])}[^\r\n]*+)*+").match(text, end)
+        end = lines.end() if lines else end
     elif kind == "bare":
         end = start + len(value[kind].rstrip(_AFTER_VALUE))
     return start, end, f"{quote}{HIDDEN}{quote}" if kind in {"opening", "number"} else HIDDEN
