@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from functools import lru_cache
-from keyword import iskeyword
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -85,12 +84,15 @@ _OTHERS = (
 
 _PRIVATE = r"[A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
 
+_OF_PROSE = r"(?-i:[{<]?[A-Z]?[a-z_-]+[^\s\w]*(?:[\s'\"\\]|\Z))"
+"""A word of letters, or a place where a token is to be written."""
+
 _VALUE = (
     # API tokens of LM Studio and of others, also after an escaped line break, and beside letters of any language
     rf"(?a:(?:(?<![a-z0-9])|(?<=\\[nrt]))(?:{TOKEN_PREFIX}[a-z0-9][\w:-]*|sk-[\w-]{{6,}}))"
     rf"|(?a:(?:(?<![\w.-])|(?<=\\[nrt]))(?:{_OTHERS}))"
     r"|(?<![a-z0-9])[a-z0-9]{8}:[a-z0-9]{20}(?![a-z0-9])"  # the two halves of one, without the prefix
-    r"|(?<=(?a:\b)bearer\s)[^\s'\"\\]{8,}|(?<=(?a:\b)authorization: basic )[^\s'\"\\]+"
+    rf"|(?<=(?a:\b)bearer\s)(?!{_OF_PROSE})[^\s'\"\\]{{8,}}|(?<=(?a:\b)authorization: basic )[^\s'\"\\]+"
     rf"|-----BEGIN {_PRIVATE}(?s:(?!-----).)*(?:-----END {_PRIVATE})?"
     r"|(?<=://)(?:[^/\s'\":@]+:(?!\d{1,5}/)[^\s'\"]{1,256}|[^/\s'\"]+)(?=@)"  # user and password of a URL
     r"|(?<=[?&#])(?:[^=&\s]{0,64}(?:token|key|secret|passw|signature|credential)[^=&\s]{0,64}"  # a query or fragment
@@ -121,10 +123,15 @@ _CODE = r"\\+u00([0-7][0-9a-fA-F])"
 _BLANK = r"[^\S\r\n]"
 _QUOTE = r"""\\*+["']"""
 _STRING = r"""(?s:[bfru]{0,2}(?P<quote>\\*+(?:\"{3}|'{3}|["'`]))(?P<string>.*?)(?:(?<!\\)(?P=quote)|\\?\Z))"""
-_OPENING = rf"""(?P<opening>[\[{{(])(?!\s*+\\*+["'](?:{"|".join(map(re.escape, _SCHEMA_KEYWORDS))})\\*+["']\s*+:)"""
+_SCHEMA = rf"""\s*+\\*+["'](?:{"|".join(map(re.escape, _SCHEMA_KEYWORDS))})\\*+["']\s*+:"""
+_NOTHING = r"""[\[{(]\s*+[\]})]|\((?![^()]{0,200}["'\d])"""
+"""Brackets around nothing, or around names of a program."""
+
+_OPENING = rf"(?!{_NOTHING})(?P<opening>[\[{{(])(?!{_SCHEMA})"
 _TYPE = (
     r"(?i:str|string|text|bytes|int|integer|float|number|bool|boolean|any|object|optional|secretstr|none|null|undefined"
-    rf"|true|false)(?:\[[^\]\r\n]{{0,100}}\])?(?:{_BLANK}*+\|{_BLANK}*+(?:None|null|undefined)\b)?(?=[^\w-]|\Z)"
+    r"|true|false|dict|list|set|tuple|mapping|sequence|iterable|callable|literal|union)(?:\[[^\]\r\n]{0,100}\])?"
+    rf"(?:{_BLANK}*+\|{_BLANK}*+(?:None|null|undefined)\b)?(?=[^\w-]|\Z)"
 )
 _BARE = (
     r"""(?P<bare>(?:[^\s"'`\\<,;&]|<(?!/?[A-Za-z][^<>\s]{0,40}+>)|[,;&](?!\s|\\|\Z|[\w.-]{1,100}+[ \t]*+[=:])"""
@@ -132,7 +139,7 @@ _BARE = (
 )
 _BELOW = (
     rf"(?:[|>][+-]?{_BLANK}*+)?+\r?\n(?:(?P<indent>{_BLANK}++)(?P<below>\S[^\r\n]*+)"
-    rf"|(?:`{{3}}\w*+\r?\n)?(?P<alone>[\w+/=.!@#$%^&*-]{{3,}}+)(?={_BLANK}*+[\r\n]|\Z))"
+    rf"|(?:`{{3}}\w*+\r?\n|{_BLANK}*+(?=\S*\d))?(?P<alone>[\w+/=.!@#$%^&*-]{{3,}}+)(?={_BLANK}*+[\r\n]|\Z))"
 )
 _MEMBER_VALUE = rf"{_STRING}|(?P<number>-?\d[\w.+-]*+)|{_OPENING}"
 
@@ -168,9 +175,17 @@ _PAIR = (
     r"""(?=[bfru]{0,2}\\*+["'][^"'\r\n]*+["']\s*+[\])])"""
 )
 _FLAG = rf"(?<!\\)(?P<opened>{_QUOTE})-++(?P<name>[\w.-]{{1,100}}+)(?P=opened)\s*+,\s*+"
+_PLAIN_WORD = r"[^\W\d_]{1,40}+(?:['\u2019/-][^\W\d_]{1,40}+){0,5}+(?![\w:=])"
+_PROSE = (
+    rf"[*`]{{0,3}}+{_BLANK}*+(?:\r?\n{_BLANK}*+)?(?:(?i:basic|bearer|digest|token) )?+"
+    rf"{_PLAIN_WORD},?{_BLANK}++(?!\w{{1,100}}+{_BLANK}*+[:=])(?:[\"'`(\[{{<*]|[^\W\d]{{1,40}}+(?![\d=]))"
+)
+"""A sentence that says something of the name: a word of letters and another word, which is no further name."""
+
 _SEPARATOR = (
     r"""(?:\\*+["']\]|[*`]{0,3}+)"""
-    rf"{_BLANK}*+(?::{_BLANK}*+{_TYPE}{_BLANK}*+=(?!=)|:=?(?!:)|[\uff1a\uff1d]|={{1,3}}+>?)[*`]{{0,3}}+{_BLANK}*+"
+    rf"{_BLANK}*+(?::{_BLANK}*+{_TYPE}{_BLANK}*+=(?!=)|(?::(?![:=])|=>)(?!{_PROSE})|:=|[\uff1a\uff1d]|={{1,3}}+(?!>))"
+    rf"[*`]{{0,3}}+{_BLANK}*+"
 )
 _ASSIGNMENT = (
     r"(?:(?P<line>(?m:^)[ \t]*+(?:-[ \t]++)?)|(?<![\w.-])(?!(?<=\\)[nrt][\w-])|(?<=\\)(?P<escaped>[nrt])(?=[\w-]))"
@@ -178,10 +193,15 @@ _ASSIGNMENT = (
     rf"(?=(?P<separator>{_SEPARATOR}|(?(dashes)[ \t]++(?!-)|(?!))))"
 )
 _CALL = r"[A-Za-z_][\w.]*+\((?:[^()\r\n]{0,200}+[()]|[^()\r\n]{0,200}+(?<=[(,])[ \t]*+[\r\n])"
-_ASSIGNED = (
-    rf"(?!{_TYPE}|{_CALL}|[A-Za-z_][\w.]*+\[[\"'])(?:{_STRING}|{_OPENING}|{_BELOW}|(?:(?i:basic|bearer) )?+{_BARE})"
+_NO_VALUE = (
+    rf"{_TYPE}|{_CALL}|[A-Za-z_][\w.]*+\[[\"']"  # what a program has there
+    r"|\$\{|\$[A-Z_]++(?!\w)|%s|#\s"  # a place for a value, or a remark
+    rf"|{_NOTHING}|\*?\([a-z]++\)|[^\W\d]++:\s|`~"  # what a page says of a parameter
 )
-_HEADER = rf"(?P<name>(?i:authorization|cookie)[\w.-]{{0,50}}+){_SEPARATOR}"
+_ASSIGNED = rf"(?!{_NO_VALUE})(?:{_STRING}|{_OPENING}|{_BELOW}|(?:(?i:basic|bearer) )?+{_BARE})"
+_HEADER, _LINE, _BEFORE_QUOTE = r"(?i)authorization|cookie", r"[^\r\n]++", r"""(?:[^\\"'\r\n]|\\++(?!["']))++"""
+"""The value of a header has blanks: it goes on to the end of its line, or to the quote around both."""
+
 _PLACES = (
     (_MEMBER, _MEMBER_VALUE),
     (_LABELED, rf"{_MEMBER_VALUE}|(?P<bare>[^\s,;}}\]>]++)"),
@@ -191,8 +211,6 @@ _PLACES = (
     (_PAIR, _STRING),
     (_FLAG, _STRING),
     (_ASSIGNMENT, _ASSIGNED),
-    (_HEADER, r"""(?P<bare>(?:[^\\"'\r\n]|\\++(?!["']))++)"""),
-    (rf"(?m:^)[ \t]*+(?:-[ \t]++)?[\w.-]{{0,50}}?{_HEADER}", r"(?P<bare>[^\r\n]++)"),
 )
 """Where texts have a name, and what its value is there:
 
@@ -294,16 +312,20 @@ def _found(text: str) -> Iterator[tuple[int, int, str]]:
                 continue
             start = name.end("separator" if "separator" in parts else 0)
             value = re.compile(value_pattern).match(text, start)
-            if value is not None and value[0] != parts["name"] and not _is_code(parts, value.groupdict()):
-                hidden = _hidden(text, value, parts.get("opened") or '"')
+            if (
+                value is not None
+                and value[0].rstrip(_AFTER_VALUE).lower() != parts["name"].lower()
+                and not _is_code(parts, value.groupdict())
+            ):
+                hidden = _hidden(text, value, parts)
                 if not parts.get("member"):
                     at = max(at, hidden[1])  # what is in a value is not searched again
                 yield hidden
 
 
-def _hidden(text: str, value: re.Match[str], quote: str) -> tuple[int, int, str]:
+def _hidden(text: str, value: re.Match[str], name: Mapping[str, str | None]) -> tuple[int, int, str]:
     """Return the part of a value that is hidden, and what replaces it."""
-    kind = value.lastgroup or ""
+    kind, quote = value.lastgroup or "", name.get("opened") or '"'
     start, end = value.span(kind)
     if kind == "opening":
         end = _end_of_brackets(text, start)
@@ -311,14 +333,17 @@ def _hidden(text: str, value: re.Match[str], quote: str) -> tuple[int, int, str]
         lines = re.compile(rf"(?:\r?\n{re.escape(value['indent'])}[^\r\n]*+)*+").match(text, end)
         end = lines.end() if lines else end
     elif kind == "bare":
-        end = start + len(value[kind].rstrip(_AFTER_VALUE))
+        if re.search(_HEADER, name["name"] or ""):
+            rest = re.compile(_LINE if name.get("line") is not None else _BEFORE_QUOTE).match(text, start)
+            end = rest.end() if rest else end
+        end = start + len(text[start:end].rstrip(_AFTER_VALUE))
     return start, end, f"{quote}{HIDDEN}{quote}" if kind in {"opening", "number"} else HIDDEN
 
 
 def _is_code(name: Mapping[str, str | None], value: Mapping[str, str | None]) -> bool:
-    """Whether what stands below a name is the block of a statement, or the next member of YAML, not indented more."""
-    indent = value.get("indent")
-    return indent is not None and (iskeyword(name["before"] or "") or len(indent) <= len(name["line"] or ""))
+    """Whether lines below a name are a statement's or a sentence's, or the next member of YAML, not indented more."""
+    indent, line = value.get("indent"), name.get("line")
+    return indent is not None and (line is None or bool(name["before"]) or len(indent) <= len(line))
 
 
 def _is_secret_word(name: Mapping[str, str]) -> bool:
