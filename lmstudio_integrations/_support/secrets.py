@@ -5,10 +5,12 @@
 
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from functools import lru_cache
+from keyword import iskeyword
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -114,16 +116,13 @@ NAMED = ("value", "text")
 _JOINED = r"(?i:authorization|cookie)(?![\w.-])|\w[\w.]{0,99}?[-_]"
 """The beginning of the name of a header or of a variable: other words are beside each other for other reasons."""
 
-_SCHEMA_KEYWORDS = frozenset(
-    {"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "title", "description", "properties", "items"}
-)
-"""Members of which a JSON schema has at least one."""
+_SCHEMA = r"""\s*+\\*+["'](?:type|\$ref|anyOf|oneOf|allOf|enum|const|title|description|properties|items)\\*+["']\s*+:"""
+"""A member of which a JSON schema has at least one."""
 
 _CODE = r"\\+u00([0-7][0-9a-fA-F])"
 _BLANK = r"[^\S\r\n]"
 _QUOTE = r"""\\*+["']"""
 _STRING = r"""(?s:[bfru]{0,2}(?P<quote>\\*+(?:\"{3}|'{3}|["'`]))(?P<string>.*?)(?:(?<!\\)(?P=quote)|\\?\Z))"""
-_SCHEMA = rf"""\s*+\\*+["'](?:{"|".join(map(re.escape, _SCHEMA_KEYWORDS))})\\*+["']\s*+:"""
 _NOTHING = r"""[\[{(]\s*+[\]})]|\((?![^()]{0,200}["'\d])"""
 """Brackets around nothing, or around names of a program."""
 
@@ -157,7 +156,6 @@ _LABEL = (
 )
 _VALUE_MEMBER = rf"""(?:{_QUOTE})?(?P<member>{"|".join(NAMED)})(?:{_QUOTE})?{_BLANK}*+[:=]\s*+"""
 
-_ELEMENT_VALUE = r"(?P<string>(?:<!\[CDATA\[)?[^<]+)"
 _MEMBER = (
     rf"(?<!\\)(?P<opened>{_QUOTE})(?P<name>(?:[\w .$/:-]|{_CODE}){{1,100}}+)(?P=opened)\s*+(?:[:\uff1a]|=>?(?!=))\s*+"
 )
@@ -166,19 +164,19 @@ _LABELED_BEHIND = (
     rf"""(?<![\w\\]){_VALUE_MEMBER}(?=(?:\\*+["'][^"'\r\n]{{0,1000}}\\*+["']|(?!{_TYPE})[^\s"'\\,;{{}}\[\]]{{1,1000}}+)"""
     rf"""\s*+,?\s*+{_LABEL})"""
 )
-_PARAMETER = (
-    rf"<(?:parameter|param|arg|property)(?:=|\s++name=(?:{_QUOTE})?)(?P<name>[\w.-]{{1,100}})[^<>]{{0,200}}>\s*+"
+_ELEMENT = (
+    rf"<(?P<parameter>(?:parameter|param|arg|property)(?:=|\s++name=(?:{_QUOTE})?))?(?P<name>\w[\w.:-]{{0,99}}+)"
+    r"[^<>]{0,200}+>(?(parameter)\s*+|(?=(?:<!\[CDATA\[)?[^<]++</(?P=name)>))"
 )
-_ELEMENT = r"<(?P<name>[A-Za-z][\w.:-]{0,99}+)(?:\s[^<>]{0,200}+)?>(?=(?:<!\[CDATA\[)?[^<]++</(?P=name)>)"
-_PAIR = (
-    rf"""{_NO_LIST_OF_NAMES}[\[(]\s*+(?P<opened>{_QUOTE})(?={_JOINED})(?P<name>[\w.-]{{1,100}}+)(?P=opened)\s*+,\s*+"""
-    r"""(?=[bfru]{0,2}\\*+["'][^"'\r\n]*+["']\s*+[\])])"""
+_LISTED = (
+    rf"""(?:(?P<pair>{_NO_LIST_OF_NAMES}[\[(]\s*+)|(?<!\\))(?P<opened>{_QUOTE})(?:(?P<dashes>-++)|(?(pair)(?={_JOINED})|(?!)))"""
+    r"""(?P<name>[\w.-]{1,100}+)(?P=opened)\s*+,\s*+"""
+    r"""(?(dashes)|(?=[bfru]{0,2}\\*+["'][^"'\r\n]*+["']\s*+[\])]))"""
 )
-_FLAG = rf"(?<!\\)(?P<opened>{_QUOTE})-++(?P<name>[\w.-]{{1,100}}+)(?P=opened)\s*+,\s*+"
-_PLAIN_WORD = r"[^\W\d_]{1,40}+(?:['\u2019/-][^\W\d_]{1,40}+){0,5}+(?![\w:=])"
 _PROSE = (
-    rf"[*`]{{0,3}}+{_BLANK}*+(?:\r?\n{_BLANK}*+)?(?:(?i:basic|bearer|digest|token) )?+"
-    rf"{_PLAIN_WORD},?{_BLANK}++(?!\w{{1,100}}+{_BLANK}*+[:=])(?:[\"'`(\[{{<*]|[^\W\d]{{1,40}}+(?![\d=]))"
+    rf"[*`]{{0,3}}+{_BLANK}*+(?:\r?\n{_BLANK}*+)?(?!(?i:basic|bearer|digest) )"
+    r"[^\W\d_]{1,40}+(?:['\u2019/-][^\W\d_]{1,40}+){0,5}+(?![\w:=]),?"
+    rf"{_BLANK}++(?![*`]{{0,3}}+\w{{1,100}}+{_BLANK}*+[:=])(?:[\"'`(\[{{<*]|[^\W\d]{{1,40}}+(?![\d=]))"
 )
 """A sentence that says something of the name: a word of letters and another word, which is no further name."""
 
@@ -189,8 +187,8 @@ _SEPARATOR = (
 )
 _ASSIGNMENT = (
     r"(?:(?P<line>(?m:^)[ \t]*+(?:-[ \t]++)?)|(?<![\w.-])(?!(?<=\\)[nrt][\w-])|(?<=\\)(?P<escaped>[nrt])(?=[\w-]))"
-    r"(?:(?P<before>\w{1,30}+)[ ])?(?P<dashes>-++)?(?P<name>\w[\w.-]{0,99}+)"
-    rf"(?=(?P<separator>{_SEPARATOR}|(?(dashes)[ \t]++(?!-)|(?!))))"
+    r"(?:(?P<before>\w{1,30}+)[ ]|(?P<dashes>-++))?(?P<name>\w[\w.-]{0,99}+)"
+    rf"(?:{_SEPARATOR}|(?(dashes)[ \t]++(?!-)|(?!)))"
 )
 _CALL = r"[A-Za-z_][\w.]*+\((?:[^()\r\n]{0,200}+[()]|[^()\r\n]{0,200}+(?<=[(,])[ \t]*+[\r\n])"
 _NO_VALUE = (
@@ -206,21 +204,18 @@ _PLACES = (
     (_MEMBER, _MEMBER_VALUE),
     (_LABELED, rf"{_MEMBER_VALUE}|(?P<bare>[^\s,;}}\]>]++)"),
     (_LABELED_BEHIND, rf"{_STRING}|(?P<number>-?\d[\w.+-]*+)(?=[\s,])|(?P<bare>[^\s,;]++)"),
-    (_PARAMETER, _ELEMENT_VALUE),
-    (_ELEMENT, _ELEMENT_VALUE),
-    (_PAIR, _STRING),
-    (_FLAG, _STRING),
+    (_ELEMENT, r"(?P<string>(?:<!\[CDATA\[)?[^<]+)"),
+    (_LISTED, _STRING),
     (_ASSIGNMENT, _ASSIGNED),
 )
 """Where texts have a name, and what its value is there:
 
-- A member of an object in JSON or Python; a label beside a value, which may come first; a parameter of a call in XML,
-  or an element; a pair, such as a header or the arguments of a call; a flag in a list. Further quotes may enclose both,
-  so theirs are escaped. A value may be cut off.
+- A member of an object in JSON or Python; a label beside a value, which may come first; an element of XML, or a
+  parameter of a call in it; in a list, what follows a flag, or the name of a header in a pair, which may be the
+  arguments of a call. Further quotes may enclose both, so theirs are escaped. A value may be cut off.
 - A name anywhere in a line, `=`, `:` or the blank after a flag, and a value: settings, shells, headers, connection
   strings, URLs, calls, YAML, prose. The value ends with its quotes, at a blank, or before a further assignment; or it
-  stands below. Code that has a type or a call in place of a value has no secret there.
-- A header whose value has blanks.
+  stands below. `_NO_VALUE` and `_PROSE` have what stands there instead.
 """
 
 _AFTER_VALUE = ".,;:)]}&|*"
@@ -281,9 +276,10 @@ def redact_address(text: str) -> str:
 def redact_members(text: str) -> str:
     """Return a text of a model, a server or a tool, or its beginning, without the values under the names of secrets."""
     parts, at = list[str](), 0
-    for start, end, by in secret_members(text):
-        parts += (text[at:start], by)
-        at = end
+    for start, end, by in sorted(_found(text), key=lambda span: (span[0], -span[1])):
+        if end > max(start, at):
+            parts += (text[at:start], by if start >= at else HIDDEN)
+            at = end
     return "".join(parts) + text[at:]
 
 
@@ -292,70 +288,53 @@ def redact_received(text: str) -> str:
     return redact(redact_members(text))
 
 
-def secret_members(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield where a text has values under the names of secrets, and what replaces them, in order."""
-    at = 0
-    for start, end, by in sorted(_found(text), key=lambda span: (span[0], -span[1])):
-        if end > max(start, at):
-            yield max(start, at), end, by if start >= at else HIDDEN
-            at = end
-
-
 def _found(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield where each form of a name and its value stands in a text."""
+    """Yield where each form of a name and its value stands in a text, and what replaces the value."""
     for pattern, value_pattern in _PLACES:
         at = 0
-        while (name := re.compile(pattern).search(text, at)) is not None:
-            parts = name.groupdict()
-            at = name.end("name" if parts.get("member") else 0)  # between a label and its value may be others
-            if not _is_secret_word(parts):
-                continue
-            start = name.end("separator" if "separator" in parts else 0)
-            value = re.compile(value_pattern).match(text, start)
-            if (
-                value is not None
-                and value[0].rstrip(_AFTER_VALUE).lower() != parts["name"].lower()
-                and not _is_code(parts, value.groupdict())
-            ):
-                hidden = _hidden(text, value, parts)
-                if not parts.get("member"):
+        while (found := re.compile(pattern).search(text, at)) is not None:
+            name = defaultdict(str, found.groupdict(""))
+            at = found.end("name" if name["member"] else 0)  # between a label and its value may be others
+            value = re.compile(value_pattern).match(text, found.end()) if _is_secret_word(name) else None
+            if value is not None and _is_value(found, value):
+                hidden = _hidden(text, value, found)
+                if not name["member"]:
                     at = max(at, hidden[1])  # what is in a value is not searched again
                 yield hidden
 
 
-def _hidden(text: str, value: re.Match[str], name: Mapping[str, str | None]) -> tuple[int, int, str]:
+def _is_secret_word(name: Mapping[str, str]) -> bool:
+    """Whether a name, of one word or two, is that of a secret."""
+    if name["member"]:
+        return is_secret_beside(name["name"], name["member"])
+    words = f"{name['before']}_{name['name']}"
+    # After a backslash, the first letter is that of the name, or a line break.
+    return any(map(is_secret_member, (words, name["escaped"] + name["name"]))) and not re.search(_OF_TEXTS, words)
+
+
+def _is_value(name: re.Match[str], value: re.Match[str]) -> bool:
+    """Whether a name has this value: not itself, nor the lines of a statement, nor the next member of YAML."""
+    if value[0].rstrip(_AFTER_VALUE).lower() == name["name"].lower():
+        return False
+    indent, line = value.groupdict().get("indent"), name.groupdict().get("line")
+    return indent is None or (line is not None and not iskeyword(name["before"] or "") and len(indent) > len(line))
+
+
+def _hidden(text: str, value: re.Match[str], found: re.Match[str]) -> tuple[int, int, str]:
     """Return the part of a value that is hidden, and what replaces it."""
-    kind, quote = value.lastgroup or "", name.get("opened") or '"'
-    start, end = value.span(kind)
+    kind, name = value.lastgroup or "", found.groupdict()
+    (start, end), quote = value.span(kind), name.get("opened") or '"'
     if kind == "opening":
         end = _end_of_brackets(text, start)
     elif kind == "below":  # its first line was read, and is no name of its own
         lines = re.compile(rf"(?:\r?\n{re.escape(value['indent'])}[^\r\n]*+)*+").match(text, end)
         end = lines.end() if lines else end
     elif kind == "bare":
-        if re.search(_HEADER, name["name"] or ""):
+        if re.search(_HEADER, found["name"]):
             rest = re.compile(_LINE if name.get("line") is not None else _BEFORE_QUOTE).match(text, start)
             end = rest.end() if rest else end
         end = start + len(text[start:end].rstrip(_AFTER_VALUE))
     return start, end, f"{quote}{HIDDEN}{quote}" if kind in {"opening", "number"} else HIDDEN
-
-
-def _is_code(name: Mapping[str, str | None], value: Mapping[str, str | None]) -> bool:
-    """Whether lines below a name are a statement's or a sentence's, or the next member of YAML, not indented more."""
-    indent, line = value.get("indent"), name.get("line")
-    return indent is not None and (line is None or bool(name["before"]) or len(indent) <= len(line))
-
-
-def _is_secret_word(name: Mapping[str, str]) -> bool:
-    """Whether a name, of one word or two, is that of a secret."""
-    if name.get("member"):
-        return is_secret_beside(name["name"], name["member"])
-    names = [name["name"]]
-    if name.get("escaped"):  # a line break, or the first letter of a name after a backslash
-        names.append(name["escaped"] + name["name"])
-    if name.get("before") and not name["dashes"]:
-        names.append(f"{name['before']}_{name['name']}")
-    return any(map(is_secret_member, names)) and not re.search(_OF_TEXTS, names[-1])
 
 
 def _end_of_brackets(text: str, start: int) -> int:
@@ -413,28 +392,24 @@ def holds_secret(value: object, name: str = "") -> bool:
         value: The value. One that hides itself, such as a `SecretStr`, may be shown.
         name: The name of the setting.
     """
-    try:
-        return _holds_secret(value, name)
-    except Exception:  # noqa: BLE001 - it is nested too deeply to be searched, or cannot be shown at all
-        return True
-
-
-def _holds_secret(value: object, name: str = "") -> bool:
     secret = is_secret_name(name)
     if value is None or isinstance(value, int | float):
         return secret and value is not None
-    if is_mapping(value):
-        return any(
-            _holds_secret(key) or _holds_secret(each, name if secret else str(key)) for key, each in value.items()
-        )
-    if isinstance(value, list | tuple | set | frozenset):
-        return any(_holds_secret(each, name) for each in cast("Collection[object]", value))
+    try:
+        if is_mapping(value):
+            return any(
+                holds_secret(key) or holds_secret(each, name if secret else str(key)) for key, each in value.items()
+            )
+        if isinstance(value, list | tuple | set | frozenset):
+            return any(holds_secret(each, name) for each in cast("Collection[object]", value))
+        text = value if isinstance(value, str) else repr(value)
+    except Exception:  # noqa: BLE001 - it is nested too deeply to be searched, or cannot be shown at all
+        return True
     if secret:
-        return HIDDEN not in repr(value)
-    if isinstance(value, str) and re.search(_IN_ADDRESS_NAME, name.lower()) and holds_credentials(value):
-        return True  # a password may contain what ends it elsewhere, such as a slash
-    text = value if isinstance(value, str) else repr(value)
-    return redact(text) != text
+        return HIDDEN not in text
+    # A password may contain what ends it elsewhere, such as a slash.
+    is_address = isinstance(value, str) and re.search(_IN_ADDRESS_NAME, name.lower())
+    return (bool(is_address) and holds_credentials(text)) or redact(text) != text
 
 
 def redacted_url(url: str) -> str:
