@@ -86,7 +86,7 @@ _OTHERS = (
 
 _PRIVATE = r"[A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
 
-_OF_PROSE = r"(?-i:[{<]?[A-Z]?[a-z_-]+[^\s\w]*(?:[\s'\"\\]|\Z))"
+_OF_PROSE = r"(?-i:[{<]?[A-Z]?[a-z_-]++[^\s\w'\"\\]*+(?:[\s'\"\\]|\Z))"
 """A word of letters, or a place where a token is to be written."""
 
 _VALUE = (
@@ -123,10 +123,10 @@ _CODE = r"\\+u00([0-7][0-9a-fA-F])"
 _BLANK = r"[^\S\r\n]"
 _QUOTE = r"""\\*+["']"""
 _STRING = r"""(?s:[bfru]{0,2}(?P<quote>\\*+(?:\"{3}|'{3}|["'`]))(?P<string>.*?)(?:(?<!\\)(?P=quote)|\\?\Z))"""
-_NOTHING = r"""[\[{(]\s*+[\]})]|\((?![^()]{0,200}["'\d])"""
-"""Brackets around nothing, or around names of a program."""
+_NAMES_OF_CODE = r"""\((?![^()]{0,200}["'\d])"""
+"""Brackets around names of a program."""
 
-_OPENING = rf"(?!{_NOTHING})(?P<opening>[\[{{(])(?!{_SCHEMA})"
+_OPENING = rf"(?!{_NAMES_OF_CODE})(?P<opening>[\[{{(])(?!{_SCHEMA})"
 _TYPE = (
     r"(?i:str|string|text|bytes|int|integer|float|number|bool|boolean|any|object|optional|secretstr|none|null|undefined"
     r"|true|false|dict|list|set|tuple|mapping|sequence|iterable|callable|literal|union)(?:\[[^\]\r\n]{0,100}\])?"
@@ -194,7 +194,7 @@ _CALL = r"[A-Za-z_][\w.]*+\((?:[^()\r\n]{0,200}+[()]|[^()\r\n]{0,200}+(?<=[(,])[
 _NO_VALUE = (
     rf"{_TYPE}|{_CALL}|[A-Za-z_][\w.]*+\[[\"']"  # what a program has there
     r"|\$\{|\$[A-Z_]++(?!\w)|%s|#\s"  # a place for a value, or a remark
-    rf"|{_NOTHING}|\*?\([a-z]++\)|[^\W\d]++:\s|`~"  # what a page says of a parameter
+    rf"|{_NAMES_OF_CODE}|\*?\([a-z]++\)|[^\W\d]++:\s|`~"  # what a page says of a parameter
 )
 _ASSIGNED = rf"(?!{_NO_VALUE})(?:{_STRING}|{_OPENING}|{_BELOW}|(?:(?i:basic|bearer) )?+{_BARE})"
 _HEADER, _LINE, _BEFORE_QUOTE = r"(?i)authorization|cookie", r"[^\r\n]++", r"""(?:[^\\"'\r\n]|\\++(?!["']))++"""
@@ -440,9 +440,7 @@ def without_secrets(error: ErrorT) -> ErrorT:
         return error
     problems = error.errors(include_url=False)
     secret = [
-        # An input may be the text of a model, or an object that is shown with its members.
-        any(holds_secret(each["input"], str(part)) for part in each["loc"] or [""])
-        or redact_members(shown := repr(each["input"])) != shown
+        any(holds_secret(each["input"], str(part)) for part in each["loc"] or [""]) or _shows_secret(each["input"])
         for each in problems
     ]
     if not any(secret):
@@ -462,6 +460,14 @@ def without_secrets(error: ErrorT) -> ErrorT:
         ],
     )
     return cast("ErrorT", hidden)
+
+
+def _shows_secret(value: object) -> bool:
+    """Whether an input of pydantic is the text of a model that has a secret, or an object that is shown with one."""
+    with suppress(ValueError):  # a number has too many digits to be shown
+        shown = repr(value)
+        return redact_members(shown) != shown
+    return False
 
 
 class _RedactingLogger(logging.LoggerAdapter[logging.Logger]):

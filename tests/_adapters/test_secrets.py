@@ -792,10 +792,10 @@ UNITS = [
 """Repeated, these could make a search try again what it has tried."""
 
 
-def seconds(unit: str, length: int) -> float:
+def seconds(unit: str, length: int, beginning: str = "") -> float:
     """Return the time of the processor that a text takes, which does not grow if other programs run."""
     before = process_time()
-    assert redact_received(unit * (length // len(unit)))
+    assert redact_received(f"{beginning}{unit * (length // len(unit))}1")
     return process_time() - before
 
 
@@ -803,6 +803,14 @@ def seconds(unit: str, length: int) -> float:
 def test_secrets_are_found_in_linear_time(unit: str) -> None:
     """A text of four times the length takes four times as long; with quadratic time, it would be sixteen times."""
     assert seconds(unit, 100_000) < 8 * seconds(unit, 25_000) + 0.1
+
+
+@pytest.mark.parametrize(
+    "beginning", ["bearer a", "password: a", "password: a ", "password:\n  a", "password=(", "--key"]
+)
+@pytest.mark.parametrize("unit", [" ", "-", "_", "a", "a'", "a-", "(", ".", "\\"])
+def test_a_long_value_is_read_in_linear_time(beginning: str, unit: str) -> None:
+    assert seconds(unit, 20_000, beginning) < 8 * seconds(unit, 5_000, beginning) + 0.1
 
 
 PAGES = [
@@ -821,7 +829,6 @@ PAGES = [
     "Add headers:\n    raise Invalid(status)\n    and go on",
     "headers: dict[str, bytes]",
     "headers : Union[Dict[str, str], None]",
-    "filter(headers=[], cookies={})",
     "credentials = (\n    service.Credentials\n)",
     "Log in with --token $TOKEN, or --secret SECRET.",
     "with:\n  token: ${{ secrets.TOKEN }}\n",
