@@ -1,17 +1,21 @@
 """Tool calls that do not fit the tools, and what becomes of them, on every way to generate."""
 
+import asyncio
 import base64
 import json
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
+from langchain.agents import create_agent
 from langchain_core.messages import HumanMessage
+from llama_index.core.agent.workflow import FunctionAgent
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
-from tests._adapters.ways import Seen, Way, said, ways
+from tests._adapters.ways import AGENT_WARNINGS, Seen, Way, said, ways
 from tests.support.adapters import covering
 from tests.support.served import served
 from tests.support.web import PIXEL
@@ -330,11 +334,33 @@ def test_without_tools_it_is_an_error_with_a_remedy() -> None:
         ChatLMStudio(model="m", host=server.address).invoke("at once")
 
 
-def test_act_goes_on_after_it() -> None:
-    def look_up(city: str, days: int = 1) -> str:
-        """Look up a city."""
-        return f"{city} is fine for {days} days."
+def look_up(city: str, days: int = 1) -> str:
+    """Look up a city."""
+    return f"{city} is fine for {days} days."
 
+
+def run_langchain(host: str) -> str:
+    agent: Any = create_agent(ChatLMStudio(model="m", host=host), [look_up])
+    return str(agent.invoke({"messages": [HumanMessage("at once")]})["messages"][-1].text)
+
+
+def run_llama_index(host: str) -> str:
+    async def run() -> str:
+        agent = FunctionAgent(llm=LMStudio(model="m", host=host), tools=[look_up])
+        return str(await agent.run("at once"))
+
+    return asyncio.run(run())
+
+
+@AGENT_WARNINGS
+@pytest.mark.parametrize("run", [run_langchain, run_llama_index])
+def test_an_agent_goes_on_after_it(run: Callable[[str], str]) -> None:
+    with lost(rule("is fine", {"text": "Fine."})) as server:
+        assert run(server.address) == "Fine."
+        assert "Oslo is fine for 3 days." in str(server.predictions[-1].messages)
+
+
+def test_act_goes_on_after_it() -> None:
     with lost(rule("is fine", {"text": "Fine."})) as server, lms.Client(server.address) as client:
         model, made = client.llm.model("m"), list[Any]()
         assert model.act("at once", [look_up], on_message=made.append).rounds == 2
