@@ -379,7 +379,8 @@ class Machine:
         except _UNKNOWN as error:
             logger.info("the server does not say how much memory it has: %s", error)
             return None, ()
-        return survey.memory_bytes, tuple(survey.problems)
+        memory = survey.memory_bytes
+        return memory if is_count(memory) else None, tuple(survey.problems)
 
 
 def _take(wanted: Wanted, residents: Sequence[Resident]) -> Resident | None:
