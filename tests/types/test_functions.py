@@ -164,6 +164,9 @@ def test_a_pattern_that_the_engine_rejects_is_checked_here(tool: lms.ToolFunctio
         (r"^(?=.*[A-Z])(?=.*\d)(?!.*(\s|-))\S{8,}$", "Abcd-fg1", False),
         (r"^(?=.*[A-Z])(?=.*\d)(?!.*(\s|-))\S{8,}$", "abcdefg1", False),
         ("^(?=a)a|b", "cb", True),
+        ("^(?=a)*b", "b", True),
+        (r"^(?=(a)\1)a+$", "aa", True),
+        (r"^(?=(a)\1)a+$", "a", False),
     ],
 )
 def test_a_pattern_of_a_json_schema_is_looked_for_in_linear_time(pattern: str, text: str, fits: bool) -> None:
@@ -193,6 +196,7 @@ def test_a_pattern_is_not_checked_that_might_take_too_long(pattern: str, caplog:
         ({"patternProperties": {"^(a+)+(?=b?)$": {}}, "additionalProperties": False}, True),  # it is not known
         ({"patternProperties": {"^(a+)+$": {}}, "unevaluatedProperties": False}, True),  # nor is this
         ({"unevaluatedProperties": False}, False),
+        ({"additionalProperties": {"patternProperties": {"^a": {}}}}, True),  # a number has no names
     ],
 )
 def test_patterns_of_names_are_looked_for_in_linear_time(rules: dict[str, Any], fits: bool) -> None:
