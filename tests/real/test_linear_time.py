@@ -30,7 +30,7 @@ def test_an_output_that_is_repeated_takes_as_many_more_steps(row: Row) -> None:
         True: lambda written: watch(written, MeantTools(tools), repairs=True),
     }
     for form, part in FORMS.items():
-        unit = part(row["payload"]["text"])
+        unit = part(row["payload"]["text"] or row["payload"]["reasoning"])
         times = _SHORT // len(unit) + 1
         for repairs, reader in readers.items():
             few, many = (steps(reader, unit * (times * length)) for length in (1, _LONGER))

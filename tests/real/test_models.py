@@ -114,7 +114,7 @@ def test_what_is_cut_off_is_mended_only_to_what_was_meant(row: Row) -> None:
     assert row["meant"] or not whole.asks_again
 
 
-OTHER_BEGINNINGS = {"call-minimax-109", "call-hermes-101", "call-hermes-201", "call-hermes-203"}
+OTHER_BEGINNINGS = {"call-minimax-109", "call-hermes-101", "call-hermes-201", "call-hermes-203", "call-qwen-xml-1013"}
 """A value with a tag in it, and thoughts with a call in them: up to there, nothing tells what follows."""
 
 

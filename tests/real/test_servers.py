@@ -37,7 +37,13 @@ def changed(value: Any) -> Any:
 FAILURES = one_each((row for row in ROWS if row.kind in {"error-predict", "error-load"}), by_value=True)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+def parameters(rows: Iterable[Row]) -> list[Any]:
+    """Return rows as parameters of a test."""
+    efforts = pytest.mark.leaf("efforts")
+    return [pytest.param(row, id=row.id, marks=efforts if row.kind == "efforts" else ()) for row in rows]
+
+
+@pytest.mark.parametrize("row", parameters(ROWS))
 async def test_what_a_server_said_is_understood(row: Row) -> None:
     await play(row)
 
@@ -47,7 +53,7 @@ async def test_a_call_of_the_whole_client_fails_as_the_server_said(row: Row) -> 
     await fail_in_the_client(row)
 
 
-@pytest.mark.parametrize("row", one_each(ROWS, by_value=False), ids=lambda row: row.id)
+@pytest.mark.parametrize("row", parameters(one_each(ROWS, by_value=False)))
 async def test_each_expectation_is_compared_with_what_is_made_of_the_row(row: Row) -> None:
     for name, value in row.expect.items():
         wrong = replace(row, expect={**row.expect, name: changed(value)})

@@ -48,7 +48,9 @@ async def test_settings_that_differ_from_the_loaded_ones_are_reported(client: An
         await client.llm.model("chatty", config={"contextLength": 1000})
 
 
-@pytest.mark.parametrize("policy", ["get_or_load", "explicit", "fit", "require_loaded"])
+@pytest.mark.parametrize(
+    "policy", ["get_or_load", "explicit", pytest.param("fit", marks=pytest.mark.leaf("planning")), "require_loaded"]
+)
 async def test_of_two_instances_the_one_with_the_requested_context_is_used(client: Any, policy: str) -> None:
     first = await client.llm.load_new_instance("chatty", config={"context_length": 4096})
     second = await client.llm.load_new_instance("chatty", config={"context_length": 2048})
