@@ -194,7 +194,7 @@ def test_a_schema_that_is_nested_too_deeply_cannot_be_a_tool(server: Server) -> 
     schema: dict[str, Any] = {}
     for _ in range(1_000):
         schema = {"title": "deep", "type": "object", "properties": {"a": schema}}
-    with pytest.raises(LMStudioValueError, match="a value that is nested too deeply cannot be a tool"):
+    with pytest.raises(LMStudioValueError, match=r"(too deeply|…).* cannot be a tool: "):  # Python 3.14 writes it
         server.chat().bind_tools([schema])
 
 
