@@ -172,9 +172,9 @@ def with_instruction(messages: Sequence[dict[str, Any]], text: str) -> list[dict
 
     Many chat templates take no two messages of the user in a row.
     """
-    *before, last = messages
-    if last["role"] != "user":
+    if not messages or messages[-1]["role"] != "user":
         return [*messages, {"role": "user", "content": [text_part(text)]}]
+    *before, last = messages
     content: list[dict[str, Any]] = last["content"]
     return [*before, {**last, "content": [*content, text_part(f"\n\n{text}" if content else text)]}]
 
