@@ -218,17 +218,18 @@ class RepairCalls(Middleware):
             begun = None if named is None else self._tools.meant(named)
             if not call.is_marked or begun is None:  # the model has not begun a call of a tool that it has
                 return [call]
-            call.wrong, *others = self._wrong_calls(call.text, read, begun)
+            call.wrong, *others = self._wrong_calls(call.text, read, begun, are_apart=bool(parts))
             return [call, *map(_unreadable, others)]
         return [call]
 
-    def _wrong_calls(self, text: str, read: list[ParsedCall], begun: OfferedTool) -> list[WrongCall]:
+    def _wrong_calls(
+        self, text: str, read: list[ParsedCall], begun: OfferedTool, *, are_apart: bool
+    ) -> list[WrongCall]:
         """Return what the model is asked for. Where several calls cannot be told apart, that is all of them."""
         if read:
             tool, arguments = self._meant(read[0]), read[0].arguments
             problem = tool.problem(arguments) if arguments else None
             return [WrongCall(text, problem or UNREADABLE, tool, arguments)]
-        are_apart = bool(split_calls(text, self._tools))
         tools = [begun] if are_apart else named_in(text, self._tools) or [begun]
         return [WrongCall(text, UNREADABLE, self._tools.meant(tool.name) or tool, {}) for tool in tools]
 
